@@ -1,0 +1,50 @@
+# The verbs of this checkout. Each makes .venv by itself the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROTOS := $(wildcard protos/rdev/v1/*.proto)
+
+.PHONY: demo test test-all lint format check bench docs clean
+
+# torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
+$(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/codespell agent client protos tests bench docs examples *.md
+
+check: lint
+	$(BIN)/pyright
+	$(BIN)/deptry .
+	$(BIN)/python docs/generate.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find protos -name '*_pb2*' -delete

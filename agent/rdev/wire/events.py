@@ -1,0 +1,67 @@
+"""Events: what a job reports, one JSON object each, past tense, addressed by offset.
+
+An event is identified by (rank, pid, seq); the record keeps each once, in the order of arrival.
+Keys every event has: `kind`, `time` (seconds since the epoch), `rank`, `pid`, `seq`. Others belong
+to the kind:
+
+    run_started      epochs, steps (planned, or null)
+    run_ended        step, error (or null)
+    epoch_started    epoch                 epoch_ended      epoch, step
+    metric           step, epoch, phase (or ""), values {name: number}
+    checkpoint_saved step, path
+    debug_attached   file                  debug_detached
+    debug_paused     file, line, function, reason
+    debug_resumed    seconds
+    events_dropped   count (the sender's buffer overflowed; exactly so many are missing)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+METRIC = "metric"
+DEBUG_PAUSED = "debug_paused"
+DEBUG_RESUMED = "debug_resumed"
+EVENTS_DROPPED = "events_dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened in a job.
+
+    Attributes:
+        kind: What happened, past tense; see the module's table.
+        time: Seconds since the epoch, on the job's machine.
+        rank: The rank that reports it.
+        pid: The process that reports it.
+        seq: Grows by one per process, from 1.
+        fields: What the kind says.
+    """
+
+    kind: str
+    time: float
+    rank: int = 0
+    pid: int = 0
+    seq: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The event as one line of JSON, without a newline."""
+        head = {"kind": self.kind, "time": self.time, "rank": self.rank, "pid": self.pid}
+        return json.dumps({**head, "seq": self.seq, **self.fields}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Event:
+        """The event on one line.
+
+        Raises:
+            ValueError: The line is no event.
+        """
+        body = json.loads(line)
+        if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
+            raise ValueError("not an event")
+        head = {key: body.pop(key) for key in ("kind", "time", "rank", "pid", "seq") if key in body}
+        return cls(**head, fields=body)

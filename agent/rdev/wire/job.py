@@ -1,0 +1,182 @@
+"""What a job is: its specification as asked for, and its state as it stands now.
+
+These are the words in which agent, supervisor and client speak of a job; `rdev.protocol.convert`
+maps them to the protos and `rdev.wire.files` to the files in the job's directory.
+
+    PENDING -> STARTING -> RUNNING -> STOPPING -> SUCCEEDED | FAILED | CANCELLED | LOST
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class JobState(enum.Enum):
+    """Where a job stands in its life."""
+
+    PENDING = "pending"
+    """Accepted, not started."""
+    STARTING = "starting"
+    """Its supervisor is starting it."""
+    RUNNING = "running"
+    """Its main process runs."""
+    STOPPING = "stopping"
+    """A stop was asked for and has not finished."""
+    SUCCEEDED = "succeeded"
+    """Ended with exit code 0."""
+    FAILED = "failed"
+    """Ended with another exit code, by a signal, by its timeout, or could not start."""
+    CANCELLED = "cancelled"
+    """Ended because somebody stopped it."""
+    LOST = "lost"
+    """Its end is unknown: the machine rebooted or its keeper was killed."""
+
+    @property
+    def is_final(self) -> bool:
+        """True once nothing about the job changes any more."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
+
+
+class Reason(enum.Enum):
+    """Why a job ended, apart from how."""
+
+    NONE = ""
+    """It has not ended."""
+    EXITED = "exited"
+    """The main process exited by itself."""
+    SIGNALED = "signaled"
+    """A signal that rdev did not send killed the main process."""
+    STOPPED = "stopped"
+    """Somebody asked for the stop."""
+    TIMEOUT = "timeout"
+    """The job's own timeout ran out."""
+    START_FAILED = "start_failed"
+    """The command could not be executed."""
+    KEEPER_LOST = "keeper_lost"
+    """The keeper that would know the exit status was killed."""
+    REBOOTED = "rebooted"
+    """The machine rebooted while the job ran."""
+
+
+class CommandKind(enum.Enum):
+    """What kind of thing a job runs."""
+
+    SCRIPT = "script"
+    """A file of the workspace, by the job's Python."""
+    MODULE = "module"
+    """An importable module, by the job's Python, as `python -m` does."""
+    PROGRAM = "program"
+    """Any executable on the job's PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run and how; it never changes once the job exists.
+
+    Attributes:
+        kind: What `target` is.
+        target: Script path relative to the workspace root, module name, or program.
+        args: Arguments after it.
+        name: Chosen name; empty lets the agent make one.
+        python: Interpreter for scripts and modules; empty lets the agent choose.
+        workspace_id: Workspace that is the working directory; empty runs in the user's home.
+        snapshot: Hex digest of the snapshot the job starts from; empty without a workspace.
+        directory: Working directory relative to the workspace folder.
+        environment: Variables added to the login environment.
+        timeout: Seconds after which the job is stopped; None means never.
+        grace: Seconds between TERM and KILL when it is stopped.
+        hook: Plant the debug hook in the job's Python processes.
+    """
+
+    kind: CommandKind
+    target: str
+    args: tuple[str, ...] = ()
+    name: str = ""
+    python: str = ""
+    workspace_id: str = ""
+    snapshot: str = ""
+    directory: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    grace: float = 10.0
+    hook: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DebugStop:
+    """A rank is held by the debugger.
+
+    Attributes:
+        rank: The rank.
+        pid: Its process.
+        file: Source file on the host.
+        line: Line, from 1.
+        function: Name of the function.
+        reason: DAP's reason, such as `breakpoint` or `step`.
+        since: Seconds since the epoch.
+    """
+
+    rank: int
+    pid: int
+    file: str
+    line: int
+    function: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One output of one rank, `size` bytes long so far."""
+
+    rank: int
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as it stands now.
+
+    Attributes:
+        id: 12 lower-case hexadecimal digits.
+        name: Chosen or made name.
+        spec: What was asked for.
+        state: Where it stands.
+        reason: Why it ended.
+        exit_code: Of the main process, 128 + N when signal N killed it; None until it ended.
+        signal: Signal that killed the main process; 0 if none did.
+        pid: Main process; 0 until it runs.
+        created: Seconds since the epoch, as all times here.
+        started: When the main process was executed; 0 until then.
+        ended: When the job ended and its logs were drained; 0 until then.
+        argv: The command line as executed.
+        directory: The folder it runs in.
+        streams: Its outputs.
+        stops: Ranks held by the debugger.
+        revision: Grows with every change.
+        message: One line for a person: why it failed to start, or why it is lost.
+    """
+
+    id: str
+    name: str
+    spec: JobSpec
+    state: JobState
+    reason: Reason = Reason.NONE
+    exit_code: int | None = None
+    signal: int = 0
+    pid: int = 0
+    created: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    argv: tuple[str, ...] = ()
+    directory: str = ""
+    streams: tuple[Stream, ...] = ()
+    stops: tuple[DebugStop, ...] = ()
+    revision: int = 0
+    message: str = ""
