@@ -29,7 +29,9 @@ def generate(root: Path) -> None:
     protos = root / "protos"
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     outputs = [f"--{kind}_out={protos}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    plugins = [f"--plugin={name}={_find(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    plugins = [
+        f"--plugin={name}={_find(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+    ]
     sources = sorted(str(path) for path in (protos / "rdev" / "v1").glob("*.proto"))
     if protoc.main(["protoc", f"-I{protos}", f"-I{well_known}", *plugins, *outputs, *sources]):
         raise RuntimeError("unable to generate the wire modules: protoc refused a file")

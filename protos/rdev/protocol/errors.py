@@ -59,7 +59,9 @@ class RdevError(Exception):
     @property
     def message(self) -> str:
         """The one line that is shown after `error: `."""
-        return f"unable to {self.action}: {self.cause}" if self.cause else f"unable to {self.action}"
+        return (
+            f"unable to {self.action}: {self.cause}" if self.cause else f"unable to {self.action}"
+        )
 
 
 class UsageError(RdevError):
