@@ -1,4 +1,4 @@
-"""Maps the wire's messages about agents and jobs to the dataclasses that the rest speaks, and back."""
+"""Maps the wire's messages about agents and jobs to dataclasses and back."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def job_to_proto(job: Job) -> job_pb2.Job:
 
 
 def job_from_proto(message: job_pb2.Job) -> Job:
-    """The inverse of `job_to_proto`; states and reasons this release does not know become LOST and NONE."""
+    """The inverse of `job_to_proto`; an unknown state becomes LOST, an unknown reason NONE."""
     return Job(
         id=message.id,
         name=message.name,

@@ -38,6 +38,6 @@ def require(pattern: re.Pattern[str], value: str, what: str) -> str:
 def job_name_from(word: str) -> str:
     """A job name made from a script's or program's name: `Train_GPT.py` becomes `train-gpt`."""
     stem = word.rsplit("/", 1)[-1].rsplit("\\", 1)[-1]
-    stem = stem[: -len(".py")] if stem.endswith(".py") else stem
+    stem = stem.removesuffix(".py")
     name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
     return name[:40] if JOB_NAME.fullmatch(name[:40]) else f"job-{name[:36]}".rstrip("-")
