@@ -25,8 +25,12 @@ problem (`rdev.protocol.snapshot.Problem`), not an error.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import ClassVar
+
+# No space left, or no quota left: to a person they are the same.
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RdevError(Exception):
@@ -287,6 +291,18 @@ class InternalError(RdevError):
     status = "INTERNAL"
     reason = "INTERNAL"
     default_hint = "please report it with the lines of the agent's log that carry this incident"
+
+
+def os_failure(action: str, error: OSError) -> RdevError:
+    """The error for a failed system call: a full disk, a refused access, or the call's own words."""
+    cause = f"{error.strerror or error}"
+    if error.filename:
+        cause = f"{error.filename}: {cause}"
+    if error.errno in DISK_FULL_ERRNOS:
+        return DiskFull(action, cause)
+    if isinstance(error, PermissionError):
+        return PermissionRefused(action, cause)
+    return RdevError(action, cause)
 
 
 def all_errors(root: type[RdevError] = RdevError) -> Iterator[type[RdevError]]:

@@ -1,0 +1,1 @@
+"""Debug sessions: one adapter process each, and the proxy between it and the client."""

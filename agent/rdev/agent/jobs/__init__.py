@@ -1,0 +1,1 @@
+"""Jobs as the agent sees them: their directories, their supervisors, their states."""

@@ -1,0 +1,1 @@
+"""Reading what jobs print and report, without ever touching them."""

@@ -1,0 +1,108 @@
+"""The `rdev-agent` command: serve, status, stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import select
+import sys
+
+from rdev.agent import lifecycle
+from rdev.protocol.errors import PermissionRefused, RdevError, TimedOut, os_failure
+from rdev.wire.home import Home, UnsafePathError, this_home
+
+# An agent ends within its own grace for open calls, 2 s; a busy machine may need a little longer.
+_STOP_DEADLINE = 10.0
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    options = _parser().parse_args()
+    home = this_home()
+    try:
+        return int(options.action(home, options))
+    except UnsafePathError as error:
+        return _fail(PermissionRefused("trust the agent's home", str(error)), options)
+    except OSError as error:
+        return _fail(os_failure(f"use the agent's home {home.root}", error), options)
+    except RdevError as error:
+        return _fail(error, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rdev-agent", description="The rdev daemon of this machine."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    serve = verbs.add_parser("serve", help="serve this machine until stopped")
+    serve.add_argument("--detach", action="store_true", help="go on in the background")
+    serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    serve.set_defaults(action=_serve)
+    status = verbs.add_parser("status", help="say whether an agent serves")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.set_defaults(action=_status)
+    stop = verbs.add_parser("stop", help="end the agent; jobs go on")
+    stop.set_defaults(action=_stop)
+    return parser
+
+
+def _serve(home: Home, options: argparse.Namespace) -> int:
+    if options.detach:
+        print(f"agent {lifecycle.start_detached(home)} serves {home.root}")
+        return 0
+    # Everything the agent makes is for its user alone; jobs get the login's umask back.
+    login_umask = os.umask(0o077)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    from rdev.agent.server import serve
+
+    with lifecycle.locked(home):
+        asyncio.run(
+            serve(
+                home,
+                login_umask=login_umask,
+                on_ready=lambda: lifecycle.report_ready(options.ready_fd),
+            )
+        )
+    return 0
+
+
+def _status(home: Home, options: argparse.Namespace) -> int:
+    pid = lifecycle.serving_pid(home)
+    if options.json:
+        print(json.dumps({"home": home.root, "pid": pid, "serving": pid is not None}))
+    elif pid is None:
+        print(f"no agent serves {home.root}")
+    else:
+        print(f"agent {pid} serves {home.root}")
+    return 0 if pid is not None else 1
+
+
+def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # one shape for all verbs
+    pid = lifecycle.serving_pid(home)
+    if pid is None:
+        print(f"no agent serves {home.root}")
+        return 0
+    handle = os.pidfd_open(pid)
+    try:
+        lifecycle.terminate(pid)
+        if not select.select([handle], [], [], _STOP_DEADLINE)[0]:
+            raise TimedOut("stop the agent", f"process {pid} did not end in {_STOP_DEADLINE:.0f} s")
+    finally:
+        os.close(handle)
+    print(f"agent {pid} stopped; its jobs go on")
+    return 0
+
+
+def _fail(error: RdevError, options: argparse.Namespace) -> int:
+    lifecycle.report_failure(getattr(options, "ready_fd", None), error)
+    print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+    return error.verb_exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

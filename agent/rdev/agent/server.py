@@ -1,0 +1,74 @@
+"""The agent put together: managers below, services above, one unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+
+from rdev.agent.identity import identify
+from rdev.agent.interceptor import ErrorInterceptor
+from rdev.agent.services.agent import AgentService
+from rdev.v1 import agent_pb2_grpc
+from rdev.wire.home import Home, check_private, short_socket_path
+
+_log = logging.getLogger(__name__)
+
+# Open streams get this long to say goodbye when the agent ends.
+_GOODBYE = 0.5
+
+# A data message carries at most 1 MiB of content; 4 MiB leaves room for long lists of entries.
+_MAX_MESSAGE = 4 << 20
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    # Clients ping every 20 s; anything much faster is not one of ours.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+]
+
+
+async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM, SIGINT or a StopAgent call; jobs go on afterwards.
+
+    Args:
+        home: The state folder; its lock is held by the caller.
+        login_umask: The umask to give jobs.
+        on_ready: Called once calls are answered.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    # The terminal we were started from may go away; that is no reason to stop.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async with _composed(home, stopping, login_umask) as server:
+        await _listen(server, home)
+        _log.info("agent serves %s", home.socket)
+        on_ready()
+        await stopping.wait()
+        await server.stop(_GOODBYE)
+    _log.info("agent stopped")
+
+
+@contextlib.asynccontextmanager
+async def _composed(
+    home: Home, stopping: asyncio.Event, login_umask: int
+) -> AsyncIterator[grpc.aio.Server]:
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(
+        AgentService(identify(home), stopping), server
+    )
+    yield server
+
+
+async def _listen(server: grpc.aio.Server, home: Home) -> None:
+    with short_socket_path(home.socket) as path:
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+    check_private(home.socket)

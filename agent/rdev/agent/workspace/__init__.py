@@ -1,0 +1,1 @@
+"""Workspaces on the host: the content store, and trees brought up to date in one step."""

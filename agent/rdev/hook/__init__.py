@@ -1,0 +1,1 @@
+"""What is planted in every Python process of a job; dormant until someone attaches."""

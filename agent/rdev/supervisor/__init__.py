@@ -1,0 +1,1 @@
+"""What keeps a job: zygote, keeper and supervisor. Standard library only."""

@@ -1,0 +1,240 @@
+"""A connection to the agent of one host, and the mapping of what can go wrong on it.
+
+Nothing above this module sees a grpc type: calls are wrapped in `translating`, streams that must
+outlive a break in `resuming`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from rdev.client import embedded
+from rdev.client.hosts import require_served
+from rdev.protocol.convert import AgentInfo, agent_from_proto
+from rdev.protocol.errors import (
+    ConnectionLost,
+    HostUnreachable,
+    PermissionRefused,
+    RdevError,
+    VersionSkew,
+    error_class,
+)
+from rdev.v1 import agent_pb2, agent_pb2_grpc
+from rdev.v1.error_pb2 import ErrorDetail
+from rdev.wire.home import Home, peer_uid, short_socket_path, this_home
+
+Item = TypeVar("Item")
+
+# Revision of the wire that this client needs at least.
+REQUIRED_PROTOCOL = 1
+
+# A healthy agent answers a unary call in milliseconds; a loaded machine may need seconds.
+UNARY_DEADLINE = 30.0
+
+# Retries after a break: from one scheduling quantum up to what a person still finds lively.
+_FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
+
+# A host that has been away this long is reported, and the job left to itself.
+_GIVE_UP = 60.0
+
+_DETAIL_KEY = "rdev-error-bin"
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", 4 << 20),
+    # A dead peer behind a half-open link is noticed within 30 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # grpc's own default waits a second before it dials a restarted agent again.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+
+class Connection:
+    """An open channel to one agent.
+
+    Attributes:
+        host: Name of the host, as the user wrote it.
+        channel: For the sub-clients.
+        agent: Who answered.
+    """
+
+    def __init__(self, host: str, channel: grpc.aio.Channel, agent: AgentInfo) -> None:
+        self.host = host
+        self.channel = channel
+        self.agent = agent
+
+    async def recover(self) -> None:
+        """Makes the agent reachable again after a break, starting it where that is ours to do.
+
+        Raises:
+            HostUnreachable: It is not there yet; trying again later may help.
+        """
+        await asyncio.to_thread(embedded.ensure_agent, this_home())
+        self.agent = await _identify(self.host, self.channel)
+
+
+@contextlib.asynccontextmanager
+async def connect(host: str) -> AsyncIterator[Connection]:
+    """Opens a connection to a host's agent, starting the embedded one where needed.
+
+    Raises:
+        HostUnreachable: The host is unknown or does not answer.
+        AgentStartFailed: The embedded agent could not be started.
+        VersionSkew: The agent is too old for this client.
+    """
+    require_served(host)
+    home = this_home()
+    await asyncio.to_thread(embedded.ensure_agent, home)
+    await asyncio.to_thread(_check_peer, home)
+    with short_socket_path(home.socket) as path:
+        async with grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS) as channel:
+            yield Connection(host, channel, await _identify(host, channel))
+
+
+def _check_peer(home: Home) -> None:
+    # gRPC does not show who listens, so a connection of our own asks the kernel.
+    with socket.socket(socket.AF_UNIX) as probe, short_socket_path(home.socket) as path:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            raise HostUnreachable("reach the agent", error.strerror or str(error)) from error
+        uid = peer_uid(probe)
+    if uid != os.geteuid():
+        raise PermissionRefused("trust the agent", f"{home.socket} is served by user {uid}")
+
+
+async def _identify(host: str, channel: grpc.aio.Channel) -> AgentInfo:
+    with translating(f"reach the agent of {host}"):
+        response = await agent_pb2_grpc.AgentServiceStub(channel).GetAgent(
+            agent_pb2.GetAgentRequest(), timeout=UNARY_DEADLINE, wait_for_ready=True
+        )
+    agent = agent_from_proto(response.agent)
+    check_version(host, agent)
+    return agent
+
+
+def check_version(host: str, agent: AgentInfo) -> None:
+    """Returns if this client can speak with `agent`.
+
+    Raises:
+        VersionSkew: The agent's wire is older than this client needs.
+    """
+    if agent.protocol >= REQUIRED_PROTOCOL:
+        return
+    ours = importlib.metadata.version("rdev")
+    raise VersionSkew(
+        f"speak with the agent of {host}",
+        f"it runs rdev {agent.version} (wire {agent.protocol}), this is rdev {ours} "
+        f"(wire {REQUIRED_PROTOCOL})",
+    )
+
+
+@contextlib.contextmanager
+def translating(action: str) -> Iterator[None]:
+    """Turns a grpc error into the `RdevError` it carries.
+
+    Args:
+        action: What was attempted, for errors that come without their own words.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_grpc(action, error) from error
+
+
+def from_grpc(action: str, error: grpc.aio.AioRpcError) -> RdevError:
+    """The `RdevError` for a failed call; grpc's own status falls back to its category."""
+    status = error.code().name
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAIL_KEY and isinstance(value, bytes):
+            detail = ErrorDetail.FromString(value)
+            cls = error_class(detail.reason, status)
+            return cls(detail.action, detail.cause, hint=detail.hint or None)
+    return error_class("", status)(action, _plain(error.details() or status))
+
+
+def _plain(details: str) -> str:
+    # grpc's sentences end in addresses and debug strings that help nobody at a terminal.
+    return details.split(";", 1)[0].removeprefix("failed to connect to all addresses").strip() or (
+        "nothing answers"
+    )
+
+
+async def resuming(
+    connection: Connection,
+    open_stream: Callable[[], AsyncGenerator[Item, None]],
+    *,
+    on_break: Callable[[RdevError], None] | None = None,
+) -> AsyncGenerator[Item, None]:
+    """Yields from a stream and opens it anew whenever the connection breaks.
+
+    `open_stream` is called again after each break and must begin where the last item left off.
+
+    Args:
+        connection: Recovered after each break.
+        open_stream: Opens the stream at the caller's cursor.
+        on_break: Told of each break.
+
+    Raises:
+        ConnectionLost: The host has been away for a minute; nothing is known of the stream's end.
+    """
+    delays = Backoff()
+    while True:
+        try:
+            with translating("read the stream"):
+                async with contextlib.aclosing(open_stream()) as stream:
+                    async for item in stream:
+                        delays.reset()
+                        yield item
+            return
+        except ConnectionLost as error:
+            if on_break is not None:
+                on_break(error)
+        await delays.wait()
+        with contextlib.suppress(HostUnreachable):
+            await connection.recover()
+
+
+async def responses(call: grpc.aio.UnaryStreamCall[Any, Item]) -> AsyncGenerator[Item, None]:
+    """Yields a call's responses and cancels the call when the caller stops early."""
+    try:
+        async for response in call:
+            yield response
+    finally:
+        call.cancel()
+
+
+class Backoff:
+    """Growing delays with jitter, and the moment to give up."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew, because something got through."""
+        self._delay = _FIRST_DELAY
+        self._deadline = time.monotonic() + _GIVE_UP
+
+    async def wait(self) -> None:
+        """Waits before the next try.
+
+        Raises:
+            ConnectionLost: Nothing got through for too long.
+        """
+        if time.monotonic() > self._deadline:
+            raise ConnectionLost("return to the host", f"it has not answered for {_GIVE_UP:.0f} s")
+        await asyncio.sleep(self._delay * random.uniform(0.5, 1.5))
+        self._delay = min(self._delay * 2, _LAST_DELAY)

@@ -1,0 +1,110 @@
+"""Jobs of one host, as the SDK offers them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from rdev.client.connection import UNARY_DEADLINE, Connection, responses, resuming, translating
+from rdev.protocol.convert import job_from_proto, spec_to_proto
+from rdev.protocol.ids import new_request_id
+from rdev.v1 import job_pb2, job_pb2_grpc
+from rdev.wire.job import Job, JobSpec
+
+
+class Jobs:
+    """Creates, finds, watches and ends jobs.
+
+    Every method raises `RdevError`s of the agent as they are, and `ConnectionLost` when the host
+    went away in the middle.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = job_pb2_grpc.JobServiceStub(connection.channel)
+
+    async def create(self, spec: JobSpec, *, request_id: str | None = None) -> Job:
+        """Starts a job.
+
+        Args:
+            spec: What to run and how.
+            request_id: Repeating one repeats nothing: the first job is returned again.
+
+        Raises:
+            JobConflict: A job of that name is alive.
+            CommandNotFound: The interpreter does not exist on the host.
+            DiskFull: The host has no room for the job's record.
+        """
+        request = job_pb2.CreateJobRequest(
+            request_id=request_id or new_request_id(), spec=spec_to_proto(spec)
+        )
+        with translating("start the job"):
+            response = await self._stub.CreateJob(request, timeout=UNARY_DEADLINE)
+        return job_from_proto(response.job)
+
+    async def get(self, reference: str = "", *, workspace_id: str = "") -> Job:
+        """The job with this name, id, id prefix or `@-N`; the latest for an empty reference.
+
+        Raises:
+            JobNotFound: There is none.
+        """
+        request = job_pb2.GetJobRequest(job=reference, workspace_id=workspace_id)
+        with translating(f"find the job {reference!r}"):
+            response = await self._stub.GetJob(request, timeout=UNARY_DEADLINE)
+        return job_from_proto(response.job)
+
+    async def list(self, *, workspace_id: str = "", ended: bool = False) -> list[Job]:
+        """Jobs, newest first; only live ones unless `ended`."""
+        request = job_pb2.ListJobsRequest(workspace_id=workspace_id, ended=ended)
+        with translating("list the jobs"):
+            response = await self._stub.ListJobs(request, timeout=UNARY_DEADLINE)
+        return [job_from_proto(job) for job in response.jobs]
+
+    async def watch(self, job_id: str) -> AsyncIterator[Job]:
+        """Yields the job now and after every change; ends after its final state."""
+        revision = 0
+
+        async def open_stream() -> AsyncGenerator[Job, None]:
+            request = job_pb2.WatchJobRequest(job_id=job_id, since_revision=revision)
+            async for response in responses(self._stub.WatchJob(request)):
+                yield job_from_proto(response.job)
+
+        async for job in resuming(self._connection, open_stream):
+            revision = job.revision
+            yield job
+            if job.state.is_final:
+                return
+
+    async def wait(self, job_id: str) -> Job:
+        """The job once it has ended and its logs are drained."""
+        job = await self.get(job_id)
+        async for job in self.watch(job_id):  # noqa: B007  # only the last one counts
+            pass
+        return job
+
+    async def stop(self, job_id: str, *, now: bool = False) -> Job:
+        """Asks for the job's end: TERM, grace, KILL, or KILL at once with `now`."""
+        request = job_pb2.StopJobRequest(job_id=job_id, now=now)
+        with translating("stop the job"):
+            response = await self._stub.StopJob(request, timeout=UNARY_DEADLINE)
+        return job_from_proto(response.job)
+
+    async def signal(self, job_id: str, number: int) -> None:
+        """Sends one signal to the job's processes.
+
+        Raises:
+            JobNotRunning: It has ended.
+        """
+        request = job_pb2.SignalJobRequest(job_id=job_id, signal=number)
+        with translating("signal the job"):
+            await self._stub.SignalJob(request, timeout=UNARY_DEADLINE)
+
+    async def delete(self, job_id: str) -> None:
+        """Removes an ended job with its logs.
+
+        Raises:
+            JobConflict: It is alive.
+        """
+        with translating("remove the job"):
+            await self._stub.DeleteJob(
+                job_pb2.DeleteJobRequest(job_id=job_id), timeout=UNARY_DEADLINE
+            )

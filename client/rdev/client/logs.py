@@ -1,0 +1,105 @@
+"""What jobs print, read by cursors that survive every break of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from rdev.client.connection import Connection, responses, resuming
+from rdev.protocol.convert import seconds_since_epoch
+from rdev.protocol.errors import ConnectionLost
+from rdev.v1 import log_pb2, log_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of bytes of one stream.
+
+    Attributes:
+        rank: The rank that wrote it.
+        stream: `stdout` or `stderr`.
+        offset: Of the first byte in the stream.
+        data: The bytes as written.
+        time: Seconds since the epoch when the last byte was recorded.
+    """
+
+    rank: int
+    stream: str
+    offset: int
+    data: bytes
+    time: float
+
+    @property
+    def end(self) -> int:
+        """Offset after the last byte."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An exactly counted run of bytes that the host could not keep."""
+
+    rank: int
+    stream: str
+    offset: int
+    length: int
+    reason: str
+
+    @property
+    def end(self) -> int:
+        """Offset after the last lost byte."""
+        return self.offset + self.length
+
+
+class Logs:
+    """Reads logs of one host's jobs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = log_pb2_grpc.LogServiceStub(connection.channel)
+
+    async def tail(
+        self, job_id: str, *, follow: bool = False, lines: int | None = None
+    ) -> AsyncIterator[Chunk | Gap]:
+        """Yields what the job printed, in the order it was written, each byte once.
+
+        Args:
+            job_id: The job.
+            follow: Go on until the job has ended and everything it printed was yielded.
+            lines: Begin with the last so many lines of each stream; None is the beginning.
+
+        Raises:
+            ConnectionLost: The host is gone; what the job did since is not known.
+        """
+        ends: dict[tuple[int, str], int] = {}
+
+        async def open_stream() -> AsyncGenerator[Chunk | Gap | None, None]:
+            request = log_pb2.TailLogRequest(job_id=job_id, follow=follow)
+            request.cursors.extend(
+                log_pb2.Cursor(rank=rank, stream=stream, offset=offset)
+                for (rank, stream), offset in ends.items()
+            )
+            if lines is not None and not ends:
+                request.tail_lines = lines
+            async for response in responses(self._stub.TailLog(request)):
+                yield _item(response)
+            if follow:
+                # Only LogEnd says that the job is over; a stream that just stops says nothing.
+                raise ConnectionLost("follow the log", "the host ended the stream")
+
+        async for item in resuming(self._connection, open_stream):
+            if item is None:
+                return
+            ends[item.rank, item.stream] = item.end
+            yield item
+
+
+def _item(response: log_pb2.TailLogResponse) -> Chunk | Gap | None:
+    if response.HasField("chunk"):
+        chunk = response.chunk
+        time = seconds_since_epoch(chunk.time)
+        return Chunk(chunk.rank, chunk.stream, chunk.offset, chunk.data, time)
+    if response.HasField("gap"):
+        gap = response.gap
+        return Gap(gap.rank, gap.stream, gap.offset, gap.length, gap.reason)
+    return None

@@ -1,0 +1,1 @@
+"""The laptop's half of sync: find the workspace, scan it, send what changed."""

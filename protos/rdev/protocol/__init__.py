@@ -1,0 +1,1 @@
+"""The contract that agent and client obey, in dataclasses and pure functions."""

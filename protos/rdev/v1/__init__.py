@@ -1,0 +1,1 @@
+"""The wire; the modules here are generated from the protos beside them."""
