@@ -1,0 +1,527 @@
+"""The dialer's side of the job channel: how the hook and the loop talk to the job's supervisor.
+
+A training must never notice its channel. Emitting appends to a deque and, at most once a drain,
+writes one byte to a pipe; one daemon thread does all else. The thread makes connections again when
+the supervisor is replaced, is invisible to a debugger, takes no lock that user code can hold (so
+no `logging`), and is not there while the process forks.
+
+    start -> dialing -> greeting (hello sent) -> open (welcome received) -> closed
+                ^  back-off    |                    |
+                '--------------+--------------------'  break, garbage, silence
+"""
+
+from __future__ import annotations
+
+# `_socket` and not `socket`: the hook pays for this import in every Python process of a job, and
+# the C class is all that is used here.
+import _socket
+import contextlib
+import os
+import select
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rdev.wire import channel
+from rdev.wire.events import EVENTS_DROPPED
+from rdev.wire.outbox import CAPACITY, Outbox
+
+Fields = Mapping[str, Any]
+Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+
+# A supervisor is replaced within a second, so the first attempts come quickly; a job whose
+# supervisor is gone for good tries for days, so the last ones cost nothing.
+FIRST_BACK_OFF = 0.05
+LONGEST_BACK_OFF = 5.0
+
+# A supervisor answers a hello in milliseconds; one that does not is stuck, and another may come.
+GREETING_SECONDS = 5.0
+
+# How long a training that ends waits for its last events to be recorded: long enough for a busy
+# machine, short enough that nobody takes it for a hang. Without a connection there is less to hope.
+FLUSH_SECONDS = 1.0
+FLUSH_SECONDS_UNCONNECTED = 0.3
+
+# A fork waits this long for the thread to leave; it leaves in about 0.1 ms unless user code that
+# it called (a command) holds it. Then the fork goes on with the thread, as it would without us.
+FORK_SECONDS = 1.0
+
+# The kernel's limit is 108 bytes on Linux and 104 on macOS, both with a closing zero.
+MAX_SOCKET_PATH = 103
+
+_READ_BYTES = 64 * 1024
+
+
+class Dialer:
+    """One connection to the supervisor that mends itself.
+
+    Args:
+        role: `hook` or `loop`, as the channel names them.
+        path: The job's socket; may be longer than a socket address.
+        on_command: Called on the channel's thread as `on_command(name, args)` for each command of
+            the supervisor; what it returns is sent back. An exception becomes the answer's cause.
+        rank: This process's rank; None reads `RANK` of the environment.
+        redial_in_children: Whether a forked child dials at once. If not, it does at its first
+            event: a data loader's workers never speak.
+        capacity: How many unacknowledged events are kept.
+    """
+
+    _inbox: deque[tuple[str, float, Fields | Callable[[], Fields]]]
+    _shed_events: deque[None]
+    _replies: deque[bytes]
+    _connection: _socket.socket | None
+    _thread: _ChannelThread | None
+    _asleep: bool
+    _closed: bool
+    _stopping: bool
+    _welcomed: bool
+
+    def __init__(
+        self,
+        role: str,
+        path: str,
+        *,
+        on_command: Handler | None = None,
+        rank: int | None = None,
+        redial_in_children: bool = False,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._role = role
+        self._path = path
+        self._on_command = on_command
+        self._rank = _rank_of_environment() if rank is None else rank
+        self._redial_in_children = redial_in_children
+        self._capacity = capacity
+        self._begin()
+        _dialers.add(self)
+
+    @property
+    def connected(self) -> bool:
+        """True while the supervisor has welcomed this process and the connection stands."""
+        return self._welcomed
+
+    @property
+    def rank(self) -> int:
+        """The rank under which this process reports."""
+        return self._rank
+
+    def start(self) -> None:
+        """Starts the thread, which dials; does nothing if it runs or the dialer is closed."""
+        if self._closed:
+            self._inbox.clear()  # Nobody will ever take these.
+            return
+        if self._thread is not None:
+            return
+        self._stopping = False
+        thread = _ChannelThread(self._run)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # The interpreter is shutting down, or there is no thread to be had.
+        self._thread = thread
+
+    def emit(self, kind: str, fields: Fields | Callable[[], Fields]) -> None:
+        """Reports an event; never blocks, never raises, costs about a microsecond.
+
+        Args:
+            kind: What happened, see `rdev.wire.events`.
+            fields: What the kind says, or a function that is called on the channel's thread and
+                returns it; a device is waited for there, never in the training.
+        """
+        inbox = self._inbox
+        inbox.append((kind, time.time(), fields))
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+        elif self._thread is None:
+            self.start()
+        elif len(inbox) > self._capacity:
+            self._shed()
+
+    def flush(self, seconds: float | None = None) -> bool:
+        """Waits until all events are recorded by the supervisor, or the time is up.
+
+        Args:
+            seconds: The bound; None takes one that suits the end of a process.
+
+        Returns:
+            True if everything was recorded.
+        """
+        began = time.monotonic()
+        while not self._settled():
+            bound = FLUSH_SECONDS if self._welcomed else FLUSH_SECONDS_UNCONNECTED
+            if time.monotonic() - began > (bound if seconds is None else seconds):
+                return False
+            if self._thread is None:
+                return False
+            self._wake()
+            time.sleep(0.001)
+        return True
+
+    def close(self, *, flush_seconds: float | None = None) -> bool:
+        """Flushes, ends the thread and gives back all descriptors; once closed it stays so.
+
+        Returns:
+            True if everything was recorded.
+        """
+        if self._closed:
+            return True
+        complete = self.flush(flush_seconds)
+        self._closed = True
+        self._stop()
+        self._hang_up()
+        self._close_pipe()
+        return complete
+
+    # The state of one process's life; a forked child begins anew.
+
+    def _begin(self) -> None:
+        self._inbox = deque()
+        self._shed_events = deque()
+        self._outbox = Outbox(_drop_report, capacity=self._capacity)
+        self._replies = deque()
+        self._unsent = b""
+        self._connection = None
+        self._lines = channel.LineBuffer()
+        self._welcomed = False
+        self._asleep = False
+        self._busy = False
+        self._closed = False
+        self._stopping = False
+        self._resume = False
+        self._thread = None
+        self._back_off = FIRST_BACK_OFF
+        self._greeting_until = 0.0
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+
+    def _settled(self) -> bool:
+        return not (self._inbox or self._busy or self._outbox.unacknowledged)
+
+    def _wake(self) -> None:
+        # The pipe may be full, and then the thread is woken already; or closed.
+        with contextlib.suppress(OSError):
+            os.write(self._wake_writer, b"\0")
+
+    def _shed(self) -> None:
+        # The thread is held up: keep the newest, count the rest. Both operations are atomic.
+        try:
+            self._inbox.popleft()
+        except IndexError:
+            return
+        self._shed_events.append(None)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if self._connection is None and not self._dial():
+                self._rest(self._next_back_off())
+                continue
+            self._gather()
+            if not self._turn():
+                self._hang_up()
+
+    def _dial(self) -> bool:
+        try:
+            self._connection = _connect(self._path)
+        except OSError:
+            return False
+        self._lines = channel.LineBuffer()
+        self._replies.clear()
+        self._unsent = channel.encode(
+            {
+                "type": "hello",
+                "version": channel.VERSION,
+                "role": self._role,
+                "rank": self._rank,
+                "pid": os.getpid(),
+                "python": ".".join(map(str, sys.version_info[:3])),
+                "script": sys.argv[0] if getattr(sys, "argv", None) else "",
+            }
+        )
+        self._greeting_until = time.monotonic() + GREETING_SECONDS
+        return True
+
+    def _turn(self) -> bool:
+        """Sends what can be sent, sleeps until something happens, reads; False on a break."""
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            self._send(connection)
+            readable = self._sleep(connection)
+            return self._read(connection) if readable else self._in_time()
+        except (OSError, channel.ChannelError):
+            return False
+
+    def _in_time(self) -> bool:
+        return self._welcomed or time.monotonic() < self._greeting_until
+
+    def _send(self, connection: _socket.socket) -> None:
+        while True:
+            if not self._unsent:
+                self._unsent = self._next_bytes()
+                if not self._unsent:
+                    return
+            try:
+                sent = connection.send(self._unsent)
+            except BlockingIOError:
+                return
+            self._unsent = self._unsent[sent:]
+
+    def _next_bytes(self) -> bytes:
+        if self._replies:
+            return self._replies.popleft()
+        return self._outbox.take() if self._welcomed else b""
+
+    def _sleep(self, connection: _socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(connection.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        # The flag goes up before the look into the inbox: an emit either sees it, or is seen.
+        self._asleep = True
+        if self._inbox or self._stopping:
+            self._asleep = False
+            return False
+        seconds = None if self._welcomed else max(0.0, self._greeting_until - time.monotonic())
+        ready = poll.poll(None if seconds is None else int(seconds * 1000) + 1)
+        self._asleep = False
+        self._swallow_wakes()
+        return any(
+            descriptor == connection.fileno() and events & ~select.POLLOUT
+            for descriptor, events in ready
+        )
+
+    def _rest(self, seconds: float) -> None:
+        """Waits out a back-off, taking in events meanwhile."""
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        while not self._stopping:
+            self._gather()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._asleep = True
+            if not self._inbox:
+                poll.poll(int(left * 1000) + 1)
+            self._asleep = False
+            self._swallow_wakes()
+
+    def _swallow_wakes(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._stopping = True  # The program closed all descriptors, as daemons do.
+
+    def _gather(self) -> None:
+        """Moves events from the inbox to the outbox; waits for devices where fields say so."""
+        self._busy = True
+        while self._shed_events:
+            self._shed_events.popleft()
+            self._outbox.lose()
+        # One look at the length: an emitter that never rests must not keep the thread here.
+        for _ in range(len(self._inbox)):
+            try:
+                kind, moment, fields = self._inbox.popleft()
+            except IndexError:
+                break  # An emitter has shed it.
+            self._put(kind, moment, fields)
+        self._busy = False
+
+    def _put(self, kind: str, moment: float, fields: Fields | Callable[[], Fields]) -> None:
+        try:
+            body = dict(fields() if callable(fields) else fields)
+            body.update(type="event", kind=kind, time=moment, seq=0)
+            if len(channel.encode(body)) > channel.MAX_LINE - 32:
+                raise ValueError("too long for a line")
+        except Exception:  # noqa: BLE001  # it runs user code; a bad value must not end the channel
+            self._outbox.lose()
+            return
+        self._outbox.add(lambda seq: channel.encode({**body, "seq": seq}))
+
+    def _read(self, connection: _socket.socket) -> bool:
+        data = connection.recv(_READ_BYTES)
+        if not data:
+            return False
+        for line in self._lines.feed(data):
+            self._receive(channel.decode(line))
+        return True
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "welcome":
+            self._outbox.reconnected(_whole_number(message.get("acknowledged")))
+            self._welcomed = True
+            self._back_off = FIRST_BACK_OFF
+        elif kind == "ack":
+            self._outbox.acknowledge(_whole_number(message.get("seq")))
+        elif kind == "command":
+            self._replies.append(channel.encode(self._answer(message)))
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        head: dict[str, Any] = {"type": "result", "id": message.get("id")}
+        name, args = str(message.get("name", "")), message.get("args") or {}
+        if self._on_command is None:
+            return {**head, "ok": False, "cause": f"the {self._role} takes no commands"}
+        try:
+            result = dict(self._on_command(name, args))
+            channel.encode(result)
+        except Exception as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+            return {**head, "ok": False, "cause": str(error) or type(error).__name__}
+        return {**result, **head, "ok": True}
+
+    def _next_back_off(self) -> float:
+        pause = self._back_off
+        self._back_off = min(LONGEST_BACK_OFF, pause * 2)
+        # Half to all of it: the processes of a job must not come back in step.
+        return pause * (0.5 + os.urandom(1)[0] / 512)
+
+    def _hang_up(self) -> None:
+        self._welcomed = False
+        self._unsent = b""
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.close()
+            self._connection = None
+
+    # Stopping, and forks.
+
+    def _stop(self) -> bool:
+        """Ends the thread and waits until the kernel has forgotten it; False if it is held up."""
+        thread = self._thread
+        if thread is None:
+            return True
+        if thread is threading.current_thread():
+            return False
+        self._stopping = True
+        self._wake()
+        thread.join(FORK_SECONDS)
+        if thread.is_alive():
+            return False
+        _wait_for_task_end(thread.native_id)
+        self._thread = None
+        return True
+
+    def _before_fork(self) -> None:
+        self._resume = self._thread is not None
+        self._stop()
+
+    def _after_fork_in_parent(self) -> None:
+        if not self._resume or self._closed:
+            return
+        if self._thread is not None and self._thread.is_alive():
+            self._stopping = False  # It was held up, and goes on.
+            return
+        self._thread = None
+        self.start()
+
+    def _after_fork_in_child(self) -> None:
+        # These are the child's copies; the parent's connection and pipe stay as they are.
+        self._hang_up()
+        closed = self._closed
+        if not closed:
+            self._close_pipe()
+            self._begin()
+        if self._resume and self._redial_in_children:
+            self.start()
+
+    def _close_pipe(self) -> None:
+        for descriptor in (self._wake_reader, self._wake_writer):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._wake_writer = self._wake_reader = -1
+
+
+class _ChannelThread(threading.Thread):
+    """A thread that debuggers neither trace nor stop: pydevd reads these two names."""
+
+    pydev_do_not_trace = True
+    is_pydev_daemon_thread = True
+
+    def __init__(self, body: Callable[[], None]) -> None:
+        super().__init__(name="rdev-channel", daemon=True)
+        self._body = body
+
+    def run(self) -> None:
+        """Runs the channel."""
+        self._body()
+
+
+def job_socket() -> str | None:
+    """Path of this process's job socket; None outside a job."""
+    return os.environ.get(channel.SOCKET_VARIABLE) or None
+
+
+def _drop_report(seq: int, count: int) -> bytes:
+    return channel.encode(
+        {"type": "event", "kind": EVENTS_DROPPED, "time": time.time(), "seq": seq, "count": count}
+    )
+
+
+def _connect(path: str) -> _socket.socket:
+    """Connects to a unix socket, through its folder's descriptor where the path is too long.
+
+    Raises:
+        OSError: Nothing listens there.
+    """
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    folder = -1
+    try:
+        address = path
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            address = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        # A unix socket connects at once or not at all, unless its queue is full.
+        connection.settimeout(GREETING_SECONDS)
+        connection.connect(address)
+        connection.settimeout(0)
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return connection
+
+
+def _wait_for_task_end(native_id: int | None) -> None:
+    # A Python thread is over a moment before its kernel task, and a fork in that moment would
+    # still be warned of: Python 3.12 counts the kernel's tasks.
+    task = f"/proc/self/task/{native_id}"
+    until = time.monotonic() + 0.1
+    while os.path.exists(task) and time.monotonic() < until:
+        time.sleep(0)
+
+
+def _whole_number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _rank_of_environment() -> int:
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdigit() else 0
+
+
+_dialers: weakref.WeakSet[Dialer] = weakref.WeakSet()
+
+
+def _each(action: Callable[[Dialer], None]) -> None:
+    for dialer in list(_dialers):
+        action(dialer)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _each(Dialer._before_fork),  # noqa: SLF001  # the module's own class
+        after_in_parent=lambda: _each(Dialer._after_fork_in_parent),  # noqa: SLF001  # as above
+        after_in_child=lambda: _each(Dialer._after_fork_in_child),  # noqa: SLF001  # as above
+    )
