@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rdev.wire import channel
-from rdev.wire.events import EVENTS_DROPPED
 from rdev.wire.outbox import CAPACITY, Outbox
 
 Fields = Mapping[str, Any]
@@ -54,6 +53,9 @@ FORK_SECONDS = 1.0
 MAX_SOCKET_PATH = 103
 
 _READ_BYTES = 64 * 1024
+
+# The kind of `rdev.wire.events`; that module's import would cost every Python process 10 ms.
+EVENTS_DROPPED = "events_dropped"
 
 
 class Dialer:

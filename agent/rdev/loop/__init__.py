@@ -1,0 +1,29 @@
+"""A training loop that owns iteration, events and timing, and no mathematics.
+
+The step stays yours; the loop calls it, tells callbacks what happens, and streams metrics to
+`rdev metrics` when it runs in a job. Outside a job it runs the same.
+
+    from rdev.loop import Loop
+
+    def step(state):
+        inputs, labels = state.batch
+        loss = cross_entropy(state.model(inputs), labels)
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        return loss
+
+    Loop(step, loader, epochs=10, model=model, optimizer=optimizer).run()
+
+A plain loop stays a plain loop with `for batch in track(loader): ... log(loss=loss)`.
+"""
+
+from __future__ import annotations
+
+from rdev.loop.callback import Callback
+from rdev.loop.guest import log, track
+from rdev.loop.loop import Loop
+from rdev.loop.probe import Probe
+from rdev.loop.state import State
+
+__all__ = ["Callback", "Loop", "Probe", "State", "log", "track"]

@@ -1,0 +1,110 @@
+"""The loop itself: it takes batches from data and gives them to a step, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rdev.loop.callback import Callback
+from rdev.loop.guest import active
+from rdev.loop.probe import Probe
+from rdev.loop.sink import sink_of_process
+from rdev.loop.state import State
+
+Step = Callable[[State], Any]
+Data = Iterable[Any] | Callable[[State], Iterable[Any]]
+
+
+class Loop:
+    """Calls `step(state)` for every batch of `data`.
+
+    Args:
+        step: Makes one step with `state.batch` and returns a loss (a number or a tensor of one
+            element), metrics by name of which `loss` is one, or None; or is a generator that
+            yields `(phase, loss)` for each part of the step. It does its own backward and
+            optimizer calls.
+        data: Gives the batches of an epoch: something that can be iterated again for every epoch,
+            or a function of the state that returns such an epoch (rollouts, groups of batches).
+        epochs: At most so many epochs; None for as many as `steps` allow.
+        steps: At most so many steps over all epochs; None for no limit.
+        callbacks: Told what happens, see `Callback`.
+        objects: Named objects: models, optimizers, whatever the step needs; it reads them as
+            attributes of the state.
+
+    Raises:
+        ValueError: No limit at all, a negative one, or an object's name that the state uses.
+        TypeError: A callback is not a `Callback`.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        data: Data,
+        *,
+        epochs: int | None = 1,
+        steps: int | None = None,
+        callbacks: Iterable[Callback] = (),
+        **objects: object,
+    ) -> None:
+        if epochs is None and steps is None:
+            raise ValueError("a loop needs epochs or steps, else it never ends")
+        if min(epochs or 0, steps or 0) < 0:
+            raise ValueError("epochs and steps count from 0")
+        self._step = step
+        self._data = data
+        self._epochs = epochs
+        self._steps = steps
+        self._callbacks = tuple(callbacks)
+        self._objects = objects
+        State(**objects)  # Names are refused here, where the caller wrote them.
+
+    def run(self) -> State:
+        """Trains until a limit is reached or somebody sets `state.stop`.
+
+        Returns:
+            The state at the end.
+
+        Raises:
+            ValueError: An epoch had no batches: `data` is empty, or an iterator that is used up.
+            BaseException: Whatever the step or a callback raised, after the callbacks were told.
+        """
+        probe = Probe(State(**self._objects), callbacks=self._callbacks, sink=sink_of_process())
+        with active(probe):
+            try:
+                probe.run_begin(epochs=self._epochs, steps=self._steps)
+                while not self._over(probe.state):
+                    self._epoch(probe)
+            except BaseException as error:
+                probe.fail(error)
+                raise
+            finally:
+                probe.run_end()
+        return probe.state
+
+    def _over(self, state: State) -> bool:
+        if state.stop or (self._epochs is not None and state.epoch >= self._epochs):
+            return True
+        return self._steps is not None and state.step >= self._steps
+
+    def _epoch(self, probe: Probe) -> None:
+        # Local names: this is the path whose cost is measured in fractions of a microsecond.
+        state, step, limit = probe.state, self._step, self._steps
+        begin, end = probe.step_begin, probe.step_end
+        before = state.step
+        probe.epoch_begin()
+        for batch in self._batches(state):
+            begin(batch)
+            end(step(state))
+            if state.stop or state.step == limit:
+                break
+        if state.step == before and not callable(self._data):
+            raise ValueError(
+                f"epoch {state.epoch} had no batches: the data is empty, or an iterator that is "
+                "used up (give a list, a loader or a function)"
+            )
+        probe.epoch_end()
+
+    def _batches(self, state: State) -> Iterable[Any]:
+        data = self._data
+        # A loader that is callable and iterable is iterated: calling is for plain functions.
+        return data if isinstance(data, Iterable) else data(state)

@@ -1,0 +1,255 @@
+"""The core that every kind of loop calls: it counts, tells callbacks, and reports.
+
+A boundary of steps costs one comparison: the clock against the time at which something is due.
+Whoever wants the training thread's attention sets that time to zero and is served there.
+
+    run_begin { epoch_begin { step_begin  phase_end*  step_end }*  epoch_end }*  run_end
+                                       | exception: `fail`, then the ends that are still owed
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from types import GeneratorType
+from typing import Any
+
+from rdev.loop.callback import Callback, Calls, compiled
+from rdev.loop.sample import take_all
+from rdev.loop.sink import Sink
+from rdev.loop.state import State
+from rdev.wire.clock import active_monotonic
+
+_clock = time.monotonic
+
+
+class Probe:
+    """Drives the callbacks and the reports of one run; one thread calls it.
+
+    Metrics are sampled: the values of the first step, of the last step of each epoch, and in
+    between of one step each time the sink wants some. A loss that is not reported is never read.
+
+    Args:
+        state: The run's state.
+        callbacks: Whom to tell.
+        sink: Where reports go.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_due",
+        "_epoch_open",
+        "_fresh",
+        "_held",
+        "_members",
+        "_phase_end",
+        "_phases",
+        "_run_open",
+        "_sink",
+        "_step_begin",
+        "_step_end",
+        "_step_open",
+        "state",
+    )
+
+    _calls: dict[str, Calls]
+    _step_begin: Calls
+    _phase_end: Calls
+    _step_end: Calls
+
+    def __init__(self, state: State, *, callbacks: Iterable[Callback] = (), sink: Sink) -> None:
+        self.state = state
+        self._sink = sink
+        self._members: list[Callback] = []
+        self._fresh: dict[str, Any] = {}
+        self._phases: dict[str, dict[str, Any]] = {}
+        self._run_open = self._epoch_open = self._step_open = False
+        self._due = 0.0
+        self._held = 0.0
+        self._adopt(callbacks)
+
+    def add(self, callbacks: Iterable[Callback]) -> None:
+        """Adds callbacks that are not there yet; in a run that has begun they are told so."""
+        new = self._adopt(callbacks)
+        if self._run_open:
+            self._tell(compiled(new)["run_begin"])
+
+    def run_begin(self, *, epochs: int | None = None, steps: int | None = None) -> None:
+        """The run begins.
+
+        Args:
+            epochs: How many are planned, if that is known.
+            steps: At most how many steps are planned, if that is known.
+        """
+        self._run_open = True
+        self._held = _seconds_held()
+        self._sink.event("run_started", {"epochs": epochs, "steps": steps})
+        self._tell(self._calls["run_begin"])
+
+    def epoch_begin(self) -> None:
+        """An epoch begins."""
+        self.state.epoch += 1
+        self._epoch_open = True
+        self._sink.event("epoch_started", {"epoch": self.state.epoch})
+        self._tell(self._calls["epoch_begin"])
+
+    def step_begin(self, batch: object) -> None:
+        """A step begins with this batch."""
+        state = self.state
+        state.step += 1
+        state.batch = batch
+        self._step_open = True
+        for call in self._step_begin:
+            call(state)
+
+    def phase_end(self, phase: str, loss: object) -> None:
+        """A phase of the step has ended.
+
+        Args:
+            phase: Its name; it has a metric series of its own.
+            loss: What `step_end` takes, except phases.
+        """
+        state = self.state
+        state.phase = phase
+        if isinstance(loss, dict):
+            state.metrics.update(loss)
+            self._phases[phase] = loss
+            loss = loss.get("loss")
+        else:
+            self._phases[phase] = {"loss": loss}
+        state.loss = loss
+        for call in self._phase_end:
+            call(state)
+
+    def step_end(self, result: object = None) -> None:
+        """A step has ended.
+
+        Args:
+            result: The loss, or metrics by name of which `loss` is one, or a generator of
+                `(phase, loss)` that makes the step while it is run, or None.
+        """
+        state = self.state
+        if result is None:
+            pass
+        elif isinstance(result, GeneratorType):
+            for phase, loss in result:
+                self.phase_end(phase, loss)
+        elif isinstance(result, dict):
+            self.log(result)
+        else:
+            state.loss = self._fresh["loss"] = result
+        self._step_open = False
+        for call in self._step_end:
+            call(state)
+        if _clock() >= self._due:
+            self._serve()
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Takes in metrics; the next boundary that is due reports the last value of each name."""
+        state = self.state
+        state.metrics.update(values)
+        self._fresh.update(values)
+        if "loss" in values:
+            state.loss = values["loss"]
+
+    def epoch_end(self) -> None:
+        """The epoch has ended."""
+        state = self.state
+        self._epoch_open = False
+        self._report()
+        self._sink.event("epoch_ended", {"epoch": state.epoch, "step": state.step})
+        self._tell(self._calls["epoch_end"])
+
+    def fail(self, error: BaseException) -> None:
+        """An exception ends the run: `exception`, then the ends owed up to the epoch's."""
+        self.state.error = error
+        self._tell(self._calls["exception"])
+        self.settle()
+
+    def settle(self) -> None:
+        """Ends the step and the epoch that are still open, if any."""
+        if self._step_open:
+            self._step_open = False
+            self._tell(self._step_end)
+        if self._epoch_open:
+            self.epoch_end()
+
+    def run_end(self) -> None:
+        """The run has ended, however it did; only the first call counts."""
+        if not self._run_open:
+            return
+        self._run_open = False
+        self._report()
+        state = self.state
+        self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
+        self._tell(self._calls["run_end"])
+
+    def _adopt(self, callbacks: Iterable[Callback]) -> list[Callback]:
+        new = [member for member in callbacks if all(member is not old for old in self._members)]
+        self._calls = compiled([*self._members, *new])
+        self._members += new
+        self._step_begin = self._calls["step_begin"]
+        self._phase_end = self._calls["phase_end"]
+        self._step_end = self._calls["step_end"]
+        return new
+
+    def _tell(self, calls: Calls, *arguments: object) -> None:
+        """Calls every one of them even if some raise: each may have something to close.
+
+        Raises:
+            BaseException: The first one raised, unless the run is failing already.
+        """
+        first: BaseException | None = None
+        for call in calls:
+            try:
+                call(self.state, *arguments)
+            except BaseException as error:  # noqa: BLE001, PERF203  # all are called; see below
+                if first is None and self.state.error is None:
+                    first = error
+                else:
+                    sys.excepthook(type(error), error, error.__traceback__)
+        if first is not None:
+            raise first
+
+    def _serve(self) -> None:
+        # The next time first: a request that comes while this one is served is not lost.
+        self._due = _clock() + self._sink.interval()
+        held = _seconds_held()
+        if held - self._held > _LEAST_HOLD:
+            seconds, self._held = held - self._held, held
+            self._tell(self._calls["pause"])
+            self._tell(self._calls["resume"], seconds)
+        self._report()
+
+    def _report(self) -> None:
+        state = self.state
+        fresh, phases = self._fresh, self._phases
+        if fresh:
+            self._fresh = {}
+            self._sink.metric(state, "", take_all(fresh))
+        if phases:
+            self._phases = {}
+            for phase, values in phases.items():
+                self._sink.metric(state, phase, take_all(values))
+
+
+# Shorter holds are the clock's own reading noise.
+_LEAST_HOLD = 1e-3
+
+
+def _seconds_held() -> float:
+    return time.monotonic() - active_monotonic()
+
+
+def _described(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:500]}" if text else type(error).__name__
+
+
+def error_at_exit() -> BaseException | None:
+    """The exception that is ending the interpreter, as it has just been printed."""
+    error = getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None
