@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from rdev.client.connection import Connection, responses, resuming
@@ -60,7 +60,7 @@ class Logs:
 
     async def tail(
         self, job_id: str, *, follow: bool = False, lines: int | None = None
-    ) -> AsyncIterator[Chunk | Gap]:
+    ) -> AsyncGenerator[Chunk | Gap, None]:
         """Yields what the job printed, in the order it was written, each byte once.
 
         Args:

@@ -1,0 +1,40 @@
+"""Check this machine and its agent; each finding comes with its remedy.
+
+Exit code: 0 when all is well, 1 when something needs attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rdev.client.cli.options import add_host, add_json, host_of
+
+if TYPE_CHECKING:
+    from rdev.client.checkup import Finding
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_host(parser)
+    add_json(parser)
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Checks and prints."""
+    import json
+
+    from rdev.client.checkup import check_up
+
+    findings = await check_up(host_of(options))
+    if options.json:
+        print(json.dumps([item.as_json() for item in findings], indent=2))
+    else:
+        print("\n".join(_line(item) for item in findings))
+    return 0 if all(item.ok for item in findings) else 1
+
+
+def _line(finding: Finding) -> str:
+    mark = "ok  " if finding.ok else "FAIL"
+    line = f"{mark}  {finding.what}: {finding.found}"
+    return line if finding.ok else f"{line}\n      remedy: {finding.remedy}"

@@ -1,0 +1,49 @@
+"""Run a command beside a job: in its folder, with its environment, without a sync.
+
+    rdev exec JOB -- COMMAND [args...]      where that job runs
+    rdev exec HOST -- COMMAND [args...]     in the home folder of that host
+
+Exit code: the command's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rdev.client.cli.options import add_host, host_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_host(parser)
+    parser.usage = "rdev exec [options] JOB|HOST -- COMMAND [args...]"
+    parser.add_argument("target", metavar="JOB|HOST", help="the job to run beside, or a host")
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Parses up to `--`; the rest is the command."""
+    from rdev.protocol.errors import UsageError
+
+    ours = words[: words.index("--")] if "--" in words else words
+    options = parser.parse_args(ours)
+    options.command = words[len(ours) + 1 :]
+    if not options.command:
+        raise UsageError("run", "a command is missing", hint="write it after --")
+    return options
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Runs the command as a small job of its own."""
+    from rdev.client.cli.following import OnInterrupt, follow_to_end
+    from rdev.client.connection import connect
+    from rdev.client.hosts import LOCAL
+    from rdev.client.jobs import Jobs
+    from rdev.client.launch import beside
+    from rdev.client.lookup import find_job
+    from rdev.client.ui.output import RawOutput
+
+    host = LOCAL if options.target == LOCAL else host_of(options)
+    async with connect(host) as connection:
+        neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
+        job = await Jobs(connection).create(beside(neighbour, options.command))
+        return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)

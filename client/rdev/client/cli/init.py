@@ -1,0 +1,49 @@
+"""Make a folder a workspace: write an rdev.toml that says so, and says what can be configured."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+_TEMPLATE = """\
+# rdev finds the root of your workspace by this file; every key is optional.
+
+# host = "local"            # where jobs run without -H
+# python = ""               # interpreter for scripts; by default the host chooses
+# timeout = 3600            # seconds after which a job is stopped
+# grace = 10                # seconds between TERM and KILL when a job is stopped
+
+# [environment]             # variables for every job
+# OMP_NUM_THREADS = "4"
+
+# [workspace]
+# id = "my-project"         # meets the same workspace from every clone
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("folder", nargs="?", default=".", help="the folder; here by default")
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Writes the file."""
+    path = _write(options.folder)
+    print(f"made {path}; `rdev run SCRIPT` starts a job from here")
+    return 0
+
+
+def _write(folder: str) -> str:
+    from rdev.client.sync.root import refuse_unsafe_root
+    from rdev.protocol.errors import UsageError
+
+    root = os.path.realpath(folder)
+    refuse_unsafe_root(root)
+    path = os.path.join(root, "rdev.toml")
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(_TEMPLATE)
+    except FileExistsError:
+        hint = "edit it; docs/configuration.md explains it"
+        raise UsageError("make the workspace", f"{path} exists", hint=hint) from None
+    return path

@@ -1,0 +1,173 @@
+"""The `rdev` command: finds the verb, runs it, and says in one line what went wrong.
+
+Only what the verb needs is imported; `rdev --help` imports nothing of ours but this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import argparse
+    from types import ModuleType
+
+    from rdev.protocol.errors import RdevError
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    Attributes:
+        usage: What comes after the name, for the overview.
+        help: One line for people.
+        passes_code: Its exit code is the job's own, and rdev's errors stay out of that range.
+    """
+
+    usage: str
+    help: str
+    passes_code: bool = False
+
+
+VERBS = {
+    "run": Verb(
+        "[opts] SCRIPT [args] | -m MODULE | -- CMD",
+        "sync, start a job, stream it",
+        passes_code=True,
+    ),
+    "ps": Verb("[-a]", "list jobs"),
+    "logs": Verb("[JOB] [-f]", "show what a job printed"),
+    "attach": Verb("[JOB]", "return to a running job", passes_code=True),
+    "wait": Verb("[JOB]", "wait for a job's end", passes_code=True),
+    "stop": Verb("[JOB] [--now]", "end a job"),
+    "exec": Verb("JOB|HOST -- CMD", "run a command beside a job", passes_code=True),
+    "debug": Verb("[JOB] FILE:LINE ...", "put a breakpoint into a running job", passes_code=True),
+    "metrics": Verb("[JOB] [--plot]", "show a job's metrics"),
+    "events": Verb("[JOB] [-f]", "show what a job reported"),
+    "rm": Verb("JOB ...", "remove ended jobs and their logs"),
+    "sync": Verb("[flush|status|why PATH] [--watch]", "bring the host's copy up to date"),
+    "init": Verb("", "make a folder a workspace"),
+    "doctor": Verb("", "check this machine and its agent"),
+    "version": Verb("", "say which releases run"),
+}
+
+# What a shell reports for a command that SIGPIPE ended, as when `head` has read enough.
+_EXIT_PIPE = 141
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: Words after `rdev`; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        words = ["version"]
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        print(f"error: unable to run rdev: {name!r} is no verb", file=sys.stderr)
+        print("hint: `rdev --help` lists the verbs", file=sys.stderr)
+        return 2
+    return _run(name, rest)
+
+
+def overview() -> str:
+    """What `rdev --help` prints."""
+    width = max(len(name) + len(verb.usage) for name, verb in VERBS.items()) + 3
+    lines = [
+        "usage: rdev VERB [options]",
+        "",
+        "Remote development and debugging for people who train neural networks.",
+        "",
+    ]
+    for name, verb in VERBS.items():
+        lines.append(f"  {f'{name} {verb.usage}':<{width}}{verb.help}")
+    lines += [
+        "",
+        "`rdev VERB --help` says more. JOB is a name, an id, or `@-1`; the latest if absent.",
+    ]
+    return "\n".join(lines)
+
+
+def parser_for(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """The module of a verb, and its configured parser."""
+    import argparse
+    import importlib
+
+    module = importlib.import_module(f"rdev.client.cli.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog=f"rdev {name}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more when it fails")
+    module.configure(parser)
+    return module, parser
+
+
+def _run(name: str, words: list[str]) -> int:
+    import asyncio
+
+    module, parser = parser_for(name)
+    options: argparse.Namespace | None = None
+    try:
+        parse = getattr(module, "parse", None)
+        options = parse(parser, words) if parse else parser.parse_args(words)
+        return int(asyncio.run(module.execute(options)))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: rdev {name} was left unfinished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:  # noqa: BLE001  # the edge: a person never sees a traceback
+        return _fail(name, options, error)
+
+
+def _reader_left() -> int:
+    # The interpreter flushes stdout once more at exit; let that go nowhere.
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _EXIT_PIPE
+
+
+def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> int:
+    if getattr(options, "verbose", False):
+        import traceback
+
+        traceback.print_exception(error)
+    known = _known(name, error)
+    code = known.exit_code if VERBS[name].passes_code else known.verb_exit_code
+    if getattr(options, "json", False):
+        import json
+
+        body = {"code": code, "reason": known.reason, "message": known.message, "hint": known.hint}
+        print(json.dumps({"error": body}), file=sys.stderr)
+    else:
+        print(f"error: {known.message}\nhint: {known.hint}", file=sys.stderr)
+    return code
+
+
+def _known(name: str, error: BaseException) -> RdevError:
+    from rdev.protocol.errors import InternalError, RdevError, os_failure
+
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, RdevError):
+        return error
+    if isinstance(error, OSError):
+        return os_failure(f"run `rdev {name}`", error)
+    cause = f"{type(error).__name__}: {error}"
+    hint = "this is a defect in rdev; please report what `-v` prints"
+    return InternalError(f"run `rdev {name}`", cause, hint=hint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

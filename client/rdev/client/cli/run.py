@@ -1,0 +1,135 @@
+"""Sync the workspace, start a job from it, stream its output, and pass on its exit code.
+
+    rdev run [options] SCRIPT [args...]      a file of the workspace, by the job's Python
+    rdev run [options] -m MODULE [args...]   an importable module, as python -m does
+    rdev run [options] -- COMMAND [args...]  any program on the job's PATH
+
+After SCRIPT everything belongs to the script. Exit code: the job's own; 128 + N when signal N
+killed it; 124 when --timeout ended it; 125 and up are rdev's own (see docs/commands.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rdev.client.cli.options import add_host
+
+if TYPE_CHECKING:
+    from rdev.client.launch import Launch
+    from rdev.client.sync.receipt import Receipt
+    from rdev.client.sync.root import Workspace
+
+# Our options that take the next word; `split_command` steps over both.
+_WITH_VALUE = frozenset(
+    ("-H", "--host", "--name", "-e", "--env", "--env-file", "--timeout", "--grace", "--python")
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_host(parser)
+    parser.usage = (
+        "rdev run [options] SCRIPT [args...] | -m MODULE [args...] | -- COMMAND [args...]"
+    )
+    parser.add_argument("-d", "--detach", action="store_true", help="start it and return at once")
+    parser.add_argument("--name", default="", help="a name for the job")
+    parser.add_argument(
+        "-e", "--env", action="append", default=[], metavar="K=V", help="set a variable for the job"
+    )
+    parser.add_argument(
+        "--env-file", metavar="FILE", help="set the variables of a file of K=V lines"
+    )
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="stop the job after this long; exit 124"
+    )
+    parser.add_argument(
+        "--grace", type=float, metavar="SECONDS", help="time between TERM and KILL at a stop"
+    )
+    parser.add_argument("--python", default="", help="interpreter for scripts and modules")
+    parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
+    parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
+    parser.add_argument("--yes", action="store_true", help="say yes to every question")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
+    parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Parses our options up to the command, which is left untouched."""
+    from rdev.client.command import split_command
+
+    if {"-h", "--help"} & set(words[:1]):
+        parser.parse_args(words)
+    ours, command = split_command(words, with_value=_WITH_VALUE)
+    options = parser.parse_args(ours)
+    options.command = command
+    return options
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Runs."""
+    import json
+
+    from rdev.client.cli.following import OnInterrupt, follow_to_end
+    from rdev.client.connection import connect
+    from rdev.client.launch import launch
+    from rdev.client.ui.jobs import as_json
+    from rdev.client.ui.output import RawOutput, say
+
+    workspace = _workspace(options)
+    request = _request(options, workspace)
+
+    def on_synced(receipt: Receipt) -> None:
+        if not options.quiet or receipt.problems:
+            say(str(receipt))
+
+    async with connect(request.settings.host) as connection:
+        job = await launch(
+            connection, workspace, request, on_synced=on_synced, confirm=_confirm(options)
+        )
+        if not options.detach:
+            return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+    print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
+    return 0
+
+
+def _workspace(options: argparse.Namespace) -> Workspace:
+    import os
+
+    from rdev.client.sync.root import find_workspace
+    from rdev.wire.job import CommandKind
+
+    command = options.command
+    here = os.getcwd()
+    return find_workspace(command.target if command.kind is CommandKind.SCRIPT else here)
+
+
+def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
+    from dataclasses import replace
+
+    from rdev.client import config
+    from rdev.client.launch import Launch, environment_from, script_path
+
+    script_path(options.command, workspace)  # a wrong name is said before anything is sent
+    settings = config.load(workspace.root)
+    flags = ("host", "python", "timeout", "grace")
+    chosen = {name: getattr(options, name) for name in flags if getattr(options, name)}
+    return Launch(
+        command=options.command,
+        settings=replace(settings, **chosen),
+        name=options.name,
+        environment=environment_from(options.env, options.env_file),
+        hook=not options.no_hook,
+        sync=not options.no_sync,
+    )
+
+
+def _confirm(options: argparse.Namespace) -> Callable[[str], bool] | None:
+    import sys
+
+    if options.yes:
+        return lambda _question: True
+    if not sys.stdin.isatty():
+        return None
+    return lambda question: input(f"rdev: {question} [y/N] ").strip().lower() in ("y", "yes")

@@ -1,0 +1,34 @@
+"""End a job: TERM to every process of it, KILL after its grace. Waits until it has ended."""
+
+from __future__ import annotations
+
+import argparse
+
+from rdev.client.cli.options import add_host, add_job, add_json, host_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_host(parser)
+    add_json(parser)
+    add_job(parser)
+    parser.add_argument("--now", action="store_true", help="KILL at once")
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Stops."""
+    import json
+
+    from rdev.client.connection import connect
+    from rdev.client.jobs import Jobs
+    from rdev.client.lookup import find_job
+    from rdev.client.ui.jobs import as_json, closing_line
+
+    async with connect(host_of(options)) as connection:
+        jobs = Jobs(connection)
+        job = await find_job(connection, options.job)
+        if not job.state.is_final:
+            await jobs.stop(job.id, now=options.now)
+            job = await jobs.wait(job.id)
+    print(json.dumps(as_json(job)) if options.json else closing_line(job))
+    return 0

@@ -1,0 +1,113 @@
+"""Configuration: flags beat RDEV_* variables beat the workspace's file beat the user's file.
+
+None is needed. The workspace's file is `rdev.toml` at its root, or `[tool.rdev]` in its
+pyproject.toml; the user's is `$XDG_CONFIG_HOME/rdev/config.toml`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from rdev.client.hosts import LOCAL
+from rdev.protocol.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is configured, everything resolved.
+
+    Attributes:
+        host: Host that verbs use without -H.
+        python: Interpreter for scripts and modules; empty lets the host choose.
+        environment: Variables for every job.
+        timeout: Seconds after which jobs are stopped; None means never.
+        grace: Seconds between TERM and KILL when a job is stopped.
+    """
+
+    host: str = LOCAL
+    python: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    grace: float = 10.0
+
+
+# Tables that other parts read: `[workspace]` belongs to rdev.client.sync.
+_FOREIGN_TABLES = frozenset({"workspace"})
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "host": (str,),
+    "python": (str,),
+    "environment": (dict,),
+    "timeout": (int, float),
+    "grace": (int, float),
+}
+
+
+def load(root: str | None) -> Config:
+    """The configuration that holds in the workspace at `root`, or outside of any.
+
+    Raises:
+        ConfigError: A file cannot be read, a key is unknown, or a value has the wrong type.
+    """
+    config = Config()
+    for path, table in _sources(root):
+        config = _merged(config, _read(path, table), path)
+    return _with_variables(config)
+
+
+def user_file() -> str:
+    """Path of the user's own configuration file."""
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(base, "rdev", "config.toml")
+
+
+def _sources(root: str | None) -> list[tuple[str, tuple[str, ...]]]:
+    sources: list[tuple[str, tuple[str, ...]]] = [(user_file(), ())]
+    if root is not None:
+        sources.append((os.path.join(root, "pyproject.toml"), ("tool", "rdev")))
+        sources.append((os.path.join(root, "rdev.toml"), ()))
+    return sources
+
+
+def _read(path: str, table: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            found: Any = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"read {path}", str(error)) from error
+    for key in table:
+        found = found.get(key, {})
+    return dict(found)
+
+
+def _merged(config: Config, values: Mapping[str, Any], path: str) -> Config:
+    for key, value in values.items():
+        if key in _FOREIGN_TABLES:
+            continue
+        if key not in _TYPES:
+            known = ", ".join(sorted(_TYPES))
+            raise ConfigError(f"use {path}", f"{key!r} is no key of rdev; it knows {known}")
+        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+            raise ConfigError(f"use {path}", f"{key} may not be {value!r}")
+        config = replace(config, **{key: _added(config, key, value)})
+    return config
+
+
+def _added(config: Config, key: str, value: Any) -> Any:  # noqa: ANN401  # as TOML has it
+    if key != "environment":
+        return value
+    return {**config.environment, **{name: str(word) for name, word in value.items()}}
+
+
+def _with_variables(config: Config) -> Config:
+    for name in (item.name for item in fields(Config) if item.type == "str"):
+        value = os.environ.get(f"RDEV_{name.upper()}")
+        if value:
+            config = replace(config, **{name: value})
+    return config

@@ -1,0 +1,68 @@
+"""Following a job to its end: its output in order, each byte once, then its final state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from rdev.client.connection import Connection
+from rdev.client.jobs import Jobs
+from rdev.client.logs import Chunk, Gap, Logs
+from rdev.wire.job import Job, JobState, Reason
+
+# Exit codes of rdev's own, in a range that programs leave free; see docs/commands.md.
+EXIT_TIMEOUT = 124
+EXIT_UNKNOWN = 125
+
+
+class Sink(Protocol):
+    """Takes what a job prints.
+
+    Calls come one at a time and in the order the job wrote; each is awaited before the next, so a
+    slow sink slows the reading and never the job. Raising ends the following.
+    """
+
+    async def write(self, chunk: Chunk) -> None:
+        """Takes a run of bytes."""
+
+    async def gap(self, gap: Gap) -> None:
+        """Takes note of bytes that the host lost."""
+
+
+async def follow(
+    connection: Connection, job_id: str, sink: Sink, *, lines: int | None = None
+) -> Job:
+    """Passes a job's output to `sink` until it ends; returns the ended job.
+
+    Args:
+        connection: Where the job is.
+        job_id: The job.
+        sink: Takes the output.
+        lines: Begin with the last so many lines of each stream; None is the beginning.
+
+    Raises:
+        ConnectionLost: The host is gone; the job goes on and its end is not known.
+    """
+    await drain(Logs(connection).tail(job_id, follow=True, lines=lines), sink)
+    return await Jobs(connection).wait(job_id)
+
+
+async def drain(tail: AsyncGenerator[Chunk | Gap, None], sink: Sink) -> None:
+    """Passes everything that `tail` yields to `sink`."""
+    async with contextlib.aclosing(tail) as items:
+        async for item in items:
+            await (sink.write(item) if isinstance(item, Chunk) else sink.gap(item))
+
+
+def exit_code(job: Job) -> int:
+    """The exit code that stands for an ended job.
+
+    The job's own code; 128 + N for signal N; 124 when its timeout ended it; 125 when its end is not
+    known.
+    """
+    if job.reason is Reason.TIMEOUT:
+        return EXIT_TIMEOUT
+    if job.state is JobState.LOST or job.exit_code is None:
+        return EXIT_UNKNOWN
+    return job.exit_code

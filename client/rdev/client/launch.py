@@ -1,0 +1,191 @@
+"""From what a person typed to a running job: check the script, sync, start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rdev.client.command import Command
+from rdev.client.config import Config
+from rdev.client.connection import Backoff, Connection
+from rdev.client.hosts import LOCAL
+from rdev.client.jobs import Jobs
+from rdev.client.sync.receipt import Receipt
+from rdev.client.sync.root import Workspace
+from rdev.client.workspaces import sync_workspace
+from rdev.protocol.errors import (
+    ConnectionLost,
+    ScriptNotFound,
+    ScriptOutsideWorkspace,
+    UsageError,
+)
+from rdev.protocol.ids import new_request_id
+from rdev.wire.job import CommandKind, Job, JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A job as a person asked for it.
+
+    Attributes:
+        command: What to run.
+        settings: The configuration; flags are already in it.
+        name: Chosen name, or empty.
+        environment: Variables from flags, over those of the configuration.
+        hook: Plant the debug hook.
+        sync: Bring the host's copy up to date first.
+    """
+
+    command: Command
+    settings: Config
+    name: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    hook: bool = True
+    sync: bool = True
+
+
+async def launch(
+    connection: Connection,
+    workspace: Workspace,
+    request: Launch,
+    *,
+    on_synced: Callable[[Receipt], None],
+    confirm: Callable[[str], bool] | None = None,
+) -> Job:
+    """Syncs the workspace and starts the job from the snapshot that this made.
+
+    Args:
+        connection: The host to run on.
+        workspace: The folder to sync.
+        request: What to run.
+        on_synced: Told what the sync did, before the job starts.
+        confirm: Asks the person; None when there is nobody to ask.
+
+    Raises:
+        ScriptNotFound: The script does not exist.
+        ScriptOutsideWorkspace: The script would not be synced.
+        SyncFailed: The host's copy could not be brought up to date.
+        JobConflict: A live job has that name.
+    """
+    target = script_path(request.command, workspace)
+    snapshot = ""
+    if request.sync:
+        receipt = await sync_workspace(connection, workspace, confirm=confirm)
+        on_synced(receipt)
+        snapshot = receipt.snapshot.hex()
+    settings = request.settings
+    spec = JobSpec(
+        kind=request.command.kind,
+        target=target,
+        args=request.command.args,
+        name=request.name,
+        python=settings.python or _own_python(connection.host, workspace.root),
+        workspace_id=workspace.id,
+        snapshot=snapshot,
+        directory=_directory(workspace.root),
+        environment={**settings.environment, **request.environment},
+        timeout=settings.timeout,
+        grace=settings.grace,
+        hook=request.hook,
+    )
+    return await _create(connection, spec)
+
+
+async def _create(connection: Connection, spec: JobSpec) -> Job:
+    # The request id makes it safe to ask again when the agent dies between asking and answering.
+    request_id = new_request_id()
+    delays = Backoff()
+    while True:
+        try:
+            return await Jobs(connection).create(spec, request_id=request_id)
+        except ConnectionLost:
+            await delays.wait()
+        await connection.recover()
+
+
+def beside(neighbour: Job | None, command: Sequence[str]) -> JobSpec:
+    """A job that runs `command` where `neighbour` runs, or in the home folder without one."""
+    program, *args = command
+    if neighbour is None:
+        return JobSpec(CommandKind.PROGRAM, program, tuple(args), hook=False)
+    spec = neighbour.spec
+    return JobSpec(
+        CommandKind.PROGRAM,
+        program,
+        tuple(args),
+        workspace_id=spec.workspace_id,
+        directory=spec.directory,
+        environment=spec.environment,
+        hook=False,
+    )
+
+
+def script_path(command: Command, workspace: Workspace) -> str:
+    """The command's target as the job knows it: a script's path relative to the workspace root.
+
+    Raises:
+        ScriptNotFound: There is no such file.
+        ScriptOutsideWorkspace: It lies elsewhere.
+    """
+    if command.kind is not CommandKind.SCRIPT:
+        return command.target
+    path = os.path.abspath(command.target)
+    if not os.path.isfile(path):
+        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        raise ScriptNotFound(f"run {command.target}", what)
+    relative = os.path.relpath(path, workspace.root)
+    if relative == os.pardir or relative.startswith(os.pardir + os.sep):
+        cause = f"it lies outside the workspace {workspace.root}"
+        raise ScriptOutsideWorkspace(f"run {command.target}", cause)
+    return relative.replace(os.sep, "/")
+
+
+def _directory(root: str) -> str:
+    # The job runs where the person stands, if that is inside the workspace.
+    relative = os.path.relpath(os.getcwd(), root)
+    outside = relative == os.pardir or relative.startswith(os.pardir + os.sep)
+    return "" if outside or relative == os.curdir else relative.replace(os.sep, "/")
+
+
+def _own_python(host: str, root: str) -> str:
+    # The environment that the person works in is at hand here; elsewhere the host chooses.
+    if host != LOCAL:
+        return ""
+    active = os.environ.get("VIRTUAL_ENV") or os.environ.get("CONDA_PREFIX")
+    prefixes = [active] if active else []
+    for prefix in [*prefixes, os.path.join(root, ".venv")]:
+        python = os.path.join(prefix, "bin", "python")
+        if os.access(python, os.X_OK):
+            return python
+    return ""
+
+
+def environment_from(pairs: Sequence[str], file: str | None) -> dict[str, str]:
+    """Variables from `-e K=V`, `-e K` (our own value) and an env file; `-e` wins.
+
+    Raises:
+        UsageError: A line is not `K=V`, or the file cannot be read.
+    """
+    lines = [*_file_lines(file), *pairs]
+    found: dict[str, str] = {}
+    for line in lines:
+        key, equals, value = line.partition("=")
+        if not key.isidentifier():
+            raise UsageError("set the job's environment", f"{line!r} is not of the form K=V")
+        if equals:
+            found[key] = value
+        elif key in os.environ:
+            found[key] = os.environ[key]
+    return found
+
+
+def _file_lines(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        with open(file, encoding="utf-8") as lines:
+            words = [line.strip().removeprefix("export ") for line in lines]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"read {file}", str(error)) from error
+    return [word for word in words if word and not word.startswith("#")]

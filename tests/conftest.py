@@ -1,0 +1,18 @@
+"""Fixtures that every kind of test shares."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.command import Rdev
+
+
+@pytest.fixture
+def rdev(tmp_path: Path):
+    """A person with an empty home and an empty workspace, and the real commands."""
+    home, cwd = tmp_path / "home", tmp_path / "project"
+    home.mkdir(mode=0o700)
+    cwd.mkdir()
+    (cwd / "rdev.toml").touch()
+    person = Rdev(home, cwd)
+    yield person
+    person.tidy()

@@ -1,0 +1,106 @@
+"""The agent as a process: one a home, private, started on demand."""
+
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from rdev.client import embedded
+from rdev.wire.home import Home, check_private, machine_id, short_socket_path
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_the_first_command_starts_the_agent_and_the_second_meets_it(rdev):
+    assert rdev.command("rdev-agent", "status").returncode == 1
+    assert rdev.run("ps").returncode == 0
+    first = rdev.agent_pid
+    assert rdev.run("ps").returncode == 0
+    assert rdev.agent_pid == first
+
+
+def test_a_second_agent_is_refused_in_one_line(rdev):
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    for words in (["serve"], ["serve", "--detach"]):
+        done = rdev.command("rdev-agent", *words)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[0] == (
+            f"error: unable to serve this home: process {rdev.agent_pid} does"
+        )
+        assert "Traceback" not in done.stderr
+
+
+def test_two_clients_that_start_the_agent_at_once_share_one(rdev):
+    with rdev.started("ps") as one, rdev.started("ps") as two:
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    assert rdev.agent_pid
+
+
+def test_a_killed_agent_is_replaced_by_the_next_command(rdev):
+    rdev.run("ps")
+    first = rdev.agent_pid
+    rdev.kill_agent()
+    assert rdev.run("ps").returncode == 0
+    assert rdev.agent_pid != first
+
+
+def test_a_stopped_agent_says_that_jobs_go_on(rdev):
+    rdev.run("ps")
+    done = rdev.command("rdev-agent", "stop")
+    assert (done.returncode, "its jobs go on" in done.stdout) == (0, True)
+    assert rdev.command("rdev-agent", "stop").returncode == 0
+
+
+def test_sigterm_and_a_closed_terminal(rdev):
+    rdev.run("ps")
+    pid = rdev.agent_pid
+    os.kill(pid, signal.SIGHUP)
+    assert rdev.run("ps").returncode == 0
+    assert rdev.agent_pid == pid
+
+
+def test_nothing_of_the_agent_is_open_to_others(rdev):
+    rdev.run("ps")
+    home = rdev.home / ".rdev"
+    for path in (home, *home.rglob("*")):
+        if not path.is_symlink():
+            assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+
+
+def test_a_home_that_others_may_enter_is_refused(rdev):
+    home = rdev.home / ".rdev"
+    home.mkdir(mode=0o755)
+    done = rdev.command("rdev-agent", "serve")
+    assert done.returncode == 77
+    assert "mode 0755" in done.stderr
+    assert rdev.run("ps").returncode == 125 or "mode 0755" in rdev.run("ps").stderr
+
+
+def test_a_socket_path_beyond_the_limit_is_reached(tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    path = str(folder / "agent.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        with short_socket_path(path) as short:
+            listener.bind(short)
+        listener.listen()
+        with socket.socket(socket.AF_UNIX) as dialer, short_socket_path(path) as short:
+            dialer.connect(short)
+
+
+def test_a_symbolic_link_is_not_private(tmp_path):
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(PermissionError, match="symbolic link"):
+        check_private(str(tmp_path / "link"))
+
+
+def test_a_socket_that_nobody_serves_does_not_count_as_an_agent(tmp_path):
+    home = Home(str(tmp_path), machine_id())
+    Path(home.run).mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, short_socket_path(home.socket) as short:
+        listener.bind(short)
+    assert not embedded._answers(home)
