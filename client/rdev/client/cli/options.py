@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-
-from rdev.client import config
-from rdev.client.hosts import LOCAL
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
     """-H, --host."""
-    parser.add_argument(
-        "-H", "--host", metavar="HOST", help=f"where to act; `{LOCAL}` is this machine"
-    )
+    parser.add_argument("-H", "--host", metavar="HOST", help="where to act; default: this machine")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -34,4 +28,8 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 def host_of(options: argparse.Namespace, root: str | None = None) -> str:
     """The host that the command line or the configuration names."""
+    import os
+
+    from rdev.client import config
+
     return options.host or config.load(root or os.getcwd()).host
