@@ -1,1 +1,5 @@
-"""What is planted in every Python process of a job; dormant until someone attaches."""
+"""What sits dormant in every Python process of a job and lets a debugger in when asked.
+
+Standard library only, Python 3.10 on. It costs one idle thread: no trace function, no monitoring
+events, and debugpy is not imported before the first `attach`.
+"""

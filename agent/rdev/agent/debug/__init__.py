@@ -1,1 +1,1 @@
-"""Debug sessions: one adapter process each, and the proxy between it and the client."""
+"""Debug sessions: one adapter process, one proxy and one client per attached rank."""

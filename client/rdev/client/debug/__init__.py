@@ -1,1 +1,1 @@
-"""The laptop's half of debugging: a DAP client, a terminal view, a port for an IDE."""
+"""The debugger's laptop side: a protocol client, a terminal view, a port for an IDE."""

@@ -1,0 +1,30 @@
+"""Arms a process: one dialer to the job's supervisor that waits for `attach`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rdev.hook.session import Session
+from rdev.wire.dial import Dialer, job_socket
+
+_session: Session | None = None
+_dialer: Dialer | None = None
+
+
+def arm() -> None:
+    """Dials the job's socket; does nothing outside a job or when called again."""
+    global _session, _dialer
+    path = job_socket()
+    if path is None or _dialer is not None:
+        return
+    session = _session = Session(_report)
+    _dialer = Dialer("hook", path, on_command=session.command, redial_in_children=True)
+    os.register_at_fork(after_in_child=session.after_fork_in_child)
+    _dialer.start()
+
+
+def _report(kind: str, fields: Mapping[str, Any]) -> None:
+    if _dialer is not None:
+        _dialer.emit(kind, fields)

@@ -1,0 +1,145 @@
+"""What rdev changes in pydevd, all of it in one place; a contract test guards each name.
+
+Measured defects of the stock one, and the remedies:
+
+- It connects by TCP only (`pydevd.start_client`): `PyDB.connect` is handed our unix socket.
+- An adapter that dies while a thread is parked leaves steps and breakpoints behind, and later
+  attaches stop never or at the wrong line: `PyDB.dispose_and_kill_all_pydevd_threads` first
+  disconnects in good order, resumes every thread and waits until none is parked.
+- A stop shows in every clock of the program, and nobody is told of it: `PyDB.do_wait_suspend`,
+  which runs in the parked thread, is bracketed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rdev.hook.release import parked_threads, until
+from rdev.hook.stops import Stop, Stops
+
+# A parked thread looks at its state every 0.2 s (pydevd's TIMEOUT_SLOW).
+RESUMED_SECONDS = 2.0
+
+_CONSTANTS = "_pydevd_bundle.pydevd_constants"
+
+
+class Patches:
+    """pydevd with rdev's remedies; made once in a process.
+
+    Args:
+        pydevd: The module.
+        stops: Told of every thread that is parked and resumed.
+        on_disposed: Called after pydevd ended a session, on one of pydevd's threads.
+    """
+
+    def __init__(self, pydevd: Any, stops: Stops, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - pydevd has no type information
+        self.pydevd = pydevd
+        self._connection: socket.socket | None = None
+        pydevd.start_client = self._start_client
+        _bracket_stops(pydevd.PyDB, stops)
+        _resume_before_disposal(pydevd.PyDB, on_disposed)
+
+    def debugger(self) -> Any:  # noqa: ANN401 - a PyDB
+        """The process's debugger; None when no session is on."""
+        return sys.modules[_CONSTANTS].get_global_debugger()
+
+    def connect(self, connection: socket.socket, *, server_token: str, client_token: str) -> None:
+        """Starts tracing and talks to the adapter over `connection`.
+
+        Args:
+            connection: Connected to the adapter.
+            server_token: What the adapter must say before pydevd obeys it.
+            client_token: What pydevd says so that the adapter believes it.
+        """
+        self._connection = connection
+        package = os.path.dirname(os.path.abspath(sys.modules["debugpy"].__file__ or ""))
+        ours = os.path.dirname(os.path.abspath(__file__))
+        wire = os.path.join(os.path.dirname(ours), "wire")
+        try:
+            self.pydevd.settrace(
+                host="unix",
+                port=0,
+                suspend=False,
+                patch_multiprocessing=False,
+                wait_for_ready_to_run=False,
+                block_until_connected=True,
+                dont_trace_start_patterns=(package, ours, wire),
+                dont_trace_end_patterns=("debugpy_launcher.py",),
+                access_token=server_token,
+                client_access_token=client_token,
+                notify_stdin=False,
+            )
+        finally:
+            self._connection = None
+
+    def dispose(self) -> None:
+        """Ends pydevd's session in good order, if there is one."""
+        debugger = self.debugger()
+        if debugger is not None:
+            debugger.dispose_and_kill_all_pydevd_threads()
+
+    def _start_client(self, _host: str, _port: int) -> socket.socket:
+        if self._connection is None:
+            raise ConnectionError("rdev opens no TCP connection for a debugger")
+        return self._connection
+
+
+def _bracket_stops(py_db: Any, stops: Stops) -> None:  # noqa: ANN401 - the class PyDB
+    original = py_db.do_wait_suspend
+
+    def do_wait_suspend(
+        self: Any,  # noqa: ANN401 - a PyDB
+        thread: Any,  # noqa: ANN401 - as pydevd calls it
+        frame: Any,  # noqa: ANN401 - as above
+        event: Any,  # noqa: ANN401 - as above
+        arg: Any,  # noqa: ANN401 - as above
+        exception_type: Any = None,  # noqa: ANN401 - as above
+    ) -> Any:  # noqa: ANN401 - as above
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        stop = Stop(code.co_filename, frame.f_lineno, name, _reason(self, thread))
+        stops.enter(stop)
+        try:
+            return original(self, thread, frame, event, arg, exception_type)
+        finally:
+            stops.leave()
+
+    py_db.do_wait_suspend = do_wait_suspend
+
+
+def _reason(debugger: Any, thread: Any) -> str:  # noqa: ANN401 - objects of pydevd's
+    # The words of the protocol, as pydevd's own `make_thread_suspend_message` chooses them.
+    factory, reason = debugger.cmd_factory, thread.stop_reason
+    if reason in factory._STEP_REASONS:  # noqa: SLF001 - a contract test guards the name
+        return "step"
+    if reason in factory._EXCEPTION_REASONS:  # noqa: SLF001 - a contract test guards the name
+        return "exception"
+    constants = sys.modules["_pydevd_bundle.pydevd_comm_constants"]
+    return "breakpoint" if reason == constants.CMD_SET_BREAK else "pause"
+
+
+def _resume_before_disposal(py_db: Any, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - the class PyDB
+    original = py_db.dispose_and_kill_all_pydevd_threads
+
+    def dispose_and_kill_all_pydevd_threads(
+        self: Any,  # noqa: ANN401 - a PyDB
+        wait: bool = True,  # noqa: FBT001, FBT002 - as pydevd calls it
+        timeout: float = 0.5,
+    ) -> None:
+        if not self.pydb_disposed:
+            api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI()
+            # A session half made has nothing to disconnect, and pydevd may raise anything then.
+            with contextlib.suppress(Exception):
+                api.request_disconnect(self, resume_threads=True)
+            until(lambda: not parked_threads(), RESUMED_SECONDS)
+        try:
+            original(self, wait, timeout)
+        finally:
+            on_disposed()
+
+    py_db.dispose_and_kill_all_pydevd_threads = dispose_and_kill_all_pydevd_threads

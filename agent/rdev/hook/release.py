@@ -1,0 +1,201 @@
+"""The full detach: afterwards the process runs exactly as fast as before the attach.
+
+pydevd's own `stoptrace` clears the trace function of the calling thread only, so on 3.11 every
+other thread goes on paying for a debugger that has gone. Here every thread is cleared: the main
+thread by a pending call of the interpreter, the others by a trace function that removes itself.
+On 3.12 and later the monitoring events are turned off, those on single code objects included.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+# How often a condition of pydevd's threads is looked at; they poll at 0.1 s themselves.
+TICK = 0.01
+
+# pydevd's threads end within two of their own polls of 0.1 to 0.2 s each once told to.
+THREADS_GONE = 3.0
+
+# A main thread inside a long call of C code (a collective, a synchronize) runs no pending call;
+# nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
+MAIN_CLEARED = 1.0
+
+# `threading.settrace` is annotated as if tracing could not be turned off.
+_NO_TRACE: Any = None
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits for a condition; False if it did not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(TICK)
+    return True
+
+
+def live_threads() -> list[threading.Thread]:
+    """All threads, those that pydevd hides from `threading.enumerate` included."""
+    return list(threading._active.values())  # type: ignore[attr-defined]  # noqa: SLF001 - enumerate is patched to hide pydevd's threads
+
+
+def debugger_threads() -> list[threading.Thread]:
+    """Pydevd's own threads that still run."""
+    base = _module("_pydevd_bundle.pydevd_daemon_thread").PyDBDaemonThread
+    here = threading.current_thread()
+    return [t for t in live_threads() if isinstance(t, base) and t.is_alive() and t is not here]
+
+
+def parked_threads() -> list[threading.Thread]:
+    """Threads that the debugger holds at this moment."""
+    return [t for t in live_threads() if getattr(_info(t), "is_in_wait_loop", False)]
+
+
+def untrace(pydevd: Any) -> bool:  # noqa: ANN401 - pydevd has no type information
+    """Removes what an attach left in the interpreter; pydevd's threads must have ended.
+
+    Returns:
+        False if the main thread could not be cleared yet; it will be when it next runs Python.
+    """
+    if hasattr(sys, "monitoring"):
+        _stop_monitoring()
+        cleared = True
+    else:
+        cleared = _stop_tracing()
+    _module("_pydev_bundle.pydev_monkey").undo_patch_thread_modules()
+    _forget_threads()
+    atexit.unregister(pydevd.stoptrace)
+    pydevd.SetupHolder.setup = None  # it holds the session's tokens
+    return cleared
+
+
+def untrace_child() -> None:
+    """In a forked child: the debugger's threads are gone, so nothing may ever wait for them."""
+    pydevd = sys.modules.get("pydevd")
+    if pydevd is None:
+        return
+    _module("_pydevd_bundle.pydevd_constants").set_global_debugger(None)
+    if hasattr(sys, "monitoring"):
+        _stop_monitoring()
+    else:
+        _module("pydevd_tracing").restore_sys_set_trace_func()
+        threading.settrace(_NO_TRACE)
+        sys.settrace(None)
+    _module("_pydev_bundle.pydev_monkey").undo_patch_thread_modules()
+    _forget_threads()
+    atexit.unregister(pydevd.stoptrace)
+    pydevd.SetupHolder.setup = None
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - modules of pydevd have no type information
+    return sys.modules[name]
+
+
+def _info(thread: threading.Thread) -> Any:  # noqa: ANN401 - a class of pydevd's
+    return getattr(thread, "additional_info", None)
+
+
+def _forget_threads() -> None:
+    # A step that was under way when the session ended would stop the next one at a line that
+    # nobody asked for.
+    infos = _module("_pydevd_bundle.pydevd_additional_thread_info")
+    for thread in live_threads():
+        info = _info(thread)
+        if info is not None:
+            infos.remove_additional_info(info)
+            thread.additional_info = None  # type: ignore[attr-defined]  # pydevd's attribute
+
+
+def _stop_monitoring() -> None:
+    monitoring: Any = getattr(sys, "monitoring")  # noqa: B009 - not there before 3.12
+    tool = monitoring.DEBUGGER_ID
+    facade = _module("_pydevd_sys_monitoring.pydevd_sys_monitoring")
+    for name in (
+        "_pydevd_sys_monitoring._pydevd_sys_monitoring",
+        "_pydevd_sys_monitoring_cython",
+        "_pydevd_sys_monitoring._pydevd_sys_monitoring_cython",
+    ):
+        codes = getattr(sys.modules.get(name), "_code_to_func_code_info_cache", {})
+        if monitoring.get_tool(tool) == "pydevd":
+            for code in list(codes):
+                monitoring.set_local_events(tool, code, 0)
+        # It is keyed by PyDB.mtime, which begins at 0 again in the next session.
+        codes.clear()
+    facade.stop_monitoring(all_threads=True)
+    facade.reset_thread_local_info()
+
+
+class _PendingClear:
+    """Clears the main thread's trace function from within it, unless an attach came first."""
+
+    def __init__(self) -> None:
+        self._generation = 0
+        self._asked: list[int] = []
+        self._done = threading.Event()
+        # Kept for good: the interpreter may call it long after everybody stopped waiting.
+        self._callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._run)
+
+    def cancel(self) -> None:
+        """A new session begins: calls that are still pending do nothing."""
+        self._generation += 1
+
+    def request(self, seconds: float) -> bool:
+        self._done.clear()
+        self._asked.append(self._generation)
+        if ctypes.pythonapi.Py_AddPendingCall(self._callback, None) != 0:
+            self._asked.pop()
+            return False
+        return self._done.wait(seconds)
+
+    def _run(self, _: object) -> int:
+        if self._asked and self._asked.pop(0) == self._generation:
+            sys.settrace(None)
+            self._done.set()
+        return 0
+
+
+_pending: _PendingClear | None = None
+
+
+def cancel_pending() -> None:
+    """A new session begins: a clear that still waits for the main thread must not hit it."""
+    if _pending is not None:
+        _pending.cancel()
+
+
+def _remove_itself(_frame: Any, _event: str, _arg: Any) -> None:  # noqa: ANN401 - a trace function
+    sys.settrace(None)
+
+
+def _stop_tracing() -> bool:
+    global _pending
+    tracing = _module("pydevd_tracing")
+    tracing.restore_sys_set_trace_func()
+    threading.settrace(_NO_TRACE)
+    for top in sys._current_frames().values():  # noqa: SLF001 - the only way to another thread's frames
+        frame: FrameType | None = top
+        while frame is not None:
+            frame.f_trace = None
+            frame = frame.f_back
+    if threading.current_thread() is threading.main_thread():
+        sys.settrace(None)
+        return True
+    if _pending is None:
+        _pending = _PendingClear()
+    cleared = _pending.request(MAIN_CLEARED)
+    spared = {threading.main_thread().ident, threading.get_ident()}
+    others = [ident for ident in sys._current_frames() if ident not in spared]  # noqa: SLF001 - as above
+    for ident in others:
+        thread = threading._active.get(ident)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+        if thread is not None and not getattr(thread, "pydev_do_not_trace", False):
+            tracing.set_trace_to_threads(
+                _remove_itself, thread_idents=[ident], create_dummy_thread=False
+            )
+    return cleared

@@ -1,0 +1,199 @@
+"""One debug session inside a job's process: attach to the agent's adapter, detach without a trace.
+
+    dormant --attach--> attached --detach, or the adapter is gone--> releasing --> dormant
+
+The debugger connects outwards, to a unix socket that the agent names; the job listens on nothing.
+Whatever ends the connection, parked threads run again and the process is cleaned as if the agent
+had asked for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rdev.hook.patch import Patches
+from rdev.hook.release import (
+    THREADS_GONE,
+    cancel_pending,
+    debugger_threads,
+    until,
+    untrace,
+    untrace_child,
+)
+from rdev.hook.stops import Report, Stops
+from rdev.hook.vendor import load
+
+# The adapter listens before the agent asks for the attach, so a connection takes microseconds.
+CONNECT_SECONDS = 5.0
+
+# Importing debugpy takes 0.3 s on an idle core, and its share of a busy one's time.
+ATTACH_SECONDS = 30.0
+
+
+class Session:
+    """Serves the commands `attach` and `detach` of the job's channel.
+
+    Args:
+        report: Called with the kind and the fields of each event of the session.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._stops = Stops(report)
+        self._lock = threading.Lock()
+        self._patches: Patches | None = None
+        self._connection: socket.socket | None = None
+
+    def command(self, name: str, args: dict[str, Any]) -> Mapping[str, Any]:
+        """Executes one command on a thread of its own and returns its result.
+
+        Raises:
+            RuntimeError: The command failed; the message is for a person.
+        """
+        actions: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "attach": lambda: self._attach(args),
+            "detach": self._detach,
+            "status": self._status,
+        }
+        if name not in actions:
+            raise RuntimeError(f"the hook does not know the command {name!r}")
+        return _on_own_thread(actions[name])
+
+    def after_fork_in_child(self) -> None:
+        """Nothing of the parent's session is alive in a forked child."""
+        self._lock = threading.Lock()
+        self._stops.forget()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.close()  # the child's copy: the parent's stays open
+        untrace_child()
+
+    def _attach(self, args: dict[str, Any]) -> Mapping[str, Any]:
+        with self._lock:
+            if self._patches is not None and self._patches.debugger() is not None:
+                raise RuntimeError("a debugger is attached already")
+            self._release()
+            pydevd = load(str(args["debugpy"]))
+            if self._patches is None:
+                self._patches = Patches(pydevd, self._stops, self._on_disposed)
+            connection = _connect(str(args["socket"]))
+            cancel_pending()
+            self._connection = connection
+            try:
+                self._patches.connect(
+                    connection,
+                    server_token=str(args["server_token"]),
+                    client_token=str(args["client_token"]),
+                )
+            except BaseException:
+                self._release()
+                raise
+        self._report("debug_attached", {"file": sys.argv[0] if sys.argv else ""})
+        return self._status()
+
+    def _detach(self) -> Mapping[str, Any]:
+        with self._lock:
+            clean = self._release()
+        return {**self._status(), "clean": clean}
+
+    def _status(self) -> Mapping[str, Any]:
+        stop = self._stops.current
+        return {
+            "pid": os.getpid(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "attached": self._connection is not None,
+            "paused": stop is not None,
+        }
+
+    def _on_disposed(self) -> None:
+        # It is called on a thread of pydevd's that must end before the rest can be cleaned.
+        try:
+            _Worker(self._detach).start()
+        except RuntimeError:
+            return  # The interpreter is shutting down and needs no cleaning.
+
+    def _release(self) -> bool:
+        connection, self._connection = self._connection, None
+        if connection is None or self._patches is None:
+            return True
+        self._patches.dispose()
+        # The adapter may have been faster.
+        with contextlib.suppress(OSError):
+            # What the reader thread waits on; a thread that is never told never ends.
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        gone = until(lambda: not debugger_threads(), THREADS_GONE)
+        cleared = untrace(self._patches.pydevd)
+        self._report("debug_detached", {})
+        return gone and cleared
+
+
+class _Worker(threading.Thread):
+    """A short-lived thread that the debugger neither traces nor stops: pydevd reads the names."""
+
+    pydev_do_not_trace = True
+    is_pydev_daemon_thread = True
+
+    def __init__(self, action: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__(name="rdev-debug", daemon=True)
+        self._action = action
+        self.result: Mapping[str, Any] = {}
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Runs the action and keeps what came of it."""
+        try:
+            self.result = self._action()
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
+            self.error = error
+
+
+def _on_own_thread(action: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    # An attach traces the thread that makes it; this one ends at once, and its tracing with it.
+    worker = _Worker(action)
+    worker.start()
+    worker.join(ATTACH_SECONDS)
+    if worker.is_alive():
+        raise RuntimeError(f"the process did not answer within {ATTACH_SECONDS:g} s")
+    if worker.error is not None:
+        raise RuntimeError(_describe(worker.error)) from worker.error
+    return worker.result
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, RuntimeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _connect(path: str) -> socket.socket:
+    """Connects to the adapter, which must belong to this user.
+
+    Raises:
+        RuntimeError: It belongs to somebody else.
+        OSError: Nothing listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Through the folder's descriptor: a socket's address may have 103 bytes at most.
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.settimeout(CONNECT_SECONDS)
+        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid != os.geteuid():
+            raise RuntimeError(f"the debug adapter belongs to user {uid}")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(folder)
+    return connection

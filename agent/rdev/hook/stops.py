@@ -1,0 +1,70 @@
+"""Brackets every stop of the debugger: the active clock stands still, and the stop is reported.
+
+    running --hold()--> held --release()--> running      (held while any thread is parked)
+
+The bracket runs in the parked thread itself, and takes no lock that user code can hold.
+"""
+
+from __future__ import annotations
+
+import _thread
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rdev.wire.clock import hold, release
+from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED
+
+Report = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a thread is parked, in the words of the `debug_paused` event."""
+
+    file: str
+    line: int
+    function: str
+    reason: str
+
+
+class Stops:
+    """Counts the parked threads; reports where the program was stopped, and when it goes on."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._lock = _thread.allocate_lock()
+        self._parked = 0
+        self.current: Stop | None = None
+
+    def enter(self, stop: Stop) -> None:
+        """A thread is about to be parked."""
+        with self._lock:
+            hold()
+            self._parked += 1
+            # All threads are parked with the one that hit; that one tells where and why.
+            telling = self.current is None or self.current.reason == "pause" != stop.reason
+            if telling:
+                self.current = stop
+        if telling:
+            fields = {"file": stop.file, "line": stop.line, "function": stop.function}
+            self._report(DEBUG_PAUSED, {**fields, "reason": stop.reason})
+
+    def leave(self) -> None:
+        """The thread runs again."""
+        with self._lock:
+            seconds = release()
+            self._parked -= 1
+            last = self._parked == 0
+            if last:
+                self.current = None
+        if last:
+            self._report(DEBUG_RESUMED, {"seconds": round(seconds, 3)})
+
+    def forget(self) -> None:
+        """In a forked child no thread is parked, whatever its parent's threads do."""
+        self._lock = _thread.allocate_lock()
+        while self._parked > 0:
+            release()
+            self._parked -= 1
+        self.current = None

@@ -1,0 +1,76 @@
+"""Loads debugpy into the job from a directory of the agent's, and leaves no trace of the loading.
+
+Only the package itself is taken from that directory: nothing is added to `sys.path`, so the job
+cannot pick up anything else by accident. debugpy puts its vendored pydevd on the path while it
+imports it, and takes it away again (`debugpy/_vendored/__init__.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import Any
+
+
+class VendorError(RuntimeError):
+    """debugpy cannot be loaded; the message is for a person."""
+
+
+def load(directory: str) -> Any:  # noqa: ANN401 - pydevd has no type information
+    """The module `pydevd` of the debugpy in `directory`, loaded at the first call.
+
+    Raises:
+        VendorError: There is none, it does not load on this Python, or the program has loaded
+            another pydevd of its own.
+    """
+    package = os.path.join(directory, "debugpy")
+    loaded = sys.modules.get("pydevd")
+    if loaded is not None:
+        if not _lies_in(loaded, package):
+            raise VendorError(f"the job has loaded a debugger of its own: {loaded.__file__}")
+        return loaded
+    if not os.path.isfile(os.path.join(package, "__init__.py")):
+        raise VendorError(f"there is no debugpy in {directory}")
+    hook, environment = sys.breakpointhook, dict(os.environ)
+    # Otherwise pydevd writes four lines about frozen modules into the job's stderr.
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _import(package)
+    except Exception as error:
+        raise VendorError(f"debugpy does not load: {type(error).__name__}: {error}") from error
+    finally:
+        # pydevd takes over `breakpoint()` and sets PYDEVD_* for children, which are not ours.
+        sys.breakpointhook = hook
+        for name in os.environ.keys() - environment.keys():
+            if name.startswith("PYDEVD_"):
+                del os.environ[name]
+    return sys.modules["pydevd"]
+
+
+def _lies_in(module: Any, folder: str) -> bool:  # noqa: ANN401 - any module
+    path = os.path.realpath(getattr(module, "__file__", None) or "")
+    return path.startswith(os.path.realpath(folder) + os.sep)
+
+
+def _import(package: str) -> None:
+    if "debugpy" not in sys.modules:
+        spec = spec_from_file_location(
+            "debugpy",
+            os.path.join(package, "__init__.py"),
+            submodule_search_locations=[package],
+        )
+        if spec is None or spec.loader is None:
+            raise VendorError(f"there is no debugpy in {package}")
+        module = module_from_spec(spec)
+        sys.modules["debugpy"] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules["debugpy"]
+            raise
+    # Its import is what prepares the vendored pydevd for the Debug Adapter Protocol.
+    __import__("debugpy.server")

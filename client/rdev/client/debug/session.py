@@ -1,0 +1,352 @@
+"""A client of the Debug Adapter Protocol: requests, responses and events over a byte stream.
+
+opening --attach--> running <--continue, step / stopped--> stopped
+                       '--------- terminated, stream's end ---------'--> ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rdev.protocol.dap import DapError, Framer, Message, encode
+from rdev.protocol.errors import DebuggerUnavailable, RdevError
+
+# An answer needs the job's interpreter, which may sit in a long call of C code.
+ANSWER_SECONDS = 30.0
+
+
+class Pipe(Protocol):
+    """A byte stream to the adapter.
+
+    `receive` returns b"" at the end, and for ever after; `send` may be called from several tasks,
+    each call's bytes stay together. Both raise only errors of rdev's.
+    """
+
+    async def receive(self) -> bytes:
+        """The next bytes; b"" at the end."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Sends all of `data`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """A breakpoint as asked for.
+
+    Attributes:
+        path: Source file on the host, absolute.
+        line: Line, from 1.
+        condition: Python expression; empty stops always.
+    """
+
+    path: str
+    line: int
+    condition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a breakpoint.
+
+    Attributes:
+        breakpoint: As asked for.
+        verified: Whether it can be hit.
+        line: The line that it really is at.
+        message: Why it is not verified; may be empty.
+    """
+
+    breakpoint: Breakpoint
+    verified: bool
+    line: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a stopped thread, `path` on the host."""
+
+    id: int
+    path: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A name with its value as text; `reference` leads to its parts unless it is 0."""
+
+    name: str
+    value: str
+    type: str = ""
+    reference: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A thread was stopped; `reason` as the protocol words it."""
+
+    thread: int
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over: the process ended, or the connection did."""
+
+    cause: str
+
+
+@dataclass(slots=True)
+class _State:
+    pending: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
+    halts: asyncio.Queue[Stopped | Ended] = field(default_factory=asyncio.Queue)
+    initialized: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    ended: Ended | None = None
+
+
+class DebugClient:
+    """One session with an adapter; use it within `debugging`.
+
+    Args:
+        pipe: Leads to the adapter.
+    """
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._state = _State()
+        self._numbers = itertools.count(1)
+        self._breakpoints: list[Breakpoint] = []
+
+    async def request(self, command: str, arguments: Mapping[str, Any] | None = None) -> Message:
+        """Sends one request and returns the body of its response.
+
+        Raises:
+            DebuggerUnavailable: It was refused, not answered in time, or the session ended.
+        """
+        return await self._answer(command, await self._ask(command, arguments or {}))
+
+    async def attach(self, breakpoints: Sequence[Breakpoint]) -> list[Placed]:
+        """Attaches and places breakpoints; afterwards the process runs and may hit them.
+
+        Raises:
+            DebuggerUnavailable: The adapter or the process refused.
+        """
+        await self.request(
+            "initialize",
+            {
+                "clientID": "rdev",
+                "adapterID": "debugpy",
+                "pathFormat": "path",
+                "linesStartAt1": True,
+                "columnsStartAt1": True,
+                "supportsVariableType": True,
+            },
+        )
+        # Its response comes only after `configurationDone`; a refusal comes at once.
+        attached = await self._ask("attach", {"justMyCode": False})
+        ready = self._state.initialized
+        await asyncio.wait(
+            {attached, ready}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not ready.done():
+            await self._answer("attach", attached)
+        placed = await self.place(breakpoints)
+        await self.request("configurationDone")
+        await self._answer("attach", attached)
+        return placed
+
+    async def place(self, breakpoints: Sequence[Breakpoint]) -> list[Placed]:
+        """Makes `breakpoints` the only ones; returns what became of each, in order."""
+        paths = dict.fromkeys(b.path for b in [*breakpoints, *self._breakpoints])
+        self._breakpoints = list(breakpoints)
+        placed: dict[Breakpoint, Placed] = {}
+        for path in paths:
+            wanted = [b for b in breakpoints if b.path == path]
+            body = await self.request(
+                "setBreakpoints",
+                {
+                    "source": {"path": path},
+                    "breakpoints": [
+                        {"line": b.line, **({"condition": b.condition} if b.condition else {})}
+                        for b in wanted
+                    ],
+                },
+            )
+            for asked, got in zip(wanted, body.get("breakpoints", []), strict=False):
+                placed[asked] = Placed(
+                    asked,
+                    verified=bool(got.get("verified")),
+                    line=int(got.get("line", asked.line)),
+                    message=str(got.get("message") or ""),
+                )
+        return [
+            placed.get(b, Placed(b, verified=False, line=b.line, message="no answer"))
+            for b in breakpoints
+        ]
+
+    @property
+    def breakpoints(self) -> tuple[Breakpoint, ...]:
+        """The breakpoints as last placed."""
+        return tuple(self._breakpoints)
+
+    async def halted(self) -> Stopped | Ended:
+        """Waits until a thread stops or the session ends."""
+        if self._state.ended is not None and self._state.halts.empty():
+            return self._state.ended
+        return await self._state.halts.get()
+
+    async def stack(self, thread: int) -> list[Frame]:
+        """The frames of a stopped thread, innermost first."""
+        body = await self.request("stackTrace", {"threadId": thread})
+        return [
+            Frame(
+                id=int(frame["id"]),
+                path=str((frame.get("source") or {}).get("path") or ""),
+                line=int(frame.get("line") or 0),
+                function=str(frame.get("name") or ""),
+            )
+            for frame in body.get("stackFrames", [])
+        ]
+
+    async def local_variables(self, frame: Frame) -> list[Variable]:
+        """The names local to a frame, without those that debugpy adds."""
+        body = await self.request("scopes", {"frameId": frame.id})
+        scopes = body.get("scopes") or []
+        if not scopes:
+            return []
+        return await self.parts(int(scopes[0]["variablesReference"]))
+
+    async def parts(self, reference: int) -> list[Variable]:
+        """What a variable or a scope holds."""
+        body = await self.request("variables", {"variablesReference": reference})
+        return [_variable(item, str(item.get("name"))) for item in body.get("variables", [])]
+
+    async def evaluate(self, expression: str, frame: Frame) -> Variable:
+        """Evaluates an expression, or executes a statement, in a frame.
+
+        Raises:
+            DebuggerUnavailable: It raised; the cause is the exception.
+        """
+        body = await self.request(
+            "evaluate", {"expression": expression, "frameId": frame.id, "context": "repl"}
+        )
+        return _variable({**body, "value": body.get("result", "")}, expression)
+
+    async def resume(self, command: str, thread: int) -> None:
+        """Lets a stopped thread go: `continue`, `next`, `stepIn`, `stepOut`."""
+        await self.request(command, {"threadId": thread})
+
+    async def detach(self) -> None:
+        """Leaves the process running without a debugger."""
+        if self._state.ended is not None:
+            return
+        # The adapter says `terminated` first, and may hang up before it answers.
+        with contextlib.suppress(DebuggerUnavailable):
+            await self.request("disconnect", {"terminateDebuggee": False})
+
+    async def pump(self) -> None:
+        """Reads until the stream ends; `debugging` runs it."""
+        framer = Framer()
+        cause = "the debug session has ended"
+        try:
+            while data := await self._pipe.receive():
+                for message in framer.feed(data):
+                    self._take(message)
+        except DapError as error:
+            cause = str(error)
+        except RdevError as error:
+            cause = error.cause or error.message
+        finally:
+            self._end(cause)
+            for waiting in self._state.pending.values():
+                if not waiting.done():
+                    waiting.set_result({"success": False, "message": cause})
+
+    async def _ask(self, command: str, arguments: Mapping[str, Any]) -> asyncio.Future[Message]:
+        if self._state.ended is not None:
+            raise DebuggerUnavailable(_asking(command), self._state.ended.cause)
+        number = next(self._numbers)
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._state.pending[number] = answer
+        message = {"seq": number, "type": "request", "command": command}
+        await self._pipe.send(encode({**message, "arguments": dict(arguments)}))
+        return answer
+
+    async def _answer(self, command: str, answer: asyncio.Future[Message]) -> Message:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = await answer
+        except TimeoutError as error:
+            cause = f"no answer within {ANSWER_SECONDS:g} s"
+            raise DebuggerUnavailable(_asking(command), cause) from error
+        if not response.get("success"):
+            raise DebuggerUnavailable(
+                _asking(command), str(response.get("message") or "it refused")
+            )
+        body = response.get("body")
+        return body if isinstance(body, dict) else {}
+
+    def _take(self, message: Message) -> None:
+        if message.get("type") == "response":
+            waiting = self._state.pending.pop(message.get("request_seq", -1), None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+            return
+        if message.get("type") != "event":
+            return
+        body = message.get("body") or {}
+        match message.get("event"):
+            case "initialized":
+                if not self._state.initialized.done():
+                    self._state.initialized.set_result(None)
+            case "stopped":
+                text = str(body.get("text") or body.get("description") or "")
+                stop = Stopped(int(body.get("threadId", 0)), str(body.get("reason", "")), text)
+                self._state.halts.put_nowait(stop)
+            case "terminated" | "exited":
+                self._end("the process has ended")
+
+    def _end(self, cause: str) -> None:
+        if self._state.ended is not None:
+            return
+        self._state.ended = Ended(cause)
+        self._state.halts.put_nowait(self._state.ended)
+
+
+def _asking(command: str) -> str:
+    return f"ask the debugger for `{command}`"
+
+
+def _variable(item: Mapping[str, Any], name: str) -> Variable:
+    return Variable(
+        name=name,
+        value=str(item.get("value", "")),
+        type=str(item.get("type") or ""),
+        reference=int(item.get("variablesReference") or 0),
+    )
+
+
+@asynccontextmanager
+async def debugging(pipe: Pipe) -> AsyncIterator[DebugClient]:
+    """A client whose stream is read for as long as the block runs."""
+    client = DebugClient(pipe)
+    failure: RdevError | None = None
+    async with asyncio.TaskGroup() as group:
+        reader = group.create_task(client.pump())
+        try:
+            yield client
+        except RdevError as error:
+            failure = error  # A group would wrap it, and the caller catches it by its class.
+        finally:
+            reader.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,173 @@
+"""A job of one real process whose supervisor is a small real server of the job channel.
+
+It drives the hook and the debug manager without agent and supervisor around them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+import textwrap
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import rdev.hook
+from rdev.protocol.errors import DebuggerUnavailable
+from rdev.wire import channel
+from rdev.wire.job import CommandKind, Job, JobSpec, JobState
+
+PLANT = os.path.join(os.path.dirname(rdev.hook.__file__), "plant")
+
+
+class HookedJob:
+    """One process, its channel, and what the debug manager asks of the jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: list[dict[str, Any]] = []
+        self.hello: dict[str, Any] = {}
+        self.hellos: list[dict[str, Any]] = []
+        self._changed = asyncio.Condition()
+        self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._ids = itertools.count(1)
+        self.process: asyncio.subprocess.Process
+        self.spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
+        self.argv: tuple[str, ...] = ()
+
+    async def get(self, job_id: str) -> Job:
+        running = self.process.returncode is None
+        return Job(
+            id=job_id,
+            name="train",
+            spec=self.spec,
+            state=JobState.RUNNING if running else JobState.SUCCEEDED,
+            pid=self.process.pid,
+            argv=self.argv,
+            directory=str(self.folder),
+        )
+
+    async def command(self, job_id, role, rank, name, args):
+        del job_id, role, rank  # there is one process
+        writer = self._writers.get(self.process.pid)
+        if writer is None:
+            raise DebuggerUnavailable("reach the hook", "no hook is connected")
+        number = str(next(self._ids))
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        message = {"type": "command", "id": number, "name": name, "args": dict(args)}
+        writer.write(channel.encode(message))
+        await writer.drain()
+        result = await answer
+        if not result["ok"]:
+            raise DebuggerUnavailable("reach the hook", result["cause"])
+        return result
+
+    def directory(self, job_id: str) -> str:
+        del job_id  # there is one job
+        return str(self.folder)
+
+    async def until(self, condition, seconds: float = 20.0) -> None:
+        """Waits for the channel to bring about a condition."""
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def event(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """Waits for the count-th event of a kind."""
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.events if event["kind"] == kind]
+
+        await self.until(lambda: len(found()) >= count)
+        return found()[count - 1]
+
+    async def serve(self, reader, writer) -> None:
+        buffer = channel.LineBuffer()
+        pid = 0
+        try:
+            while data := await reader.read(65536):
+                for line in buffer.feed(data):
+                    message = channel.decode(line)
+                    pid = message.get("pid", pid) if message["type"] == "hello" else pid
+                    await self._take(message, writer)
+        except ConnectionError:
+            pass
+        finally:
+            self._writers.pop(pid, None)
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(DebuggerUnavailable("reach the hook", "it has gone"))
+            writer.close()
+
+    async def _take(self, message, writer) -> None:
+        async with self._changed:
+            if message["type"] == "hello":
+                self.hellos.append(message)
+                self._writers[message["pid"]] = writer
+                if message["pid"] == self.process.pid:
+                    self.hello = message
+                welcome = {"type": "welcome", "version": 1, "job": "0" * 12, "acknowledged": 0}
+                writer.write(channel.encode(welcome))
+            elif message["type"] == "event":
+                self.events.append(message)
+                writer.write(channel.encode({"type": "ack", "seq": message["seq"]}))
+            elif message["type"] == "result":
+                self._answers.pop(message["id"]).set_result(message)
+            self._changed.notify_all()
+
+
+@asynccontextmanager
+async def hooked_job(
+    folder: Path,
+    source: str,
+    *,
+    python: str = sys.executable,
+    options: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    connected: bool = True,
+):
+    """Runs `source` as an unprepared script under a hook."""
+    script = folder / "train.py"
+    script.write_text(textwrap.dedent(source))
+    job = HookedJob(folder)
+    arrived: asyncio.Event = asyncio.Event()
+
+    async def serve(reader, writer):
+        await arrived.wait()
+        await job.serve(reader, writer)
+
+    here = os.open(folder, os.O_RDONLY)
+    # The real server's path: too long for an address where pytest's folders are deep.
+    server = await asyncio.start_unix_server(serve, path=f"/proc/self/fd/{here}/job.sock")
+    os.close(here)
+    variables = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    variables |= {
+        "PYTHONPATH": PLANT,
+        "RDEV_JOB_SOCKET": str(folder / "job.sock"),
+        "RDEV_JOB_ID": "0" * 12,
+        "RDEV_HOOK_DEBUG": "1",
+        **(environment or {}),
+    }
+    job.argv = (python, *options, str(script))
+    job.process = await asyncio.create_subprocess_exec(
+        *job.argv,
+        env=variables,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    arrived.set()
+    try:
+        if connected:
+            await job.until(lambda: job.hello)
+        yield job
+    finally:
+        if job.process.returncode is None:
+            job.process.send_signal(signal.SIGKILL)
+        await job.process.communicate()
+        server.close()
+        await server.wait_closed()
