@@ -1,0 +1,122 @@
+"""The agent's connection to one job's supervisor: states come in, commands go out.
+
+dialling --refused, no keeper--> (another boot: LOST) or a new keeper --> dialling
+   '--welcome--> connected --lost--> dialling          a final status on disk ends it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rdev.protocol.errors import JobConflict, JobNotRunning, TimedOut
+from rdev.wire.channel import MAX_LINE, VERSION, decode, encode
+from rdev.wire.files import JobFiles, Status
+from rdev.wire.home import short_socket_path
+
+
+class Link:
+    """Commands to one supervisor; `serve` must be running for them to be answered.
+
+    Args:
+        files: The job's directory.
+        on_status: Called with every status the supervisor reports.
+    """
+
+    def __init__(self, files: JobFiles, on_status: Callable[[Status], None]) -> None:
+        self._files = files
+        self._on_status = on_status
+        self._writer: asyncio.StreamWriter | None = None
+        self._connected = asyncio.Event()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._last = 0
+
+    async def serve(self) -> None:
+        """Connects and takes in states until the connection ends.
+
+        Raises:
+            OSError: Nobody listens.
+        """
+        reader, self._writer = await _connect(self._files)
+        try:
+            self._writer.write(encode({"type": "hello", "version": VERSION, "role": "agent"}))
+            self._connected.set()
+            while line := await reader.readline():
+                self._on_message(decode(line))
+        finally:
+            self._connected.clear()
+            self._writer.close()
+            self._writer = None
+            self._fail_answers()
+
+    async def command(
+        self, name: str, arguments: Mapping[str, Any], *, patience: float
+    ) -> dict[str, Any]:
+        """Sends a command and returns its result.
+
+        Args:
+            name: Of the command, see rdev.wire.channel.
+            arguments: Its arguments.
+            patience: Seconds to wait for a connection and for the answer.
+
+        Raises:
+            JobConflict: The supervisor, or who it was for, refuses.
+            JobNotRunning: The connection ended before the answer; the job may have, too.
+            TimedOut: No answer came.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                await self._connected.wait()
+                answer = await self._ask(name, arguments)
+        except TimeoutError as error:
+            raise TimedOut(f"{name} the job", "its supervisor does not answer") from error
+        if not answer.get("ok"):
+            raise JobConflict(f"{name} the job", str(answer.get("cause", "it was refused")))
+        return {key: value for key, value in answer.items() if key not in ("type", "id", "ok")}
+
+    async def _ask(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self._last += 1
+        number = self._last
+        answer = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        try:
+            if self._writer is None:
+                raise JobNotRunning(f"{name} the job", "it has just ended")
+            command = {"type": "command", "id": number, "name": name, "args": dict(arguments)}
+            self._writer.write(encode(command))
+            await self._writer.drain()
+            return dict(await answer)
+        except (ConnectionError, EOFError) as error:
+            cause = "the connection to its supervisor ended"
+            raise JobNotRunning(f"{name} the job", cause) from error
+        finally:
+            del self._answers[number]
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message.get("type") == "state":
+            self._on_status(Status.from_json(message))
+        elif message.get("type") == "result":
+            answer = self._answers.get(message.get("id", 0))
+            if answer is not None and not answer.done():
+                answer.set_result(message)
+
+    def _fail_answers(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(EOFError())
+
+
+async def _connect(files: JobFiles) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        with short_socket_path(files.socket) as path:
+            await asyncio.get_running_loop().sock_connect(connection, path)
+        return await asyncio.open_unix_connection(sock=connection, limit=MAX_LINE + 1)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            connection.close()
+        raise

@@ -1,0 +1,135 @@
+"""The job directories on disk: made whole or not at all, read again after a restart, removed.
+
+Nothing here is asynchronous; the manager calls it in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import struct
+
+from rdev.wire.blocks import (
+    FilesError,
+    read_file,
+    reserve_block,
+    sync_directory,
+    write_block,
+    write_file,
+)
+from rdev.wire.files import (
+    SMALL_SLOT,
+    STATE_SLOT,
+    Accepted,
+    JobFiles,
+    Launch,
+    Status,
+    output_size,
+    read_status,
+)
+from rdev.wire.job import Stream
+from rdev.wire.output import STREAMS, reserve_gaps
+
+_log = logging.getLogger(__name__)
+
+# A job directory under these names is not, or no longer, one.
+_UNFINISHED = ".new-"
+_DOOMED = ".gone-"
+
+# struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+class JobStore:
+    """All jobs below one folder.
+
+    Args:
+        folder: Holds one directory a job; made if it is missing.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def files(self, job_id: str) -> JobFiles:
+        """The paths of one job."""
+        return JobFiles(os.path.join(self.folder, job_id))
+
+    def load(self) -> list[tuple[Accepted, Status]]:
+        """All jobs; what a killed agent left half made or half removed is cleared away."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        found = []
+        for name in sorted(os.listdir(self.folder)):
+            path = os.path.join(self.folder, name)
+            if name.startswith((_UNFINISHED, _DOOMED)):
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            try:
+                files = JobFiles(path)
+                found.append((Accepted.from_json(read_file(files.spec)), read_status(files)))
+            except (FilesError, OSError, KeyError, TypeError, ValueError) as error:
+                _log.warning("unable to read the job in %s: %s", path, error)
+        return found
+
+    def create(self, accepted: Accepted, launch: Launch) -> None:
+        """Makes the directory of a new job.
+
+        Raises:
+            OSError: It could not; nothing is left behind.
+        """
+        scratch = os.path.join(self.folder, _UNFINISHED + accepted.id)
+        try:
+            _fill(JobFiles(scratch), accepted, launch)
+            os.rename(scratch, os.path.join(self.folder, accepted.id))
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        sync_directory(self.folder)
+
+    def write_status(self, job_id: str, status: Status) -> None:
+        """Records a status; only where no supervisor of the job lives."""
+        write_block(self.files(job_id).state, status.to_json())
+
+    def streams(self, job_id: str) -> tuple[Stream, ...]:
+        """The job's outputs and their sizes."""
+        files = self.files(job_id)
+        return tuple(
+            Stream(rank, name, output_size(files, rank, name)) for rank, name in files.outputs()
+        )
+
+    def remove(self, job_id: str) -> None:
+        """Removes a job and all it printed; again is harmless."""
+        doomed = os.path.join(self.folder, _DOOMED + job_id)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(os.path.join(self.folder, job_id), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def has_keeper(self, job_id: str) -> bool:
+        """True while a keeper of the job lives; asks for its lock without taking it."""
+        try:
+            descriptor = os.open(self.files(job_id).keeper_lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
+        finally:
+            os.close(descriptor)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
+    for folder in ("", "fifo", "logs"):
+        os.makedirs(files.path(folder), mode=0o700, exist_ok=True)
+    for stream in STREAMS:
+        os.mkfifo(files.fifo(0, stream), 0o600)
+        reserve_gaps(files.gaps(0, stream))
+        os.close(os.open(files.log(0, stream), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    reserve_block(files.state, STATE_SLOT)
+    reserve_block(files.started, SMALL_SLOT)
+    reserve_block(files.exit, SMALL_SLOT)
+    write_file(files.launch, launch.to_json())
+    write_file(files.spec, accepted.to_json())
+    sync_directory(files.directory)

@@ -1,0 +1,79 @@
+"""The job's main process between fork and exec.
+
+fork -> waits at the gate -> (keeper ended: exits) -> own session, output, folder -> exec
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from typing import NoReturn
+
+from rdev.wire.files import JobFiles, Launch
+
+# What a shell exits with: the command was not found, or was found and cannot be executed.
+NOT_FOUND = 127
+CANNOT_EXECUTE = 126
+
+
+def become(files: JobFiles, launch: Launch, *, gate: int, report: int) -> NoReturn:
+    """Turns this process into the job's main process.
+
+    Args:
+        files: The job's directory.
+        launch: What to execute.
+        gate: Read end of a pipe; a byte says go, its end says that nobody would notice our end.
+        report: Write end of a pipe that closes on exec; what went wrong is written into it.
+    """
+    step = "wait"
+    try:
+        if not os.read(gate, 1):
+            os._exit(CANNOT_EXECUTE)
+        step = "set up"
+        _set_up(files)
+        os.umask(launch.umask)
+        step = "enter the folder"
+        os.chdir(launch.directory)
+        step = "execute"
+        os.execvpe(launch.argv[0], list(launch.argv), dict(launch.environment))
+    except OSError as error:
+        _give_up(report, step=step, error=error)
+    except ValueError as error:  # a NUL in an argument
+        _give_up(report, step=step, error=OSError(22, str(error)))
+
+
+def _set_up(files: JobFiles) -> None:
+    os.setsid()
+    _reset_signals()
+    # Each opens its FIFOs anew, for reading too: the output outlives every reader of ours, and
+    # neither EPIPE nor SIGPIPE can come from it.
+    inputs = (
+        ("/dev/null", os.O_RDONLY),
+        (files.fifo(0, "stdout"), os.O_RDWR),
+        (files.fifo(0, "stderr"), os.O_RDWR),
+    )
+    for number, (path, flags) in enumerate(inputs):
+        opened = os.open(path, flags)
+        os.dup2(opened, number, inheritable=True)
+        if opened > 2:
+            os.close(opened)
+
+
+def _reset_signals() -> None:
+    """A process started in the background hands SIGINT down ignored, and Python SIGPIPE."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            # The real-time signals that libc keeps to itself refuse.
+            with contextlib.suppress(OSError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _give_up(report: int, *, step: str, error: OSError) -> NoReturn:
+    body = {"step": step, "errno": error.errno or 0, "cause": error.strerror or str(error)}
+    with contextlib.suppress(OSError):
+        os.write(report, json.dumps(body).encode())
+    missing = step == "execute" and isinstance(error, (FileNotFoundError, NotADirectoryError))
+    os._exit(NOT_FOUND if missing else CANNOT_EXECUTE)

@@ -1,0 +1,186 @@
+"""The keeper: parent and subreaper of one job; it records the exit status and little else.
+
+    locked -> [not started] -> forks the job, marks it started, opens the gate
+           -> forks the supervisor, and again whenever that dies
+           -> the job ends: its raw wait status into the reserved block, a byte to the supervisor
+           -> the supervisor ends after a final status: ends
+
+A keeper that finds the started marker comes after one that was killed. It holds the output and
+keeps a supervisor, but it is not the job's parent, so the exit status is lost.
+
+It is in no session or group of the job's, holds the FIFOs so that no byte in them is lost between
+two supervisors, and sits in waitpid: idle it costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+import traceback
+from typing import NoReturn
+
+from rdev.supervisor.execute import become
+from rdev.supervisor.platform import become_subreaper, lock, set_process_name
+from rdev.supervisor.processes import look_at
+from rdev.supervisor.supervisor import Keeper, Phase, supervise
+from rdev.wire.blocks import read_file, write_block
+from rdev.wire.files import Exit, JobFiles, Launch, Started, read_exit, read_started, read_status
+
+# A supervisor that dies at once, on a defect or for lack of memory, must not become a fork storm;
+# one that is killed now and then is back at once.
+_SHORT_LIFE = 1.0
+_BREATHER = 0.05
+_LONGEST_BREATHER = 5.0
+
+
+def keep(directory: str, *, ready: int) -> NoReturn:
+    """Runs a keeper in this process, which was forked for it; never returns.
+
+    Args:
+        directory: The job's.
+        ready: Write end of a pipe; a byte says that this keeper has the job, its end that another
+            one has or that nothing is left to do.
+    """
+    code = 1
+    try:
+        set_process_name("rdev-keeper")
+        os.setsid()
+        os.umask(0o077)
+        os.chdir(directory)
+        files = JobFiles(directory)
+        _redirect(files.complaints)
+        _ignore_signals()
+        become_subreaper()
+        if lock(files.keeper_lock, wait=False) and not read_status(files).state.is_final:
+            os.write(ready, b"k")
+            os.close(ready)
+            _Keeping(files).run()
+        code = 0
+    except BaseException:  # noqa: BLE001  # the edge: nothing may unwind into the zygote's loop
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class _Keeping:
+    def __init__(self, files: JobFiles) -> None:
+        self.files = files
+        self.launch = Launch.from_json(read_file(files.launch))
+        # Held open and never read: what is in a FIFO lives as long as somebody has it open.
+        self.held = [
+            os.open(files.fifo(0, stream), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            for stream in ("stdout", "stderr")
+        ]
+        self.wake_read, self.wake_write = os.pipe()
+        self.phase = Phase.STARTING
+        self.main = 0
+        self.failure: dict[str, object] = {}
+
+    def run(self) -> None:
+        report = -1
+        if read_started(self.files) is None:
+            report = self._start()
+        else:
+            self.phase = Phase.ORPHANED
+        supervisor, born = self._fork_supervisor(), time.monotonic()
+        if report >= 0:
+            self._await_exec(report)
+        breather = 0.0
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self.main:
+                self._record_exit(status)
+            if pid != supervisor:
+                continue
+            if read_status(self.files).state.is_final:
+                return
+            breather = self._breather(breather, lived=time.monotonic() - born)
+            time.sleep(breather)
+            supervisor, born = self._fork_supervisor(), time.monotonic()
+
+    def _breather(self, before: float, *, lived: float) -> float:
+        return 0.0 if lived >= _SHORT_LIFE else min(max(2 * before, _BREATHER), _LONGEST_BREATHER)
+
+    def _start(self) -> int:
+        """Forks the job and opens its gate; returns the pipe that tells how exec went."""
+        gate_read, gate_write = os.pipe()
+        report_read, report_write = os.pipe()
+        self.main = os.fork()
+        if self.main == 0:
+            os.close(gate_write)
+            os.close(self.wake_write)
+            become(self.files, self.launch, gate=gate_read, report=report_write)
+        os.close(gate_read)
+        os.close(report_write)
+        process = look_at(self.main)
+        ticks = process.ticks if process else 0
+        marker = Started(self.main, ticks, time=time.time(), monotonic=time.monotonic())
+        write_block(self.files.started, marker.to_json())
+        os.write(gate_write, b"g")
+        os.close(gate_write)
+        return report_read
+
+    def _await_exec(self, report: int) -> None:
+        content = b""
+        while data := os.read(report, 4096):
+            content += data
+        os.close(report)
+        if content:
+            self.failure = json.loads(content)
+            return
+        self.phase = Phase.RUNNING
+        self._wake()
+
+    def _record_exit(self, status: int) -> None:
+        if read_exit(self.files) is None:
+            failure, message = self.failure, ""
+            if failure:
+                message = f"unable to {failure['step']} {self._object()}: {failure['cause']}"
+            error = int(str(failure.get("errno", 0)))
+            record = Exit(status, time=time.time(), error=error, message=message)
+            write_block(self.files.exit, record.to_json())
+        self._wake()
+
+    def _object(self) -> str:
+        words = {"enter the folder": self.launch.directory, "execute": self.launch.argv[0]}
+        return words.get(str(self.failure["step"]), "the job")
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.wake_write, b"w")
+
+    def _fork_supervisor(self) -> int:
+        keeper = Keeper(os.getpid(), wake=self.wake_read, phase=self.phase)
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            os.close(self.wake_write)
+            for descriptor in self.held:
+                os.close(descriptor)
+            supervise(self.files, self.launch, keeper)
+            code = 0
+        except BaseException:  # noqa: BLE001  # the edge: nothing may unwind into the keeper's loop
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+
+def _redirect(complaints: str) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    log = os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _ignore_signals() -> None:
+    """Only KILL ends a keeper: TERM to everything of a user's is no reason to lose a job."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,292 @@
+"""The supervisor of one job: moves its output, answers for it, stops it, says when it is over.
+
+    waiting for exec -> running -> exit status known -> leftovers gone, output drained -> final
+
+One thread, one selector, no clock that ticks: idle it costs nothing. Its keeper starts it again
+whenever it dies, and it begins from what is on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rdev.supervisor import lifecycle
+from rdev.supervisor.commands import Commands
+from rdev.supervisor.connections import AGENT, Peer, Server
+from rdev.supervisor.journal import Journal
+from rdev.supervisor.output import Index, Output
+from rdev.supervisor.platform import lock, set_process_name
+from rdev.supervisor.stopping import Sweep, open_process
+from rdev.wire.blocks import Block
+from rdev.wire.events import Event
+from rdev.wire.files import Exit, JobFiles, Launch, Status, read_exit, read_started, read_status
+from rdev.wire.job import Reason
+from rdev.wire.output import STREAMS
+
+# While output pours in line by line, one splice serves what came in this time: far below what a
+# reader notices, and it saves a wake-up per line at both ends.
+_GATHER = 0.0005
+
+# From here on a pipe is filling fast and is emptied at once: the writer would wait for us.
+_BUSY = 16 << 10
+
+
+class Phase(enum.Enum):
+    """What the keeper knows of the job when it starts a supervisor."""
+
+    STARTING = "starting"
+    """The command was not executed yet."""
+    RUNNING = "running"
+    """It was; a byte in the wake pipe says that the exit status is there."""
+    ORPHANED = "orphaned"
+    """The keeper is not the job's parent: the exit status, if not recorded yet, is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """What a supervisor has from its keeper.
+
+    Attributes:
+        pid: The keeper.
+        wake: Read end of its pipe: a byte when something changed, its end when it is gone.
+        phase: What it knows of the job.
+    """
+
+    pid: int
+    wake: int
+    phase: Phase
+
+
+def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
+    """Runs a job's supervisor in this process; returns after a final status is durable.
+
+    Args:
+        files: The job's directory, which is also the current one.
+        launch: How the job was started.
+        keeper: The parent of this process.
+    """
+    set_process_name("rdev-supervisor")
+    # A predecessor that outlived its keeper may still be at work: it is waited for.
+    lock(files.supervisor_lock, wait=True)
+    if read_status(files).state.is_final:
+        return
+    _Supervisor(files, launch, keeper).run()
+
+
+class _Supervisor:
+    def __init__(self, files: JobFiles, launch: Launch, keeper: Keeper) -> None:
+        self.files = files
+        self.launch = launch
+        self.keeper = keeper
+        self.status = read_status(files)
+        self.ending: Exit | None = None
+        self.is_over = False
+        self.selector = selectors.DefaultSelector()
+        self.block = Block(files.state)
+        self.index = Index(files)
+        self.outputs = [Output(files, self.index, rank=0, stream=stream) for stream in STREAMS]
+        self.journal = Journal(files)
+        self.server = Server(self.selector, self, job_id=launch.id)
+        self.commands = Commands(self.server, self)
+        self.sweep = Sweep(launch, keeper=keeper.pid)
+        self.timeout_at: float | None = None
+        self.is_watching = False
+        self.busy_until = 0.0
+
+    def run(self) -> None:
+        self._register()
+        self._begin()
+        while not self.sweep.step(is_over=self.is_over):
+            for key, events in self.selector.select(self._until_timer()):
+                handler: Callable[[int], None] = key.data
+                handler(events)
+            self._check_timeout()
+        self._finish()
+
+    def _register(self) -> None:
+        for output in self.outputs:
+            self.selector.register(output.fifo, selectors.EVENT_READ, self._mover(output))
+        self.selector.register(self.keeper.wake, selectors.EVENT_READ, self._on_wake)
+
+    def _begin(self) -> None:
+        if self.keeper.phase is Phase.STARTING:
+            self.change(lifecycle.starting(self.status))
+        else:
+            self._on_running()
+        if self.keeper.phase is Phase.ORPHANED:
+            self._watch_main()
+        self._look_for_exit()
+        if self.status.stop_reason is not Reason.NONE:
+            # The one before was killed, perhaps before it sent TERM: once more rather than never.
+            self.sweep.begin(kill_at=self.status.kill_at)
+
+    # --- output
+
+    def _mover(self, output: Output) -> Callable[[int], None]:
+        def move(_events: int) -> None:
+            # Lines that follow one another closely are gathered, unless they come in floods.
+            if time.monotonic() < self.busy_until:
+                time.sleep(_GATHER)
+            moved = output.move()
+            self.busy_until = 0.0 if moved >= _BUSY else time.monotonic() + _GATHER
+
+        return move
+
+    # --- the main process
+
+    def _on_wake(self, _events: int) -> None:
+        if os.read(self.keeper.wake, 4096):
+            self._look_for_exit()
+            if not self.is_over:
+                self._on_running()
+            return
+        # The keeper was killed. Perhaps it recorded the end before; else we watch the process.
+        self.sweep.keeper = 0
+        self.selector.unregister(self.keeper.wake)
+        self._look_for_exit()
+        if not self.is_over:
+            self._watch_main()
+
+    def _on_running(self) -> None:
+        started = read_started(self.files)
+        if started is None:
+            return
+        self.sweep.main = started.pid
+        if self.launch.timeout is not None:
+            self.timeout_at = started.monotonic + self.launch.timeout
+        self.change(lifecycle.running(self.status, started))
+
+    def _watch_main(self) -> None:
+        """Watches the main process itself; when it is gone the end is lost unless recorded."""
+        if self.is_watching:
+            return
+        started = read_started(self.files)
+        handle = open_process(started) if started else None
+        if handle is None:
+            self._on_gone_unseen()
+            return
+        watched = handle
+
+        def gone(_events: int) -> None:
+            self.selector.unregister(watched)
+            os.close(watched)
+            self._on_gone_unseen()
+
+        self.is_watching = True
+        self.selector.register(handle, selectors.EVENT_READ, gone)
+
+    def _on_gone_unseen(self) -> None:
+        self._look_for_exit()
+        self.is_over = True
+
+    def _look_for_exit(self) -> None:
+        self.ending = self.ending or read_exit(self.files)
+        self.is_over = self.is_over or self.ending is not None
+
+    # --- stopping
+
+    def stop(self, *, is_now: bool) -> None:
+        """Stops the job, on request."""
+        grace = 0.0 if is_now else self.launch.grace
+        self._stop(Reason.STOPPED, kill_at=time.monotonic() + grace)
+
+    def _stop(self, reason: Reason, *, kill_at: float) -> None:
+        if self.is_over and self.status.stop_reason is Reason.NONE:
+            return  # it has ended by itself and is being swept up
+        # Recorded first: a successor goes on with it.
+        self.change(lifecycle.stopping(self.status, reason=reason, kill_at=kill_at))
+        self.sweep.begin(kill_at=self.status.kill_at)
+
+    def send_signal(self, number: int) -> None:
+        """Signals the job's process group, on request."""
+        self.change(lifecycle.signalled(self.status, number))
+        if self.status.pid and not self.is_over:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.status.pid, number)
+
+    # --- time
+
+    def _until_timer(self) -> float | None:
+        """Seconds until something has to be done; None if nothing is planned."""
+        timeout_at = self.timeout_at if self._may_time_out() else None
+        due = [timer for timer in (self.sweep.next_look(), timeout_at) if timer is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _check_timeout(self) -> None:
+        now = time.monotonic()
+        if self._may_time_out() and self.timeout_at is not None and now >= self.timeout_at:
+            self._stop(Reason.TIMEOUT, kill_at=now + self.launch.grace)
+
+    def _may_time_out(self) -> bool:
+        return not self.is_over and self.status.stop_reason is Reason.NONE
+
+    # --- connections
+
+    def on_hello(self, peer: Peer) -> None:
+        """See `connections.Listener`."""
+        self.server.welcome(peer, acknowledged=self.journal.acknowledged(peer.rank, peer.pid))
+        if peer.role == AGENT:
+            peer.send({"type": "state", **self.status.to_json()})
+
+    def on_message(self, peer: Peer, message: dict[str, Any]) -> None:
+        """See `connections.Listener`."""
+        if message.get("type") == "event" and peer.role != AGENT:
+            self._on_event(peer, message)
+        else:
+            self.commands.on_message(peer, message)
+
+    def _on_event(self, peer: Peer, message: dict[str, Any]) -> None:
+        fields = {k: v for k, v in message.items() if k not in _HEAD}
+        try:
+            event = Event(
+                kind=str(message["kind"]),
+                time=float(message["time"]),
+                rank=peer.rank,
+                pid=peer.pid,
+                seq=int(message["seq"]),
+                fields=fields,
+            )
+        except (KeyError, TypeError, ValueError):
+            return  # not an event; a newer sender's, perhaps
+        if self.journal.add(event):
+            self.change(lifecycle.noted(self.status, event))
+        acknowledged = self.journal.acknowledged(peer.rank, peer.pid)
+        peer.send({"type": "ack", "seq": acknowledged})
+
+    def on_gone(self, peer: Peer) -> None:
+        """See `connections.Listener`."""
+        self.commands.on_gone(peer)
+        if peer.role not in ("", AGENT) and self.server.find_process(peer.pid) is None:
+            self.change(lifecycle.disconnected(self.status, peer.pid))
+
+    # --- the record
+
+    def change(self, status: Status) -> None:
+        """Records a new status and tells the agents."""
+        if status == self.status:
+            return
+        self.status = status
+        self.block.write(status.to_json())
+        self.server.tell_agents({"type": "state", **status.to_json()})
+
+    def _finish(self) -> None:
+        for output in self.outputs:
+            output.drain()
+        # What the job said last may still lie in its sockets.
+        self.server.drain()
+        self.journal.close()
+        started, status = read_started(self.files), self.status
+        if started is not None:
+            status = lifecycle.running(status, started)
+        self.change(lifecycle.ended(status, self.ending, at=time.time()))
+        self.server.close()
+
+
+_HEAD = frozenset({"type", "kind", "time", "rank", "pid", "seq"})

@@ -1,0 +1,151 @@
+"""What is kept of a job's output: the index of what arrived when, and the gaps.
+
+An output's log holds its raw bytes at the offsets they have in the stream, for ever. What could not
+be kept is a hole in the file and a gap in the table beside it. A gap is recorded before its bytes
+are thrown away: a supervisor killed between the two counts up to one pipe (64 KiB) too many as
+lost, and what came then follows it; it never loses bytes that no gap names.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from rdev.wire.blocks import private
+
+STREAMS = ("stdout", "stderr")
+
+# time in ns since the epoch, offset, length, rank, stream, flags
+_ARRIVAL = struct.Struct("<QQIHBB")
+ARRIVAL_SIZE = _ARRIVAL.size
+
+APPROXIMATE = 1
+"""Flag: written after a crash; the bytes are right, their time and place among others roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Bytes of one output that arrived at one time.
+
+    Attributes:
+        time_ns: Nanoseconds since the epoch at which the last byte was recorded.
+        offset: Of the first byte.
+        length: In bytes.
+        rank: Which rank wrote them.
+        stream: To which stream.
+        flags: `APPROXIMATE` or 0.
+    """
+
+    time_ns: int
+    offset: int
+    length: int
+    rank: int
+    stream: str
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        """As the index's record."""
+        stream = STREAMS.index(self.stream)
+        values = (self.time_ns, self.offset, self.length, self.rank, stream, self.flags)
+        return _ARRIVAL.pack(*values)
+
+
+def unpack_arrivals(content: bytes) -> Iterator[Arrival]:
+    """The whole records in a part of the index; a torn last one is left out."""
+    whole = len(content) - len(content) % ARRIVAL_SIZE
+    for values in _ARRIVAL.iter_unpack(content[:whole]):
+        time_ns, offset, length, rank, stream, flags = values
+        yield Arrival(time_ns, offset, length, rank, STREAMS[stream], flags)
+
+
+# offset, length, errno, checksum of these; 32 bytes, so that none lies across two pages
+_GAP = struct.Struct("<QQII8x")
+_GAP_BODY = struct.Struct("<QQI")
+
+# One gap at most begins each second, see rdev.supervisor.output; when all are used the last one
+# grows to the end of the stream and stays exact.
+GAP_SLOTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes of an output that could not be kept.
+
+    Attributes:
+        offset: Of the first byte lost.
+        length: Bytes lost.
+        error: The errno that says why.
+    """
+
+    offset: int
+    length: int
+    error: int
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the gap."""
+        return self.offset + self.length
+
+    def pack(self) -> bytes:
+        """As the record in the gaps file."""
+        body = _GAP_BODY.pack(self.offset, self.length, self.error)
+        return _GAP.pack(self.offset, self.length, self.error, zlib.crc32(body))
+
+
+def reserve_gaps(path: str) -> None:
+    """Makes an empty gaps file, its space taken."""
+    with open(path, "xb", opener=private) as file:
+        file.write(bytes(GAP_SLOTS * _GAP.size))
+
+
+def read_gaps(path: str) -> list[Gap]:
+    """The gaps of one output, in order of offset; empty if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return []
+    gaps = []
+    for offset, length, error, checksum in _GAP.iter_unpack(content):
+        if not length or checksum != zlib.crc32(_GAP_BODY.pack(offset, length, error)):
+            break
+        gaps.append(Gap(offset, length, error))
+    return gaps
+
+
+@dataclass(slots=True)
+class GapTable:
+    """The gaps of one output, as its supervisor keeps them."""
+
+    path: str
+    gaps: list[Gap] = field(init=False)
+    _file: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gaps = read_gaps(self.path)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the last gap; 0 without one."""
+        return self.gaps[-1].end if self.gaps else 0
+
+    @property
+    def is_full(self) -> bool:
+        """True once no further gap can be told from the last one."""
+        return len(self.gaps) == GAP_SLOTS
+
+    def add(self, offset: int, length: int, *, error: int) -> None:
+        """Records that `length` bytes from `offset` on are lost, before they are thrown away."""
+        if self.gaps and self.gaps[-1].end == offset:
+            self.gaps[-1] = replace(self.gaps[-1], length=self.gaps[-1].length + length)
+        else:
+            self.gaps.append(Gap(offset, length, error))
+        os.pwrite(self._file, self.gaps[-1].pack(), (len(self.gaps) - 1) * _GAP.size)
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)
