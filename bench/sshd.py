@@ -1,4 +1,4 @@
-"""An OpenSSH server of the benchmark's own on loopback, and a client configuration with a master."""
+"""An OpenSSH server of the benchmark's own on loopback, and a mastered client for it."""
 
 from __future__ import annotations
 

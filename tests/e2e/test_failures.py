@@ -1,0 +1,167 @@
+"""What a person sees when something is wrong: one line, a hint, a documented code, no traceback."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from tests.support.command import DEADLINE
+
+
+def assert_told(done, code, *words):
+    """The failure is one `error:` line with the words, and one hint."""
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("rdev: synced")]
+    assert lines[0].startswith("error: unable to "), done.stderr
+    assert lines[1].startswith("hint: "), done.stderr
+    assert len(lines) == 2, done.stderr
+    for word in words:
+        assert word in lines[0], done.stderr
+
+
+def test_an_unknown_host(rdev):
+    assert_told(rdev.run("run", "-H", "nowhere", "--", "true"), 255, "nowhere")
+    assert_told(rdev.run("ps", "-H", "nowhere"), 69, "nowhere")
+
+
+def test_a_script_that_does_not_exist(rdev):
+    assert_told(rdev.run("run", "train.py"), 127, "train.py")
+    assert_told(rdev.run("run", "no/such/folder/train.py"), 127, "train.py")
+
+
+def test_a_folder_is_no_script(rdev):
+    (rdev.cwd / "src").mkdir()
+    assert_told(rdev.run("run", "src"), 127, "folder")
+
+
+def test_a_script_outside_the_workspace(rdev):
+    (rdev.home / "other.py").write_text("pass")
+    assert_told(rdev.run("run", str(rdev.home / "other.py")), 2, "outside the workspace")
+
+
+def test_the_home_folder_as_a_workspace(rdev):
+    (rdev.home / "train.py").write_text("pass")
+    assert_told(rdev.run("run", "train.py", cwd=rdev.home), 2, "home")
+    assert not (rdev.home / ".rdev" / "workspaces").exists()
+
+
+def test_a_wrong_option_is_usage(rdev):
+    for words in (
+        ["run"],
+        ["run", "--"],
+        ["run", "--no-such-option", "x"],
+        ["nonsense"],
+        ["logs", "-n", "x"],
+    ):
+        done = rdev.run(*words)
+        assert done.returncode == 2, words
+        assert "Traceback" not in done.stderr
+
+
+def test_a_job_that_does_not_exist(rdev):
+    for verb in ("logs", "stop", "rm"):
+        assert_told(rdev.run(verb, "nobody"), 1, "nobody")
+    for verb in ("attach", "wait"):
+        assert_told(rdev.run(verb, "nobody"), 125, "nobody")
+
+
+def test_an_error_as_json(rdev):
+    done = rdev.run("wait", "nobody", "--json")
+    assert '"reason": "JOB_NOT_FOUND"' in done.stderr
+    assert '"code": 125' in done.stderr
+
+
+def test_a_live_job_keeps_its_name(rdev):
+    assert rdev.run("run", "-d", "--name", "one", "--", "sleep", "30").returncode == 0
+    assert_told(rdev.run("run", "--name", "one", "--", "true"), 125, "one")
+
+
+def test_a_bad_job_name(rdev):
+    assert_told(rdev.run("run", "--name", "No Good", "--", "true"), 125, "No Good")
+
+
+def test_a_broken_configuration_file_is_named(rdev):
+    rdev.write("rdev.toml", "hots = 'gpu1'")
+    assert_told(rdev.run("run", "--", "true"), 125, "hots")
+    assert_told(rdev.run("ps"), 78, "hots")
+    rdev.write("rdev.toml", "host = [")
+    assert_told(rdev.run("run", "--", "true"), 125, "rdev.toml")
+
+
+def test_an_env_file_that_is_not_there(rdev):
+    assert_told(rdev.run("run", "--env-file", "none", "--", "true"), 2, "none")
+
+
+def test_a_file_over_the_limit_is_named_and_the_rest_runs(rdev):
+    rdev.write("train.py", "print('ran')")
+    with open(rdev.cwd / "huge.bin", "wb") as file:
+        file.truncate(51 << 20)
+    done = rdev.run("run", "train.py")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "huge.bin" in done.stderr
+
+
+def test_an_unreadable_file_is_named_and_the_rest_runs(rdev):
+    rdev.write("train.py", "print('ran')")
+    os.mkfifo(rdev.cwd / "pipe.py")  # root may read every file, but nobody can sync a pipe
+    done = rdev.run("run", "train.py")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "pipe.py" in done.stderr
+
+
+def test_ctrl_c_in_the_middle_of_a_sync_starts_nothing(rdev):
+    for number in range(400):
+        (rdev.cwd / f"data_{number}.txt").write_bytes(os.urandom(200_000))
+    rdev.run("ps")  # the agent runs
+    with rdev.started("run", "--", "true") as process:
+        folder = rdev.home / ".rdev" / "store"
+        while not (folder.exists() and any(folder.rglob("*"))) and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
+        said = process.stderr.read().decode()
+    assert "Traceback" not in said
+    assert rdev.json("ps", "-a") == []
+
+
+def test_kill_9_of_the_agent_in_the_middle_of_a_sync(rdev):
+    for number in range(400):
+        (rdev.cwd / f"data_{number}.txt").write_bytes(os.urandom(200_000))
+    rdev.run("ps")
+    with rdev.started("run", "--", "sh", "-c", "ls data_* | wc -l") as process:
+        folder = rdev.home / ".rdev" / "store"
+        while not (folder.exists() and any(folder.rglob("*"))) and process.poll() is None:
+            pass
+        rdev.kill_agent()
+        out, said = process.communicate(timeout=DEADLINE)
+    assert b"Traceback" not in said
+    if process.returncode == 0:  # it came back by itself
+        assert out.strip() == b"400"
+    else:
+        assert process.returncode in (125, 255)
+        assert said.startswith(b"error: unable to ")
+    # Either way nothing half done is left: the next run has every file.
+    assert rdev.run("run", "--quiet", "--", "sh", "-c", "ls data_* | wc -l").stdout.strip() == "400"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_on_the_host(rdev):
+    home = rdev.home / ".rdev"
+    home.mkdir(mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", home], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        (rdev.cwd / "train.py").write_text("print('ran')")
+        (rdev.cwd / "data.bin").write_bytes(os.urandom(12 << 20))
+        assert_told(rdev.run("run", "train.py"), 125, "space")
+        assert rdev.json("ps", "-a") == []
+        (rdev.cwd / "data.bin").unlink()
+        assert rdev.run("run", "train.py").stdout == "ran\n"
+        rdev.tidy()
+    finally:
+        subprocess.run(["umount", "--lazy", home], check=True)
+        shutil.rmtree(home, ignore_errors=True)
