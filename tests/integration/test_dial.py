@@ -7,10 +7,10 @@ import threading
 import time
 
 import pytest
-from rdev.wire.dial import Dialer
-
 from tests.support.interpreters import ROOT, interpreters
 from tests.support.supervisor import Listener
+
+from rdev.wire.dial import Dialer
 
 
 @pytest.fixture
@@ -126,6 +126,30 @@ def test_fields_are_asked_for_on_the_channels_thread(listener, dial):
     assert numbers(listener)[0] != threading.get_ident()
 
 
+def test_two_dialers_of_one_process_number_their_events_together(listener, dial):
+    first, second = dial(listener.path), dial(listener.path, rank=0)
+    for number in range(100):
+        (first, second)[number % 2].emit("metric", {"number": number})
+    assert second.flush(10)
+    assert numbers(listener) == list(range(100))
+    listener.wait(lambda: len(listener.hellos) == 2)
+
+
+def test_a_program_that_replaces_itself_loses_no_event(listener):
+    code = (
+        "import os, sys\n"
+        "from rdev.wire.dial import Dialer\n"
+        "dialer = Dialer('loop', sys.argv[1])\n"
+        "for number in range(5): dialer.emit('metric', {'number': sys.argv[2]})\n"
+        "assert dialer.flush(10)\n"
+        "if sys.argv[2] == 'a': os.execv(sys.executable, [*sys.orig_argv[:-1], 'b'])\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT / "agent"), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", code, listener.path, "a"]
+    subprocess.run(command, env=environment, check=True, timeout=30)
+    assert numbers(listener) == ["a"] * 5 + ["b"] * 5
+
+
 def test_a_command_is_answered_by_the_callback(listener, dial):
     dial(listener.path, on_command=lambda name, args: {"said": f"{name} {args['n']}"})
     listener.wait(lambda: listener.hellos)
@@ -212,6 +236,7 @@ def test_a_process_that_forks_is_not_warned_and_both_sides_report(version, liste
     result = subprocess.run(
         [python, "-W", "error", "-c", FORKING, listener.path],
         env={"PYTHONPATH": str(ROOT / "agent"), "PATH": os.environ["PATH"]},
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,

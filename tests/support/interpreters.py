@@ -12,7 +12,7 @@ SERVED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 def interpreters():
     """Paths by version: pyenv's, those on PATH, and the one that runs the tests."""
-    found = {"%d.%d" % sys.version_info[:2]: sys.executable}
+    found = {".".join(map(str, sys.version_info[:2])): sys.executable}
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for version in SERVED:
         candidates = sorted(versions.glob(f"{version}.*/bin/python"))
@@ -24,7 +24,8 @@ def interpreters():
 
 def _runs(path):
     # pyenv's shims exist for versions that are not chosen, and then do not run.
+    command = [path, "-c", ""]
     try:
-        return subprocess.run([path, "-c", ""], capture_output=True, timeout=20).returncode == 0
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
     except OSError:
         return False

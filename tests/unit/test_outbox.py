@@ -11,18 +11,18 @@ from rdev.wire.outbox import Outbox
 
 
 def event(number):
-    return lambda seq: json.dumps({"seq": seq, "number": number}).encode() + b"\n"
+    return json.dumps({"number": number}).encode()
 
 
-def report(seq, count):
-    return json.dumps({"seq": seq, "count": count}).encode() + b"\n"
+def report(count):
+    return json.dumps({"count": count}).encode()
 
 
 class Peer:
     """Records like the supervisor: by sequence number, each once; knows the highest."""
 
-    def __init__(self):
-        self.lines = {}
+    def __init__(self, highest=0):
+        self.lines = {highest: {}} if highest else {}
         self.order = []
 
     def receive(self, data):
@@ -61,9 +61,13 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=400, deadline=None)
-@given(capacity=st.integers(1, 8), actions=ACTIONS)
-def test_received_and_dropped_events_add_up_to_those_emitted(capacity, actions):
-    box, peer, added, wire = Outbox(report, capacity=capacity), Peer(), 0, b""
+@given(capacity=st.integers(1, 8), before=st.integers(0, 50), actions=ACTIONS)
+def test_received_and_dropped_events_add_up_to_those_emitted(capacity, before, actions):
+    box, peer, added, wire = Outbox(report, capacity=capacity), Peer(before), 0, b""
+    for _ in range(3):
+        added += 1
+        box.add(event(added))
+    box.reconnected(peer.highest)
     for action, count in actions:
         if action == "add":
             for _ in range(count):
@@ -94,6 +98,7 @@ def test_received_and_dropped_events_add_up_to_those_emitted(capacity, actions):
 
 def test_a_new_connection_gets_again_what_was_not_acknowledged_and_nothing_else():
     box = Outbox(report)
+    box.reconnected(0)
     for number in range(5):
         box.add(event(number))
     assert box.take()
@@ -113,6 +118,7 @@ def test_the_newest_stay_and_the_report_says_how_many_went():
 
 def test_a_dropped_report_is_counted_with_what_it_reported():
     box, peer = Outbox(report, capacity=2), Peer()
+    box.reconnected(0)
     for number in range(10):
         box.add(event(number))
     box.take()
@@ -123,10 +129,21 @@ def test_a_dropped_report_is_counted_with_what_it_reported():
     assert len(peer.numbers) + peer.missing == 20
 
 
+def test_a_process_of_a_known_number_goes_on_counting_where_its_predecessor_ended():
+    box, peer = Outbox(report), Peer(highest=7)
+    for number in range(3):
+        box.add(event(number))
+    box.reconnected(peer.highest)
+    drain(box, peer)
+    assert peer.order == [8, 9, 10]
+    assert peer.numbers == [0, 1, 2]
+    assert box.unacknowledged == 0
+
+
 def test_a_batch_is_bounded():
     box = Outbox(report)
     for _ in range(100):
-        box.add(lambda seq: b"x" * 9_999 + b"\n")
+        box.add(event("x" * 10_000))
     assert len(box.take()) <= 80_000
 
 

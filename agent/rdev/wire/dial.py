@@ -54,12 +54,18 @@ MAX_SOCKET_PATH = 103
 
 _READ_BYTES = 64 * 1024
 
+# What the outbox puts around an event, at most.
+_HEAD_BYTES = 64
+
 # The kind of `rdev.wire.events`; that module's import would cost every Python process 10 ms.
 EVENTS_DROPPED = "events_dropped"
 
 
 class Dialer:
     """One connection to the supervisor that mends itself.
+
+    A process numbers its events once, whoever emits them: of several dialers to one socket the
+    first carries the events of all, and each its own commands.
 
     Args:
         role: `hook` or `loop`, as the channel names them.
@@ -72,6 +78,7 @@ class Dialer:
         capacity: How many unacknowledged events are kept.
     """
 
+    _carrier: Dialer
     _inbox: deque[tuple[str, float, Fields | Callable[[], Fields]]]
     _shed_events: deque[None]
     _replies: deque[bytes]
@@ -99,6 +106,7 @@ class Dialer:
         self._redial_in_children = redial_in_children
         self._capacity = capacity
         self._begin()
+        self._carrier = _carriers.setdefault(path, self)
         _dialers.add(self)
 
     @property
@@ -134,6 +142,9 @@ class Dialer:
             fields: What the kind says, or a function that is called on the channel's thread and
                 returns it; a device is waited for there, never in the training.
         """
+        if self._carrier is not self:
+            self._carrier.emit(kind, fields)
+            return
         inbox = self._inbox
         inbox.append((kind, time.time(), fields))
         if self._asleep:
@@ -153,6 +164,8 @@ class Dialer:
         Returns:
             True if everything was recorded.
         """
+        if self._carrier is not self:
+            return self._carrier.flush(seconds)
         began = time.monotonic()
         while not self._settled():
             bound = FLUSH_SECONDS if self._welcomed else FLUSH_SECONDS_UNCONNECTED
@@ -174,6 +187,8 @@ class Dialer:
             return True
         complete = self.flush(flush_seconds)
         self._closed = True
+        if self._carrier is self:
+            _carriers.pop(self._path, None)
         self._stop()
         self._hang_up()
         self._close_pipe()
@@ -341,14 +356,15 @@ class Dialer:
 
     def _put(self, kind: str, moment: float, fields: Fields | Callable[[], Fields]) -> None:
         try:
-            body = dict(fields() if callable(fields) else fields)
-            body.update(type="event", kind=kind, time=moment, seq=0)
-            if len(channel.encode(body)) > channel.MAX_LINE - 32:
+            body = fields() if callable(fields) else fields
+            head = {"kind": kind, "time": moment}
+            event = channel.encode({**body, **head})
+            if len(event) > channel.MAX_LINE - _HEAD_BYTES:
                 raise ValueError("too long for a line")
         except Exception:  # noqa: BLE001  # it runs user code; a bad value must not end the channel
             self._outbox.lose()
             return
-        self._outbox.add(lambda seq: channel.encode({**body, "seq": seq}))
+        self._outbox.add(event.rstrip())
 
     def _read(self, connection: _socket.socket) -> bool:
         data = connection.recv(_READ_BYTES)
@@ -463,10 +479,9 @@ def job_socket() -> str | None:
     return os.environ.get(channel.SOCKET_VARIABLE) or None
 
 
-def _drop_report(seq: int, count: int) -> bytes:
-    return channel.encode(
-        {"type": "event", "kind": EVENTS_DROPPED, "time": time.time(), "seq": seq, "count": count}
-    )
+def _drop_report(count: int) -> bytes:
+    body = {"kind": EVENTS_DROPPED, "time": time.time(), "count": count}
+    return channel.encode(body).rstrip()
 
 
 def _connect(path: str) -> _socket.socket:
@@ -514,6 +529,7 @@ def _rank_of_environment() -> int:
 
 
 _dialers: weakref.WeakSet[Dialer] = weakref.WeakSet()
+_carriers: dict[str, Dialer] = {}
 
 
 def _each(action: Callable[[Dialer], None]) -> None:

@@ -25,17 +25,22 @@ BATCH_BYTES = 64 * 1024
 class Outbox:
     """Events in the order of their sequence numbers, oldest dropped first when there are too many.
 
+    Numbers begin where the peer's knowledge of this process ends: a program that replaced itself
+    by `exec` kept its process id, and its predecessor's numbers are taken.
+
     Args:
-        report: Makes the line that reports a number of missing events: `report(seq, count)`.
+        report: Makes the event that reports a number of missing ones, encoded as for `add`.
         capacity: How many unacknowledged events are kept.
     """
 
-    __slots__ = ("_capacity", "_doubt", "_held", "_missing", "_report", "_sent", "_seq")
+    __slots__ = ("_base", "_capacity", "_doubt", "_held", "_missing", "_report", "_sent", "_seq")
 
-    def __init__(self, report: Callable[[int, int], bytes], *, capacity: int = CAPACITY) -> None:
+    def __init__(self, report: Callable[[int], bytes], *, capacity: int = CAPACITY) -> None:
+        # Numbers in here count from 1; the peer's are larger by this, once the peer is known.
+        self._base: int | None = None
         self._report = report
         self._capacity = capacity
-        # (seq, line, events that are missing if this line is): 1, or the count of a report.
+        # (seq, event, events that are missing if this one is): 1, or the count of a report.
         self._held: deque[tuple[int, bytes, int]] = deque()
         self._doubt: deque[tuple[int, int]] = deque()
         self._missing = 0
@@ -47,10 +52,12 @@ class Outbox:
         """How many lines are kept, sent or not, and reports not yet made count as one."""
         return len(self._held) + (1 if self._missing else 0)
 
-    def add(self, line: Callable[[int], bytes]) -> None:
-        """Numbers an event and keeps it; `line(seq)` makes its bytes, newline included."""
+    def add(self, event: bytes) -> None:
+        """Numbers an event and keeps it; it is a JSON object of at least one key, on one line."""
         self._seq += 1
-        self._keep(line(self._seq), 1)
+        if len(self._held) >= self._capacity:
+            self._drop_oldest()
+        self._held.append((self._seq, event, 1))
 
     def lose(self, count: int = 1) -> None:
         """Counts events that were dropped before they could be added."""
@@ -62,7 +69,8 @@ class Outbox:
             self._settle()
         lines: list[bytes] = []
         size = 0
-        for seq, line, _ in self._unsent():
+        for seq, event, _ in self._unsent():
+            line = b'{"type":"event","seq":%d,%b\n' % (seq + (self._base or 0), event[1:])
             lines.append(line)
             size += len(line)
             self._sent = seq
@@ -72,6 +80,7 @@ class Outbox:
 
     def acknowledge(self, seq: int) -> None:
         """The peer has recorded everything up to `seq`."""
+        seq -= self._base or 0
         while self._held and self._held[0][0] <= seq:
             self._held.popleft()
         while self._doubt and self._doubt[0][0] <= seq:
@@ -80,10 +89,12 @@ class Outbox:
 
     def reconnected(self, seq: int) -> None:
         """A new connection: the peer has everything up to `seq`, and nothing else is in flight."""
+        if self._base is None:
+            self._base = seq
         self.acknowledge(seq)
         self._missing += sum(weight for _, weight in self._doubt)
         self._doubt.clear()
-        self._sent = seq
+        self._sent = seq - self._base
 
     def _unsent(self) -> list[tuple[int, bytes, int]]:
         if not self._held:
@@ -93,11 +104,6 @@ class Outbox:
         # Enough for a batch even if every line were as short as a line can be.
         last = min(len(self._held), first + BATCH_BYTES // 32)
         return [self._held[position] for position in range(first, last)]
-
-    def _keep(self, line: bytes, weight: int) -> None:
-        if len(self._held) >= self._capacity:
-            self._drop_oldest()
-        self._held.append((self._seq, line, weight))
 
     def _drop_oldest(self) -> None:
         seq, _, weight = self._held.popleft()
@@ -111,5 +117,5 @@ class Outbox:
         if len(self._held) >= self._capacity:
             self._drop_oldest()
         self._seq += 1
-        self._held.append((self._seq, self._report(self._seq, self._missing), self._missing))
+        self._held.append((self._seq, self._report(self._missing), self._missing))
         self._missing = 0
