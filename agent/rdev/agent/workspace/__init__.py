@@ -1,1 +1,1 @@
-"""Workspaces on the host: the content store, and trees brought up to date in one step."""
+"""Workspaces on the host: the synced folders, and the contents behind them."""

@@ -1,0 +1,250 @@
+"""File access that cannot leave a root: no `..`, no link in any directory of the path.
+
+A path of the wire is split into its directory and its last name. The directory is opened beneath
+the root without following a link; the name is then used only with `*at` calls that do not follow
+one either. Between the two no other process of another user can swap a directory for a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# From <linux/openat2.h>; the number is the same on every architecture since Linux 5.6.
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+
+
+class DirectoryOpener(Protocol):
+    """Opens directories beneath a root.
+
+    Safe to call from any thread. The caller closes the descriptor. A directory that is missing is
+    FileNotFoundError; a link, a file or anything else in the way, or a path that tries to leave,
+    is another OSError. Nothing is created.
+    """
+
+    def open_directory(self, root: int, path: str) -> int:
+        """Opens the directory at `path`, relative to the open directory `root`; "" is the root."""
+        ...
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+class KernelOpener:
+    """Lets the kernel do the walk with openat2(2): one call, and no window in it."""
+
+    def __init__(self) -> None:
+        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+        self._syscall.restype = ctypes.c_long
+        resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS
+        self._how = _OpenHow(_DIRECTORY, 0, resolve)
+
+    def open_directory(self, root: int, path: str) -> int:
+        """See `DirectoryOpener`."""
+        encoded = ctypes.c_char_p(os.fsencode(path or "."))
+        how = ctypes.byref(self._how)
+        size = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+        number = ctypes.c_long(_SYS_OPENAT2)
+        descriptor = self._syscall(number, ctypes.c_int(root), encoded, how, size)
+        if descriptor < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+        return int(descriptor)
+
+
+class ComponentOpener:
+    """Walks the components one by one with O_NOFOLLOW, where the kernel has no openat2."""
+
+    def open_directory(self, root: int, path: str) -> int:
+        """See `DirectoryOpener`."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise PermissionError(f"{path!r} would leave the root")
+        current = os.open(".", _DIRECTORY, dir_fd=root)
+        for name in filter(None, path.split("/")):
+            try:
+                following = os.open(name, _DIRECTORY, dir_fd=current)
+            finally:
+                os.close(current)
+            current = following
+        return current
+
+
+def best_opener() -> DirectoryOpener:
+    """The kernel's walk where there is one (some sandboxes forbid it), else ours."""
+    try:
+        opener = KernelOpener()
+        probe = os.open("/", _DIRECTORY)
+        try:
+            os.close(opener.open_directory(probe, ""))
+        finally:
+            os.close(probe)
+    except (OSError, AttributeError):
+        return ComponentOpener()
+    return opener
+
+
+class Root:
+    """A folder and the operations on what lies beneath it; one user per instance and time.
+
+    Paths have passed `rdev.protocol.paths.path_fault` or are our own. The directory of the last
+    path is kept open, because a transaction names the files of a directory one after another.
+    """
+
+    def __init__(self, folder: str, opener: DirectoryOpener | None = None) -> None:
+        """Opens `folder`.
+
+        Raises:
+            OSError: It is no directory, or is itself a link.
+        """
+        self.folder = folder
+        self._opener = opener or best_opener()
+        self._root = os.open(folder, _DIRECTORY)
+        self._parent = -1
+        self._parent_path: str | None = None
+
+    def close(self) -> None:
+        """Closes all descriptors."""
+        self.forget()
+        os.close(self._root)
+
+    def forget(self) -> None:
+        """Closes the directory that was kept open; call it after directories were moved."""
+        if self._parent >= 0:
+            os.close(self._parent)
+        self._parent, self._parent_path = -1, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def descriptor(self) -> int:
+        """The open folder itself."""
+        return self._root
+
+    def at(self, path: str) -> tuple[int, str]:
+        """The open directory that holds `path`, and the name in it.
+
+        Raises:
+            OSError: The directory is missing or is reached through a link.
+        """
+        parent, _, name = path.rpartition("/")
+        if parent != self._parent_path:
+            descriptor = self._opener.open_directory(self._root, parent)
+            self.forget()
+            self._parent, self._parent_path = descriptor, parent
+        return self._parent, name
+
+    def status(self, path: str) -> os.stat_result | None:
+        """lstat; None if nothing is there or a directory of the path is none."""
+        try:
+            parent, name = self.at(path)
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return None
+
+    def link_target(self, path: str) -> str:
+        """Target of the symbolic link at `path`."""
+        parent, name = self.at(path)
+        return os.readlink(name, dir_fd=parent)
+
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[int]:
+        """A descriptor to read the regular file at `path`.
+
+        Raises:
+            OSError: It is missing, or not a regular file.
+        """
+        parent, name = self.at(path)
+        # O_NONBLOCK so that a FIFO that took the file's place cannot hold us.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=parent)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(f"{path!r} is not a regular file")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def create(self, path: str, mode: int = 0o600) -> int:
+        """A descriptor to write a new file; FileExistsError if anything is there."""
+        parent, name = self.at(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, mode, dir_fd=parent)
+
+    def make_link(self, target: str, path: str) -> None:
+        """A new symbolic link."""
+        parent, name = self.at(path)
+        os.symlink(target, name, dir_fd=parent)
+
+    def make_directory(self, path: str, mode: int = 0o777) -> None:
+        """A new directory; FileExistsError if anything is there."""
+        parent, name = self.at(path)
+        os.mkdir(name, mode, dir_fd=parent)
+
+    def make_directories(self, path: str, mode: int = 0o700) -> None:
+        """The directory and its parents, where they are missing."""
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            with contextlib.suppress(FileExistsError):
+                self.make_directory("/".join(parts[:count]), mode)
+
+    def remove(self, path: str) -> None:
+        """Removes a file or link."""
+        parent, name = self.at(path)
+        os.unlink(name, dir_fd=parent)
+
+    def remove_directory(self, path: str) -> None:
+        """Removes an empty directory."""
+        parent, name = self.at(path)
+        os.rmdir(name, dir_fd=parent)
+        self.forget()
+
+    def move(self, source: str, destination: str) -> None:
+        """Renames, replacing a file at the destination."""
+        from_parent = os.dup(self.at(source)[0])
+        try:
+            to_parent, name = self.at(destination)
+            source_name = source.rpartition("/")[2]
+            os.rename(source_name, name, src_dir_fd=from_parent, dst_dir_fd=to_parent)
+        finally:
+            os.close(from_parent)
+
+    def names(self, path: str) -> list[str]:
+        """Names in the directory at `path`; empty if there is none."""
+        try:
+            descriptor = self._opener.open_directory(self._root, path)
+        except OSError:
+            return []
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove_tree(self, path: str) -> None:
+        """Removes one of our own folders with all that is in it, following no link."""
+        for name in self.names(path):
+            inner = f"{path}/{name}"
+            status = self.status(inner)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                self.remove_tree(inner)
+            elif status is not None:
+                self.remove(inner)
+        with contextlib.suppress(FileNotFoundError):
+            self.remove_directory(path)

@@ -1,0 +1,238 @@
+"""One workspace's folder: compared with a laptop's tree, then changed one transaction at a time.
+
+All methods block and are safe from any thread: a lock of the folder makes clients take turns by
+transaction. It is a thread's lock, not a task's, so that a cancelled call cannot free it while its
+thread still renames files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+from rdev.agent.workspace.apply import STAGE, Applying, Seam, apply_change, no_seam, replay
+from rdev.agent.workspace.beneath import Root, best_opener
+from rdev.agent.workspace.drift import Held, look
+from rdev.agent.workspace.index import Applied, Index
+from rdev.agent.workspace.store import Store, disk_error, require_space
+from rdev.protocol.errors import InvalidRequest, SyncFailed
+from rdev.protocol.exchange import MAX_ENTRIES, Committed, Opened
+from rdev.protocol.snapshot import Change, Entry, Kind, Problem, Snapshot, TreeFault
+
+OWN = ".rdev"
+MARKER = ".rdev/workspace.json"
+
+
+class Folder:
+    """The folder of one workspace on the host."""
+
+    def __init__(
+        self,
+        path: str,
+        store: Store,
+        *,
+        committed: Callable[[Snapshot], None] = lambda _: None,
+        seam: Seam = no_seam,
+    ) -> None:
+        """Remembers where it is; `open` does the work.
+
+        Args:
+            path: The folder, which exists.
+            store: Where contents come from.
+            committed: Told the snapshot whenever laptop and host agree on one.
+            seam: Called between the steps of a transaction; tests raise from it.
+        """
+        self.path = path
+        self._store = store
+        self._committed = committed
+        self._seam = seam
+        self._lock = threading.Lock()
+        self._context: Applying | None = None
+        self._held: Held | None = None
+        self._late: list[Problem] = []
+
+    def close(self) -> None:
+        """Closes the descriptors; the folder may be opened again."""
+        with self._lock:
+            self._forget()
+
+    def open(self, directories: Mapping[str, bytes]) -> Opened:
+        """Compares the folder with a laptop's directory digests, after finishing what was begun.
+
+        Raises:
+            DiskFull, SyncFailed: The folder cannot be read, or what was begun not finished.
+        """
+        with self._lock:
+            try:
+                return self._compare(self._opened(), directories)
+            except OSError as error:
+                self._forget()
+                raise disk_error("open the workspace", error) from error
+
+    def require_space(self, change: Change) -> None:
+        """Checks that a change's contents fit, in the store and in the folder.
+
+        Raises:
+            DiskFull: They do not.
+        """
+        files = {each.path: each for each in change.upserts if each.kind is Kind.FILE}.values()
+        lacking = {each.digest: each.size for each in files if not self._store.has(each.digest)}
+        demands = [
+            (self._store.folder, sum(lacking.values())),
+            (self.path, sum(each.size for each in files)),
+        ]
+        require_space("take in the changes", demands)
+
+    def commit(self, change: Change, expected: bytes) -> Committed:
+        """Applies a change if it leads to the tree the laptop expects.
+
+        Raises:
+            SyncFailed: It does not, because another client or the host changed the tree since it
+                was compared; or the files could not be written. Nothing is visible of it.
+            DiskFull: There is no space for it.
+        """
+        with self._lock:
+            context, held = self._context, self._held
+            if context is None or held is None:
+                raise _stale()
+            after = _after(held.snapshot, change, expected)
+            try:
+                problems = self._late + apply_change(context, change)
+                self._adopt(context, held.drifted, change)
+            except BaseException:
+                # What was placed is known only after a replay, which the next opening makes.
+                self._forget()
+                raise
+            self._late = []
+            self._held = Held(after, {}, ())
+            self._committed(after)
+            counts = len(change.upserts), len(change.deletes)
+            return Committed(after.digest, *counts, tuple(problems))
+
+    def _opened(self) -> Applying:
+        if self._context is not None and not self._is_same():
+            self._forget()
+        if self._context is None:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            root = Root(self.path, best_opener())
+            try:
+                root.make_directories(STAGE)
+                _write_gitignore(root)
+                self._context = Applying(root, Index(root), self._store, self._seam)
+            except BaseException:
+                root.close()
+                raise
+        self._late += replay(self._context)
+        return self._context
+
+    def _is_same(self) -> bool:
+        """False if the folder was deleted or replaced under its open descriptor."""
+        assert self._context is not None
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        kept = os.fstat(self._context.root.descriptor)
+        has_own = self._context.root.status(OWN) is not None
+        return has_own and (status.st_dev, status.st_ino) == (kept.st_dev, kept.st_ino)
+
+    def _compare(self, context: Applying, directories: Mapping[str, bytes]) -> Opened:
+        index = context.index
+        held = look(context.root, index)
+        if held.restamped:
+            index.record(index.transaction, held.restamped, ())
+        self._held = held
+        ours = held.snapshot.directories
+        differing = [path for path, each in ours.items() if directories.get(path) != each.digest]
+        differing += [path for path in directories if path not in ours]
+        if not differing:
+            self._adopt(context, held.drifted, Change())
+            self._held = Held(held.snapshot, {}, ())
+            self._committed(held.snapshot)
+        entries = [
+            entry for path in differing if path in ours for entry in ours[path].entries.values()
+        ]
+        return Opened(self.path, tuple(differing), tuple(entries))
+
+    def _adopt(self, context: Applying, drifted: Mapping[str, Entry | None], to: Change) -> None:
+        """Takes as applied what the host changed and the laptop turns out to have as well."""
+        touched = {entry.path for entry in to.upserts} | set(to.deletes)
+        left = {path: entry for path, entry in drifted.items() if path not in touched}
+        if not left:
+            return
+        put = [Applied(entry, None) for entry in left.values() if entry is not None]
+        for applied in put:
+            self._keep_content(context.root, applied.entry)
+        drop = [path for path, entry in left.items() if entry is None]
+        context.index.record(context.index.transaction, put, drop)
+
+    def _keep_content(self, root: Root, entry: Entry) -> None:
+        """A job that pins the snapshot must find the content in the store."""
+        if entry.kind is not Kind.FILE or self._store.has(entry.digest):
+            return
+        with contextlib.suppress(OSError), root.reading(entry.path) as descriptor:
+            self._store.put(_all_of(descriptor))
+
+    def _forget(self) -> None:
+        if self._context is not None:
+            self._context.root.close()
+        self._context, self._held = None, None
+
+
+def write_marker(path: str, workspace_id: str, name: str) -> None:
+    """Notes in a new folder which workspace it is."""
+    with Root(path) as root:
+        root.make_directories(OWN)
+        temporary = MARKER + ".new"
+        if root.status(temporary) is not None:
+            root.remove(temporary)
+        with os.fdopen(root.create(temporary), "w") as file:
+            json.dump({"format": 1, "id": workspace_id, "name": name}, file)
+        root.move(temporary, MARKER)
+
+
+def read_marker(path: str) -> str | None:
+    """Id of the workspace whose folder this is; None if it is none."""
+    try:
+        with (
+            Root(path) as root,
+            root.reading(MARKER) as descriptor,
+            os.fdopen(os.dup(descriptor)) as file,
+        ):
+            found = json.load(file).get("id")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _after(held: Snapshot, change: Change, expected: bytes) -> Snapshot:
+    try:
+        after = held.changed(change)
+    except TreeFault as error:
+        raise _stale() from error
+    if after.digest != expected:
+        raise _stale()
+    if len(after) > MAX_ENTRIES:
+        raise InvalidRequest("commit the changes", f"the tree has over {MAX_ENTRIES} entries")
+    return after
+
+
+def _stale() -> SyncFailed:
+    return SyncFailed("commit the changes", "the workspace on the host changed meanwhile")
+
+
+def _write_gitignore(root: Root) -> None:
+    """Keeps git on the host from seeing our folder."""
+    with (
+        contextlib.suppress(FileExistsError),
+        os.fdopen(root.create(f"{OWN}/.gitignore"), "w") as f,
+    ):
+        f.write("*\n")
+
+
+def _all_of(descriptor: int) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        return file.read()

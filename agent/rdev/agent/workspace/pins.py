@@ -1,0 +1,125 @@
+"""Pins: the snapshots that jobs started from, kept as long as the jobs.
+
+<home>/store/snapshots/<hex>.json     the entries of a pinned snapshot
+<home>/store/pins/<job id>            one line: the hex digest of its snapshot
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+
+from rdev.agent.workspace.index import entry_row, row_entry
+from rdev.protocol.errors import NotFound
+from rdev.protocol.ids import JOB_ID, require
+from rdev.protocol.snapshot import Entry, Snapshot
+
+# Snapshots that can still be pinned after newer ones were committed. They share what they have in
+# common, so that one costs little more than the directories that changed.
+RECENT = 64
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class Pins:
+    """The pinned snapshots of one home; safe from any thread."""
+
+    def __init__(self, store_folder: str) -> None:
+        """Opens the pins beneath the store's folder, which are made if need be."""
+        self._snapshots = os.path.join(store_folder, "snapshots")
+        self._pins = os.path.join(store_folder, "pins")
+        for path in (self._snapshots, self._pins):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, Snapshot] = OrderedDict()
+
+    def remember(self, snapshot: Snapshot) -> None:
+        """Notes a snapshot that was committed, so that it can be pinned."""
+        key = snapshot.digest.hex()
+        with self._lock:
+            self._recent[key] = snapshot
+            self._recent.move_to_end(key)
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+
+    def pin(self, snapshot: str, job_id: str) -> None:
+        """Keeps a snapshot until `unpin` of that job.
+
+        Args:
+            snapshot: Hex digest.
+            job_id: The job that starts from it.
+
+        Raises:
+            NotFound: No workspace was lately in that state.
+            InvalidRequest: The job's id may not be part of a path.
+        """
+        require(JOB_ID, job_id, "job id")
+        require(_HEX, snapshot, "snapshot")
+        manifest = self._manifest(snapshot)
+        with self._lock:
+            known = self._recent.get(snapshot)
+        if known is None and not os.path.exists(manifest):
+            hint = "run the command again; it syncs first"
+            raise NotFound(f"keep the snapshot {snapshot[:12]}", "it is not known here", hint=hint)
+        if known is not None and not os.path.exists(manifest):
+            rows = [entry_row(entry) for entry in known]
+            _replace(manifest, json.dumps({"format": 1, "entries": rows}))
+        _replace(os.path.join(self._pins, job_id), snapshot + "\n")
+
+    def unpin(self, job_id: str) -> None:
+        """Lets go of a job's snapshot; nothing happens if it has none."""
+        require(JOB_ID, job_id, "job id")
+        path = os.path.join(self._pins, job_id)
+        try:
+            with open(path) as file:
+                snapshot = file.read().strip()
+        except FileNotFoundError:
+            return
+        os.unlink(path)
+        if snapshot not in self._pinned():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._manifest(snapshot))
+
+    def entries(self, snapshot: str) -> tuple[Entry, ...]:
+        """Entries of a pinned snapshot.
+
+        Raises:
+            NotFound: It is not pinned.
+        """
+        try:
+            with open(self._manifest(require(_HEX, snapshot, "snapshot"))) as file:
+                return tuple(row_entry(row) for row in json.load(file)["entries"])
+        except FileNotFoundError:
+            raise NotFound(f"read the snapshot {snapshot[:12]}", "no job keeps it") from None
+
+    def digests(self) -> set[bytes]:
+        """Digests of all contents that pinned and recent snapshots need."""
+        needed: set[bytes] = set()
+        for name in os.listdir(self._snapshots):
+            needed.update(entry.digest for entry in self.entries(name.removesuffix(".json")))
+        with self._lock:
+            recent = list(self._recent.values())
+        for snapshot in recent:
+            needed.update(entry.digest for entry in snapshot)
+        return needed
+
+    def _manifest(self, snapshot: str) -> str:
+        return os.path.join(self._snapshots, f"{snapshot}.json")
+
+    def _pinned(self) -> set[str]:
+        pinned = set()
+        for name in os.listdir(self._pins):
+            with open(os.path.join(self._pins, name)) as file:
+                pinned.add(file.read().strip())
+        return pinned
+
+
+def _replace(path: str, text: str) -> None:
+    temporary = f"{path}.new"
+    with open(temporary, "w") as file:
+        file.write(text)
+    os.replace(temporary, path)

@@ -1,0 +1,173 @@
+"""One client's conversation about one workspace, apart from how it travels.
+
+    NEW --open--> OPEN --stage (last)--> STAGED --content...--> STAGED --commit--> OPEN
+                   ^                        |
+                   '---- stage (first) -----'   a new transaction replaces one not committed
+
+All methods block; they are called one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rdev.agent.workspace.folder import Folder
+from rdev.agent.workspace.store import Incoming, Store
+from rdev.protocol.digest import SIZE
+from rdev.protocol.errors import InvalidRequest, SyncFailed
+from rdev.protocol.exchange import (
+    MAX_ENTRIES,
+    MAX_FILE,
+    MAX_RUN,
+    Committed,
+    ContentRun,
+    Opened,
+    Opening,
+)
+from rdev.protocol.paths import path_fault, target_fault
+from rdev.protocol.snapshot import Change, Entry, Kind
+
+
+class SyncSession:
+    """What a client has said so far in one stream."""
+
+    def __init__(self, store: Store, find_folder: Callable[[str, str], Folder]) -> None:
+        """Starts a conversation.
+
+        Args:
+            store: Where contents go.
+            find_folder: Gives the folder for a workspace's id and name, and makes it if need be.
+        """
+        self._store = store
+        self._find_folder = find_folder
+        self._folder: Folder | None = None
+        self._upserts: list[Entry] = []
+        self._deletes: list[str] = []
+        self._change: Change | None = None
+        self._sizes: dict[bytes, int] = {}
+        self._incoming: Incoming | None = None
+        self._skipping: bytes | None = None
+
+    def open(self, opening: Opening) -> Opened:
+        """Opens the workspace and compares.
+
+        Raises:
+            InvalidRequest: It is open already, or the id may not be.
+            DiskFull, SyncFailed: The folder cannot be made or read.
+        """
+        if self._folder is not None:
+            raise InvalidRequest("open the workspace", "the stream has opened one already")
+        self._folder = self._find_folder(opening.workspace_id, opening.name)
+        return self._folder.open(opening.directories)
+
+    def stage(self, part: Change, *, last: bool) -> tuple[bytes, ...] | None:
+        """Takes a part of a transaction; on the last, the digests of the contents we lack.
+
+        Raises:
+            InvalidRequest: An entry breaks a rule, or there are too many.
+            DiskFull: The declared sizes do not fit.
+        """
+        folder = self._opened()
+        if self._change is not None:
+            self._reset()
+        if len(self._upserts) + len(part.upserts) > MAX_ENTRIES:
+            raise InvalidRequest("stage the changes", f"more than {MAX_ENTRIES} entries")
+        if len(self._deletes) + len(part.deletes) > MAX_ENTRIES:
+            raise InvalidRequest("stage the changes", f"more than {MAX_ENTRIES} deletes")
+        for entry in part.upserts:
+            _require_valid(entry)
+        for path in part.deletes:
+            _require_path(path)
+        self._upserts.extend(part.upserts)
+        self._deletes.extend(part.deletes)
+        if not last:
+            return None
+        self._change = Change(tuple(self._upserts), tuple(self._deletes))
+        folder.require_space(self._change)
+        files = (entry for entry in self._upserts if entry.kind is Kind.FILE)
+        self._sizes = {entry.digest: entry.size for entry in files}
+        return tuple(digest for digest in self._sizes if not self._store.has(digest))
+
+    def content(self, run: ContentRun) -> None:
+        """Takes a run of a content of the staged transaction.
+
+        Raises:
+            InvalidRequest: It belongs to no staged entry, or is not what it claims.
+            DiskFull: There is no space for it.
+        """
+        if self._change is None or len(run.data) > MAX_RUN:
+            raise InvalidRequest("take in a content", "nothing is staged, or the run is too long")
+        if run.digest == self._skipping:
+            self._skipping = None if run.last else run.digest
+            return
+        incoming = self._incoming or self._begin(run)
+        if incoming is None:
+            return
+        if incoming.digest != run.digest:
+            raise InvalidRequest("take in a content", "its runs are not contiguous")
+        self._incoming = incoming
+        incoming.feed(run.data)
+        if run.last:
+            incoming.finish()
+            self._incoming = None
+
+    def commit(self, expected: bytes) -> Committed:
+        """Makes the staged transaction visible.
+
+        Raises:
+            InvalidRequest: Nothing is staged, or a content is incomplete.
+            SyncFailed: A content is missing, or the tree would not be the one expected.
+            DiskFull: There is no space.
+        """
+        folder = self._opened()
+        if self._change is None or self._incoming is not None or self._skipping is not None:
+            raise InvalidRequest("commit the changes", "nothing is staged, or not all of it came")
+        if not all(self._store.has(digest) for digest in self._sizes):
+            raise SyncFailed("commit the changes", "not all contents have arrived")
+        change = self._change
+        self._reset()
+        return folder.commit(change, expected)
+
+    def close(self) -> None:
+        """Leaves no trace of what was not committed, except contents that came in whole."""
+        if self._incoming is not None:
+            self._incoming.abort()
+            self._incoming = None
+
+    def _opened(self) -> Folder:
+        if self._folder is None:
+            raise InvalidRequest("sync the workspace", "the stream has not opened one")
+        return self._folder
+
+    def _begin(self, run: ContentRun) -> Incoming | None:
+        size = self._sizes.get(run.digest)
+        if size is None or size != run.size:
+            raise InvalidRequest("take in a content", "no staged entry has that digest and size")
+        if self._store.has(run.digest):
+            self._skipping = None if run.last else run.digest
+            return None
+        return self._store.receive(run.digest, run.size, run.encoding)
+
+    def _reset(self) -> None:
+        self.close()
+        self._upserts, self._deletes = [], []
+        self._change, self._sizes, self._skipping = None, {}, None
+
+
+def _require_path(path: str) -> None:
+    if fault := path_fault(path):
+        raise InvalidRequest(f"accept the path {path!r}", fault)
+
+
+def _require_valid(entry: Entry) -> None:
+    """Refuses an entry that no client of ours would send."""
+    _require_path(entry.path)
+    if entry.kind is Kind.FILE:
+        sound = len(entry.digest) == SIZE and entry.size <= MAX_FILE and entry.mtime_ns >= 0
+        sound = sound and not entry.target
+    else:
+        sound = not entry.digest and not entry.size and not entry.executable
+    if not sound:
+        raise InvalidRequest(f"accept the entry {entry.path!r}", "its fields do not fit its kind")
+    if entry.kind is Kind.SYMLINK and (fault := target_fault(entry.path, entry.target)):
+        raise InvalidRequest(f"accept the link {entry.path!r}", fault)

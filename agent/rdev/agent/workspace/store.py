@@ -1,0 +1,255 @@
+"""The content store: every content once, named by its digest, whichever workspace it came from.
+
+    <home>/store/objects/ab/cdef...     0400, immutable
+    <home>/store/incoming/              contents on their way, emptied at start
+
+A content becomes visible by one rename, after its digest was checked. It goes into a workspace as
+a copy (reflink where the file system can), never as a hard link: a program that writes in place
+would corrupt the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Collection
+
+from blake3 import blake3
+
+from rdev.protocol.compression import BombRefused, Decoder
+from rdev.protocol.digest import SIZE
+from rdev.protocol.errors import DiskFull, InvalidRequest, RdevError, SyncFailed
+from rdev.protocol.exchange import MAX_FILE, Encoding
+
+# From <linux/fs.h>: share the blocks of another file.
+_FICLONE = 0x40049409
+
+# What the file system must keep free beyond the declared sizes: room for directories, the journal
+# and the index.
+RESERVE = 4 << 20
+
+# A content that nothing refers to is kept this long, in seconds: branches are switched back and
+# forth, and a job may be about to pin the snapshot it came with.
+GRACE = 24 * 3600.0
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_error(action: str, error: OSError) -> RdevError:
+    """The error for a person behind an OSError of writing."""
+    if error.errno in _NO_SPACE:
+        return DiskFull(action, "no space is left on the host's disk")
+    return SyncFailed(action, error.strerror or str(error))
+
+
+def require_space(action: str, demands: Collection[tuple[str, int]]) -> None:
+    """Checks declared sizes against free space before the first byte is written.
+
+    Args:
+        action: For the error.
+        demands: (folder, bytes) pairs; folders on one file system add up.
+
+    Raises:
+        DiskFull: One of the file systems has too little.
+    """
+    totals: dict[int, tuple[str, int]] = {}
+    for folder, size in demands:
+        device = os.stat(folder).st_dev
+        totals[device] = (folder, totals.get(device, ("", 0))[1] + size)
+    for folder, size in totals.values():
+        free = os.statvfs(folder)
+        available = free.f_bavail * free.f_frsize
+        if size and size + RESERVE > available:
+            cause = f"{size >> 20} MiB are needed and {available >> 20} MiB are free in {folder}"
+            raise DiskFull(action, cause)
+
+
+class Store:
+    """The contents of one home; safe to use from any thread."""
+
+    def __init__(self, folder: str) -> None:
+        """Opens the store at `folder`, which is made if need be.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        self.folder = folder
+        self._objects = os.path.join(folder, "objects")
+        self._incoming = os.path.join(folder, "incoming")
+        for path in (folder, self._objects, self._incoming):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        for name in os.listdir(self._incoming):
+            os.unlink(os.path.join(self._incoming, name))
+
+    def path(self, digest: bytes) -> str:
+        """Where the content of that digest lies, or would."""
+        name = digest.hex()
+        return os.path.join(self._objects, name[:2], name[2:])
+
+    def has(self, digest: bytes) -> bool:
+        """True if the content is there."""
+        return os.path.exists(self.path(digest))
+
+    def receive(self, digest: bytes, size: int, encoding: Encoding) -> Incoming:
+        """Begins to take in a content; the caller finishes or aborts it."""
+        temporary = os.path.join(self._incoming, secrets.token_hex(16))
+        return Incoming(self, temporary, digest, size, encoding)
+
+    def put(self, data: bytes) -> bytes:
+        """Takes in a content that is in memory; returns its digest."""
+        digest = blake3(data).digest()
+        incoming = self.receive(digest, len(data), Encoding.IDENTITY)
+        incoming.feed(data)
+        incoming.finish()
+        return digest
+
+    def admit(self, temporary: str, digest: bytes) -> None:
+        """Makes a checked temporary file the content of that digest."""
+        final = self.path(digest)
+        try:
+            os.rename(temporary, final)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+            os.rename(temporary, final)
+
+    def copy_to(self, digest: bytes, size: int, descriptor: int) -> None:
+        """Copies a content into a file that is open for writing.
+
+        Raises:
+            SyncFailed: The content is gone or damaged; asking for it again mends that.
+            OSError: It could not be written.
+        """
+        path = self.path(digest)
+        try:
+            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SyncFailed("stage a file", "its content is no longer in the store") from None
+        try:
+            if os.fstat(source).st_size != size:
+                # A power cut can leave an empty file under a final name.
+                os.unlink(path)
+                raise SyncFailed("stage a file", "its content in the store was damaged")
+            _copy(source, descriptor, size)
+        finally:
+            os.close(source)
+
+    def collect(self, keep: Callable[[bytes], bool], now: float | None = None) -> int:
+        """Removes contents that nobody keeps and that are older than `GRACE`; returns how many."""
+        horizon = (time.time() if now is None else now) - GRACE
+        removed = 0
+        for shard in os.listdir(self._objects):
+            for name in os.listdir(os.path.join(self._objects, shard)):
+                path = os.path.join(self._objects, shard, name)
+                if os.stat(path).st_mtime >= horizon or keep(bytes.fromhex(shard + name)):
+                    continue
+                os.unlink(path)
+                removed += 1
+        return removed
+
+
+class Incoming:
+    """One content on its way into the store.
+
+    `feed` in order, then `finish`; or `abort`. Not thread-safe.
+    """
+
+    def __init__(
+        self, store: Store, temporary: str, digest: bytes, size: int, encoding: Encoding
+    ) -> None:
+        if len(digest) != SIZE or size > MAX_FILE:
+            raise InvalidRequest("take in a content", "its digest or its size is out of bounds")
+        self.digest = digest
+        self.size = size
+        self._store = store
+        self._temporary = temporary
+        self._hasher = blake3()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._descriptor = os.open(temporary, flags, 0o400)
+        except OSError as error:
+            raise disk_error("take in a content", error) from error
+        self._decoder = Decoder(encoding, size, self._write)
+
+    def feed(self, data: bytes) -> None:
+        """Takes the next run.
+
+        Raises:
+            InvalidRequest: The run is a bomb or too long. The content is aborted.
+            DiskFull: There is no space for it. The content is aborted.
+        """
+        try:
+            self._decoder.feed(data)
+        except BombRefused as error:
+            self.abort()
+            raise InvalidRequest("take in a content", str(error)) from error
+        except OSError as error:
+            self.abort()
+            raise disk_error("take in a content", error) from error
+
+    def finish(self) -> None:
+        """Checks the digest and makes the content visible.
+
+        Raises:
+            InvalidRequest: Size or digest are not what was declared. The content is aborted.
+        """
+        if self._decoder.given != self.size or self._hasher.digest() != self.digest:
+            self.abort()
+            raise InvalidRequest("take in a content", "it is not what its digest says")
+        os.close(self._descriptor)
+        self._descriptor = -1
+        try:
+            self._store.admit(self._temporary, self.digest)
+        except OSError as error:
+            self.abort()
+            raise disk_error("take in a content", error) from error
+
+    def abort(self) -> None:
+        """Leaves no trace of it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+
+    def _write(self, data: bytes) -> None:
+        self._hasher.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def _copy(source: int, destination: int, size: int) -> None:
+    """Copies by the cheapest means the file systems have."""
+    try:
+        fcntl.ioctl(destination, _FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
+    copied = 0
+    try:
+        while copied < size:
+            count = os.copy_file_range(source, destination, size - copied)
+            if count == 0:
+                break
+            copied += count
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
+    if copied == size:
+        return
+    os.lseek(source, 0, os.SEEK_SET)
+    os.lseek(destination, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(source), "rb") as reader, os.fdopen(os.dup(destination), "wb") as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def file_mode(executable: bool) -> int:  # noqa: FBT001 - the one bit a snapshot knows of a mode
+    """Mode of a synced file: ours alone, and never setuid."""
+    return stat.S_IRUSR | stat.S_IWUSR | (stat.S_IXUSR if executable else 0)

@@ -1,0 +1,92 @@
+"""The receipt: what a sync did and what it left out, in words for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rdev.protocol.snapshot import Problem
+
+# Names listed before the rest is only counted.
+LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one sync did.
+
+    Attributes:
+        snapshot: Digest of the tree that laptop and host now have, 32 bytes.
+        folder: Folder of the workspace on the host.
+        written: Entries created or replaced on the host.
+        deleted: Entries deleted on the host.
+        bytes: Content sent, as it was before compression.
+        seconds: From the call to the commit.
+        ignored: Files and folders left out by ignore rules.
+        secrets: Paths left out because they may hold a secret.
+        problems: Trouble with single paths.
+        entries: Files, folders and links in the workspace.
+    """
+
+    snapshot: bytes
+    folder: str = ""
+    written: int = 0
+    deleted: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    ignored: int = 0
+    secrets: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    entries: int = 0
+
+    @property
+    def summary(self) -> str:
+        """The one line that every sync ends with."""
+        count = self.written + self.deleted
+        files = "1 file" if count == 1 else f"{count} files"
+        done = f"synced {files}, {human_size(self.bytes)} in {self.seconds * 1000:.0f} ms"
+        if self.ignored:
+            done += f"; {self.ignored} ignored (rdev sync why PATH)"
+        return f"{done}; snapshot {self.snapshot.hex()[:4]}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The summary, then what a person should know of."""
+        lines = [self.summary]
+        if self.secrets:
+            names = ", ".join(self.secrets[:LISTED])
+            more = len(self.secrets) - LISTED
+            names += f" and {more} more" if more > 0 else ""
+            lines.append(f"not sent, may hold secrets: {names}")
+        lines += [f"{each.path}: {each.message}" for each in self.problems]
+        return tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def as_json(self) -> dict[str, object]:
+        """The receipt for `--json`."""
+        return {
+            "snapshot": self.snapshot.hex(),
+            "folder": self.folder,
+            "written": self.written,
+            "deleted": self.deleted,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 6),
+            "ignored": self.ignored,
+            "secrets": list(self.secrets),
+            "problems": [
+                {"path": each.path, "kind": each.kind, "message": each.message}
+                for each in self.problems
+            ],
+            "entries": self.entries,
+        }
+
+
+def human_size(count: int) -> str:
+    """Bytes in decimal units, as `14 kB`."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"

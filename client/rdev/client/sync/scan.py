@@ -1,0 +1,168 @@
+"""Scanning: from a folder on the laptop to a snapshot, hashing only what may have changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from rdev.client.sync.cache import ScanCache
+from rdev.client.sync.tree import Found, Walk, walk
+from rdev.protocol.digest import descriptor_digest
+from rdev.protocol.errors import SyncFailed, WorkspaceRefused
+from rdev.protocol.exchange import MAX_ENTRIES
+from rdev.protocol.snapshot import Entry, Kind, Problem, ProblemKind, Snapshot
+from rdev.protocol.stamp import Stamp
+
+# A tree beyond either is more likely a mistake than a project; a person is asked.
+ASK_FILES = 50_000
+ASK_BYTES = 2_000_000_000
+
+Confirm = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A workspace as it was scanned.
+
+    Attributes:
+        snapshot: What travels.
+        sources: Where each content lies here, relative to the root, by digest.
+        problems: Trouble with single paths.
+        ignored: Paths left out by a rule.
+        secrets: Those of them that may hold a secret.
+    """
+
+    snapshot: Snapshot
+    sources: dict[bytes, str]
+    problems: tuple[Problem, ...]
+    ignored: int
+    secrets: tuple[str, ...]
+
+
+class Scanner:
+    """Scans one workspace again and again; its methods block."""
+
+    def __init__(self, root: str, confirm: Confirm | None = None) -> None:
+        """Prepares to scan.
+
+        Args:
+            root: The workspace's root.
+            confirm: Asks a person whether so large a tree is meant; None if there is nobody.
+        """
+        self._root = root
+        self._confirm = confirm
+        self._confirmed = False
+        self._cache = ScanCache(root)
+
+    def scan(self, unsteady: Collection[str] = ()) -> Scan:
+        """Scans.
+
+        Args:
+            unsteady: Paths to leave out because they keep changing while they are read.
+
+        Raises:
+            WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
+            SyncFailed: The root cannot be read.
+        """
+        try:
+            walked = walk(self._root)
+        except OSError as error:
+            raise SyncFailed(f"read the workspace {self._root}", str(error.strerror)) from error
+        self._require_sane(walked)
+        problems = list(walked.problems)
+        entries: list[Entry] = []
+        sources: dict[bytes, str] = {}
+        known: dict[str, tuple[Stamp, bytes]] = {}
+        for found in walked.found:
+            if found.kind is not Kind.FILE:
+                entries.append(Entry(found.path, found.kind, target=found.target))
+                continue
+            entry = self._file(found, problems, known) if found.path not in unsteady else None
+            if entry is not None:
+                entries.append(entry)
+                sources.setdefault(entry.digest, found.local)
+        self._cache.replace(known)
+        problems += [_changing(path) for path in unsteady]
+        snapshot = Snapshot.of(entries)
+        return Scan(snapshot, sources, tuple(problems), walked.ignored, tuple(walked.secrets))
+
+    def _file(
+        self, found: Found, problems: list[Problem], known: dict[str, tuple[Stamp, bytes]]
+    ) -> Entry | None:
+        status = found.status
+        digest = self._cache.get(found.local, status)
+        if digest is None:
+            try:
+                digest, status = self._hash(found.local, known)
+            except FileNotFoundError:
+                return None  # It vanished since the walk.
+            except OSError as error:
+                message = f"not synced: it cannot be read ({error.strerror})"
+                problems.append(Problem(found.path, ProblemKind.UNREADABLE.value, message))
+                return None
+        elif (noted := self._cache.get_known(found.local)) is not None:
+            known[found.local] = noted
+        return file_entry(found.path, digest, status)
+
+    def _hash(
+        self, local: str, known: dict[str, tuple[Stamp, bytes]]
+    ) -> tuple[bytes, os.stat_result]:
+        descriptor = open_file(self._root, local)
+        try:
+            taken = time.time_ns()
+            status = os.fstat(descriptor)
+            digest = descriptor_digest(descriptor)
+            if same_stat(status, os.fstat(descriptor)):
+                known[local] = (Stamp.of(status, taken), digest)
+            return digest, status
+        finally:
+            os.close(descriptor)
+
+    def _require_sane(self, walked: Walk) -> None:
+        count, size = len(walked.found), walked.size
+        action = f"sync {self._root}"
+        if count > MAX_ENTRIES:
+            cause = f"it has {count} entries; {MAX_ENTRIES} are the limit"
+            raise WorkspaceRefused(action, cause, hint="leave data out with a .rdevignore")
+        if self._confirmed or (count <= ASK_FILES and size <= ASK_BYTES):
+            return
+        what = f"{count} entries, {size / 1e9:.1f} GB"
+        if self._confirm is None or not self._confirm(f"{self._root} has {what}; sync all of it?"):
+            hint = "leave data out with a .rdevignore, or answer yes in a terminal"
+            raise WorkspaceRefused(action, f"it is large ({what})", hint=hint)
+        self._confirmed = True
+
+
+def file_entry(path: str, digest: bytes, status: os.stat_result) -> Entry:
+    """The entry of a file with that content and stat."""
+    return Entry(
+        path,
+        Kind.FILE,
+        digest=digest,
+        size=status.st_size,
+        executable=bool(status.st_mode & 0o100),
+        mtime_ns=max(status.st_mtime_ns, 0),
+    )
+
+
+def open_file(root: str, local: str) -> int:
+    """A descriptor to read a regular file that a walk found."""
+    # O_NONBLOCK: a FIFO may have taken its place since.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(os.path.join(root, local), flags)
+
+
+def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
+    """True if nobody wrote the file between the two."""
+    return (one.st_size, one.st_mtime_ns, one.st_ctime_ns) == (
+        other.st_size,
+        other.st_mtime_ns,
+        other.st_ctime_ns,
+    )
+
+
+def _changing(path: str) -> Problem:
+    message = "not synced: it kept changing while it was read"
+    return Problem(path, ProblemKind.CHANGING.value, message)

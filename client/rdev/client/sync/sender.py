@@ -1,0 +1,246 @@
+"""The sender: brings the host's folder to the state of the laptop's, one transaction at a time.
+
+    scan -> open -> diff -> stage -> contents -> commit -> receipt
+              ^                         |           |
+              '---- scan again <--------'-----------'
+                    a file changed under the reader, or the host's tree under the transaction
+
+While a stream stays open the host's tree is known, so that a further sync begins at the diff: an
+edit is one group of messages with no answer awaited but the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rdev.client.sync.content import ContentChanged, content_runs
+from rdev.client.sync.endpoint import Endpoint
+from rdev.client.sync.receipt import Receipt
+from rdev.client.sync.root import Workspace, client_id
+from rdev.client.sync.scan import Confirm, Scan, Scanner
+from rdev.protocol.errors import SyncFailed
+from rdev.protocol.exchange import UNASKED, Committed, ContentRun, Opened, Opening
+from rdev.protocol.snapshot import Change, Entry, Kind, ProblemKind, Snapshot, diff
+
+# Times that the tree may change under us, here or there, before a person is told.
+ATTEMPTS = 5
+
+# A file that changed under the reader this often is left out and named.
+UNSTEADY = 2
+
+# A mass deletion is asked about: both more than half of the files, and more than this many.
+MASS_DELETION = 100
+
+# Runs read, hashed and compressed in one visit to a thread.
+BATCH = 32
+
+_Item = TypeVar("_Item")
+
+
+class WorkspaceSync:
+    """Syncs one workspace; use it as an async context manager, one call at a time."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        connect: Callable[[], Endpoint],
+        *,
+        confirm: Confirm | None = None,
+    ) -> None:
+        """Prepares to sync; nothing is read or sent yet.
+
+        Args:
+            workspace: What to sync.
+            connect: Makes an endpoint for one stream.
+            confirm: Asks a person; None if there is nobody to ask.
+        """
+        self._workspace = workspace
+        self._connect = connect
+        self._confirm = confirm
+        self._scanner = Scanner(workspace.root, confirm)
+        self._endpoint: Endpoint | None = None
+        self._opened: Opened | None = None
+        self._remote: Snapshot | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the stream."""
+        endpoint, self._endpoint = self._endpoint, None
+        self._remote = None
+        if endpoint is not None:
+            await endpoint.close()
+
+    async def sync(self) -> Receipt:
+        """Scans, and sends what changed.
+
+        Raises:
+            WorkspaceRefused: The tree is too large.
+            SyncFailed: It kept changing, or most of it vanished and nobody confirmed that.
+            DiskFull, ConnectionLost: As they say; nothing of the transaction is visible.
+        """
+        started = time.monotonic()
+        changes: Counter[str] = Counter()
+        for attempt in range(1, ATTEMPTS + 1):
+            unsteady = [path for path, count in changes.items() if count >= UNSTEADY]
+            scan = await asyncio.to_thread(self._scanner.scan, unsteady)
+            try:
+                return await self._bring(scan, started)
+            except ContentChanged as changed:
+                changes[str(changed)] += 1
+            except SyncFailed:
+                await self.close()
+                if attempt == ATTEMPTS:
+                    raise
+            except BaseException:
+                await self.close()
+                raise
+        cause = "files kept changing while they were read"
+        raise SyncFailed(f"sync {self._workspace.root}", cause)
+
+    async def _bring(self, scan: Scan, started: float) -> Receipt:
+        """One attempt: brings the host to what was scanned."""
+        remote = await self._open(scan)
+        wanted = _kept(scan, remote)
+        change = diff(remote, wanted)
+        await self._require_meant(change, remote)
+        done, sent = Committed(wanted.digest, 0, 0), 0
+        if change:
+            done, sent = await self._transact(scan, change, wanted)
+        self._remote = wanted
+        assert self._opened is not None
+        return Receipt(
+            snapshot=done.snapshot,
+            folder=self._opened.folder,
+            written=done.written,
+            deleted=done.deleted,
+            bytes=sent,
+            seconds=time.monotonic() - started,
+            ignored=scan.ignored,
+            secrets=scan.secrets,
+            problems=(*scan.problems, *done.problems),
+            entries=len(wanted),
+        )
+
+    async def _open(self, scan: Scan) -> Snapshot:
+        """The host's tree: known from this stream, or asked for."""
+        if self._endpoint is not None and self._remote is not None:
+            return self._remote
+        await self.close()
+        self._endpoint = self._connect()
+        directories = scan.snapshot.directories
+        digests = {path: directory.digest for path, directory in directories.items()}
+        identity = self._workspace.id, self._workspace.name, await asyncio.to_thread(client_id)
+        self._opened = await self._endpoint.open(Opening(*identity, digests))
+        return _told(scan.snapshot, self._opened)
+
+    async def _transact(
+        self, scan: Scan, change: Change, wanted: Snapshot
+    ) -> tuple[Committed, int]:
+        """Stages, sends contents and commits; returns the answer and the bytes of content sent."""
+        assert self._endpoint is not None
+        sizes = {each.digest: each.size for each in change.upserts if each.kind is Kind.FILE}
+        unasked = sum(sizes.values()) <= UNASKED
+        if unasked:
+            # Read first, so that what is announced is surely what is sent.
+            ready = await asyncio.to_thread(list, self._runs(scan, sizes))
+            await self._endpoint.stage(change)
+            for run in ready:
+                await self._endpoint.send(run)
+        else:
+            await self._endpoint.stage(change)
+            needs = await self._endpoint.needs()
+            sizes = {digest: size for digest, size in sizes.items() if digest in needs}
+            runs = self._runs(scan, sizes)
+            while batch := await asyncio.to_thread(_next, runs, BATCH):
+                for run in batch:
+                    await self._endpoint.send(run)
+        return await self._endpoint.commit(wanted.digest), sum(sizes.values())
+
+    def _runs(self, scan: Scan, sizes: dict[bytes, int]) -> Iterator[ContentRun]:
+        for digest, size in sizes.items():
+            yield from content_runs(self._workspace.root, scan.sources[digest], digest, size)
+
+    async def _require_meant(self, change: Change, remote: Snapshot) -> None:
+        """Asks before most of the host's files are deleted: the root may have been unmounted."""
+        gone = sum(1 for path in change.deletes if _is_file(remote.get(path)))
+        files = sum(1 for entry in remote if _is_file(entry))
+        if gone <= MASS_DELETION or gone * 2 <= files:
+            return
+        question = f"{gone} of {files} files are gone from {self._workspace.root}"
+        question += "; delete them on the host too?"
+        if self._confirm is None or not await asyncio.to_thread(self._confirm, question):
+            raise MassDeletion(
+                f"sync {self._workspace.root}",
+                f"{gone} of {files} files are gone from it, which may be a mistake",
+                hint="answer yes in a terminal if it is meant",
+            )
+
+
+class MassDeletion(SyncFailed):
+    """Most files vanished from the laptop's folder, and nobody confirmed that it is meant."""
+
+
+def _told(local: Snapshot, opened: Opened) -> Snapshot:
+    """The host's tree, from what differs and, for the rest, our own."""
+    differing = set(opened.differing)
+    same = [
+        entry
+        for path, directory in local.directories.items()
+        if path not in differing
+        for entry in directory.entries.values()
+    ]
+    return Snapshot.of([*same, *opened.entries])
+
+
+def _kept(scan: Scan, remote: Snapshot) -> Snapshot:
+    """What the host should have: the scan, and at paths with trouble what it has already.
+
+    A file that cannot be read at the moment is no reason to delete it there.
+    """
+    troubled = [
+        each.path for each in scan.problems if each.kind != ProblemKind.CASE_COLLISION.value
+    ]
+    entries = [entry for path in troubled for entry in _at_and_below(remote, path)]
+    missing = (entry for entry in entries if scan.snapshot.get(entry.path) is None)
+    fitting = [entry for entry in missing if _has_place(scan.snapshot, entry, entries)]
+    fitting.sort(key=lambda entry: entry.path)
+    return scan.snapshot.changed(Change(upserts=tuple(fitting)))
+
+
+def _has_place(snapshot: Snapshot, entry: Entry, others: Iterable[Entry]) -> bool:
+    folders = {each.path for each in others if each.kind is Kind.DIRECTORY}
+    return entry.parent in snapshot.directories or entry.parent in folders
+
+
+def _at_and_below(snapshot: Snapshot, path: str) -> Iterator[Entry]:
+    here = snapshot.get(path)
+    if here is None:
+        return
+    yield here
+    for folder, directory in snapshot.directories.items():
+        if folder == path or folder.startswith(f"{path}/"):
+            yield from directory.entries.values()
+
+
+def _is_file(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.FILE
+
+
+def _next(items: Iterator[_Item], count: int) -> list[_Item]:
+    return list(islice(items, count))

@@ -1,0 +1,153 @@
+"""The workspace sub-client: syncs a folder over a connection, once or for as long as it changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeAlias
+
+import grpc
+
+from rdev.client.connection import translating
+from rdev.client.sync.receipt import Receipt
+from rdev.client.sync.root import Workspace
+from rdev.client.sync.scan import Confirm
+from rdev.client.sync.sender import WorkspaceSync
+from rdev.protocol import convert_workspace as convert
+from rdev.protocol.errors import ConnectionLost
+from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
+from rdev.protocol.snapshot import Change
+from rdev.v1 import workspace_pb2 as pb
+from rdev.v1 import workspace_pb2_grpc
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.SyncWorkspaceRequest, pb.SyncWorkspaceResponse]"
+
+_ACTION = "sync the workspace"
+
+
+class Channelled(Protocol):
+    """What a sync needs of a connection."""
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel to the agent."""
+        ...
+
+
+async def sync_workspace(
+    connection: Channelled, workspace: Workspace, *, confirm: Confirm | None = None
+) -> Receipt:
+    """Brings the host's folder to the state of the laptop's.
+
+    Args:
+        connection: To the host's agent.
+        workspace: What to sync.
+        confirm: Asks a person a question; None if there is nobody to ask.
+
+    Raises:
+        WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
+        SyncFailed: It kept changing, or most of it vanished.
+        DiskFull: The host has no space; nothing of it is visible there.
+        ConnectionLost: The connection broke; what was not committed is not visible.
+    """
+    async with WorkspaceSync(workspace, endpoints(connection), confirm=confirm) as syncing:
+        return await syncing.sync()
+
+
+def endpoints(connection: Channelled) -> Callable[[], RemoteEndpoint]:
+    """What makes the streams of a `WorkspaceSync` over a connection."""
+    stub = workspace_pb2_grpc.WorkspaceServiceStub(connection.channel)
+    return lambda: RemoteEndpoint(stub)
+
+
+class RemoteEndpoint:
+    """An `Endpoint` over SyncWorkspace; see there."""
+
+    def __init__(self, stub: workspace_pb2_grpc.WorkspaceServiceAsyncStub) -> None:
+        self._stub = stub
+        self._call: _Call | None = None
+        self._sequence = 0
+        self._needs_due = False
+
+    async def open(self, opening: Opening) -> Opened:
+        """See `Endpoint`."""
+        with translating(_ACTION):
+            self._call = self._stub.SyncWorkspace()
+            await self._write(pb.SyncWorkspaceRequest(open=convert.opening_to_pb(opening)))
+            parts = [part async for part in self._opened_parts()]
+        differing = tuple(path for part in parts for path in part.differing)
+        entries = tuple(convert.entry_from_pb(each) for part in parts for each in part.entries)
+        return Opened(parts[0].folder, differing, entries)
+
+    async def stage(self, change: Change) -> None:
+        """See `Endpoint`."""
+        if self._needs_due:
+            await self.needs()
+        with translating(_ACTION):
+            for part in convert.change_to_pb(change):
+                await self._write(pb.SyncWorkspaceRequest(stage=part))
+        self._needs_due = True
+
+    async def send(self, run: ContentRun) -> None:
+        """See `Endpoint`."""
+        with translating(_ACTION):
+            await self._write(pb.SyncWorkspaceRequest(content=convert.run_to_pb(run)))
+
+    async def needs(self) -> frozenset[bytes]:
+        """See `Endpoint`."""
+        self._needs_due = False
+        with translating(_ACTION):
+            response = await self._read("needs")
+        return frozenset(response.needs.digests)
+
+    async def commit(self, snapshot: bytes) -> Committed:
+        """See `Endpoint`."""
+        with translating(_ACTION):
+            commit = pb.SyncCommit(snapshot=snapshot)
+            await self._write(pb.SyncWorkspaceRequest(commit=commit))
+            if self._needs_due:
+                await self.needs()
+            return convert.committed_from_pb((await self._read("committed")).committed)
+
+    async def close(self) -> None:
+        """See `Endpoint`."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    async def _write(self, request: pb.SyncWorkspaceRequest) -> None:
+        call = self._started()
+        self._sequence += 1
+        request.sequence = self._sequence
+        try:
+            await call.write(request)
+        except grpc.aio.UsageError:
+            # The call is over; reading says why.
+            await self._raise_end(call)
+
+    async def _read(self, expected: str) -> pb.SyncWorkspaceResponse:
+        call = self._started()
+        response = await call.read()
+        if not isinstance(response, pb.SyncWorkspaceResponse):
+            await self._raise_end(call)
+        elif response.WhichOneof("item") == expected:
+            return response
+        raise ConnectionLost(_ACTION, "the agent broke the protocol")
+
+    async def _opened_parts(self) -> AsyncIterator[pb.SyncOpened]:
+        while True:
+            part = (await self._read("opened")).opened
+            yield part
+            if part.last:
+                return
+
+    async def _raise_end(self, call: _Call) -> None:
+        """Raises what ended the call."""
+        while isinstance(await call.read(), pb.SyncWorkspaceResponse):
+            pass
+        await call.code()
+        raise ConnectionLost(_ACTION, "the agent ended the stream")
+
+    def _started(self) -> _Call:
+        if self._call is None:
+            raise ConnectionLost(_ACTION, "the stream is closed")
+        return self._call
