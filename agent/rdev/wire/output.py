@@ -46,6 +46,11 @@ class Arrival:
     stream: str
     flags: int = 0
 
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after them."""
+        return self.offset + self.length
+
     def pack(self) -> bytes:
         """As the index's record."""
         stream = STREAMS.index(self.stream)
@@ -59,6 +64,31 @@ def unpack_arrivals(content: bytes) -> Iterator[Arrival]:
     for values in _ARRIVAL.iter_unpack(content[:whole]):
         time_ns, offset, length, rank, stream, flags = values
         yield Arrival(time_ns, offset, length, rank, STREAMS[stream], flags)
+
+
+def merged_arrivals(content: bytes, *, at_most: int) -> list[Arrival]:
+    """The whole records in a part of the index, those that follow one another in one output as one.
+
+    Args:
+        content: The part.
+        at_most: Runs are not made longer than this, in bytes.
+    """
+    runs: list[list[int]] = []
+    whole = len(content) - len(content) % ARRIVAL_SIZE
+    last = [0, 0, 0, -1, -1, 0]
+    for values in _ARRIVAL.iter_unpack(content[:whole]):
+        time_ns, offset, length, rank, stream, _flags = values
+        follows = rank == last[3] and stream == last[4] and offset == last[1] + last[2]
+        if follows and last[2] + length <= at_most:
+            last[0] = time_ns
+            last[2] += length
+        else:
+            last = list(values)
+            runs.append(last)
+    return [
+        Arrival(time_ns, offset, length, rank, STREAMS[stream], flags)
+        for time_ns, offset, length, rank, stream, flags in runs
+    ]
 
 
 # offset, length, errno, checksum of these; 32 bytes, so that none lies across two pages

@@ -126,7 +126,8 @@ def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
     for stream in STREAMS:
         os.mkfifo(files.fifo(0, stream), 0o600)
         reserve_gaps(files.gaps(0, stream))
-        os.close(os.open(files.log(0, stream), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for path in (files.index, files.events, *(files.log(0, stream) for stream in STREAMS)):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     reserve_block(files.state, STATE_SLOT)
     reserve_block(files.started, SMALL_SLOT)
     reserve_block(files.exit, SMALL_SLOT)

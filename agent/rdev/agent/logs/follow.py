@@ -1,0 +1,74 @@
+"""Follows what a job records: what is there, then what comes, until nothing more can come.
+
+reading --nothing new--> (job not final) waiting for a change --> reading
+                     '--> (job final) reading once more, then the rest --> the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
+
+from rdev.agent.logs.inotify import Inotify
+from rdev.wire.files import JobFiles, read_status
+
+Item = TypeVar("Item")
+
+
+class Reader(Protocol[Item]):
+    """Reads a record that grows. Called from one thread at a time, may block on the disk."""
+
+    def read(self) -> list[Item]:
+        """What comes next, bounded; empty if nothing new has arrived."""
+
+    def rest(self) -> list[Item]:
+        """What `read` leaves out as long as it may still change; bounded, empty at the end."""
+
+
+async def follow(
+    reader: Reader[Item],
+    files: JobFiles,
+    inotify: Inotify,
+    *,
+    path: str,
+    is_endless: bool,
+) -> AsyncIterator[list[Item]]:
+    """Yields what is read, in batches, as fast as they are taken.
+
+    Args:
+        reader: What to read with.
+        files: The job's directory.
+        inotify: The agent's.
+        path: The file that grows when there is more.
+        is_endless: Go on until the job's record is complete; else end with what is there now.
+    """
+    with inotify.watch(path, files.state) as watch:
+        while True:
+            batch, is_complete = await asyncio.to_thread(_step, reader, files)
+            if batch:
+                yield batch
+            elif is_complete or not is_endless:
+                break
+            else:
+                await watch.wait()
+    while batch := await asyncio.to_thread(reader.rest):
+        yield batch
+
+
+def _step(reader: Reader[Item], files: JobFiles) -> tuple[list[Item], bool]:
+    """What is new, and whether nothing can follow it."""
+    batch = reader.read()
+    if batch:
+        return batch, False
+    # In this order: what was written before the status became final is seen by the second read.
+    is_final = _is_final(files)
+    batch = reader.read()
+    return batch, is_final and not batch
+
+
+def _is_final(files: JobFiles) -> bool:
+    try:
+        return read_status(files).state.is_final
+    except FileNotFoundError:  # it was deleted, which only ended jobs are
+        return True

@@ -1,0 +1,181 @@
+"""Reads a job's output from given offsets, in the order in which it was written.
+
+The index says what arrived when; what it does not cover (it could not be written, or its writer was
+killed) comes along with the next arrival, or at the end. Nothing here is asynchronous.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+from rdev.wire.files import JobFiles
+from rdev.wire.output import ARRIVAL_SIZE, Arrival, Gap, merged_arrivals, read_gaps
+
+# The protocol's limit for one chunk.
+CHUNK = 256 << 10
+
+# Records of the index that are read at a time: 2,048.
+_INDEX_BLOCK = 2048 * ARRIVAL_SIZE
+
+Output: TypeAlias = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes of one output, at most `CHUNK`; `time` is seconds since the epoch."""
+
+    rank: int
+    stream: str
+    offset: int
+    data: bytes
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Bytes of one output that could not be kept, and why."""
+
+    rank: int
+    stream: str
+    offset: int
+    length: int
+    reason: str
+
+
+Piece: TypeAlias = Chunk | Lost
+
+
+class LogReader:
+    """Reads on and on; holds at most one chunk and a block of the index.
+
+    Args:
+        files: The job's directory.
+        offsets: Where to begin; an output that is not named begins at 0.
+    """
+
+    def __init__(self, files: JobFiles, offsets: Mapping[Output, int]) -> None:
+        self._files = files
+        self._index = os.open(files.index, os.O_RDONLY | os.O_CLOEXEC)
+        self._position = 0
+        self._pending: deque[Arrival] = deque()
+        self._outputs: dict[Output, _OutputReader] = {}
+        self._offsets = dict(offsets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._index)
+        for output in self._outputs.values():
+            output.close()
+
+    def read(self) -> list[Piece]:
+        """What comes next, at most about one chunk in all; empty if nothing new has arrived."""
+        pieces: list[Piece] = []
+        room = CHUNK
+        while room > 0 and (arrival := self._next()) is not None:
+            output = self._output((arrival.rank, arrival.stream))
+            if arrival.end <= output.offset:
+                continue
+            piece = output.read(arrival.end, covered_from=arrival.offset, time_ns=arrival.time_ns)
+            if output.offset < arrival.end:
+                self._pending.appendleft(arrival)
+            pieces.append(piece)
+            room -= len(piece.data) if isinstance(piece, Chunk) else 0
+        return pieces
+
+    def rest(self) -> list[Piece]:
+        """What lies beyond the index, piece by piece; for a job whose output is drained."""
+        for key in self._files.outputs():
+            output = self._output(key)
+            if output.offset < (end := output.size()):
+                return [output.read(end, covered_from=end, time_ns=output.changed_ns())]
+        return []
+
+    def _next(self) -> Arrival | None:
+        if not self._pending:
+            content = os.pread(self._index, _INDEX_BLOCK, self._position)
+            self._position += len(content) - len(content) % ARRIVAL_SIZE
+            self._pending.extend(merged_arrivals(content, at_most=CHUNK))
+        return self._pending.popleft() if self._pending else None
+
+    def _output(self, key: Output) -> _OutputReader:
+        found = self._outputs.get(key)
+        if found is None:
+            found = _OutputReader(self._files, key, self._offsets.get(key, 0))
+            self._outputs[key] = found
+        return found
+
+
+class _OutputReader:
+    def __init__(self, files: JobFiles, key: Output, offset: int) -> None:
+        self.offset = offset
+        self._rank, self._stream = key
+        self._path = files.gaps(*key)
+        self._file = os.open(files.log(*key), os.O_RDONLY | os.O_CLOEXEC)
+        self._gaps = read_gaps(self._path)
+
+    def read(self, end: int, *, covered_from: int, time_ns: int) -> Piece:
+        """The next piece before `end`; gaps are looked up where the index covers nothing."""
+        if covered_from > self.offset:
+            self._gaps = read_gaps(self._path)
+        gap = next((gap for gap in self._gaps if gap.end > self.offset), None)
+        if gap is not None and gap.offset <= self.offset:
+            return self._lose(gap.end - self.offset, gap.error)
+        limit = min(end, self.offset + CHUNK, gap.offset if gap else end)
+        data = os.pread(self._file, limit - self.offset, self.offset)
+        if not data:  # it was there when it was recorded: the machine crashed before it was durable
+            return self._lose(limit - self.offset, errno.EIO)
+        begin = self.offset
+        self.offset += len(data)
+        return Chunk(self._rank, self._stream, begin, data, time_ns / 1e9)
+
+    def size(self) -> int:
+        """Where the output ends now, gaps included."""
+        # The size first: what lies behind a gap was written after the gap was recorded.
+        size = os.fstat(self._file).st_size
+        self._gaps = read_gaps(self._path)
+        return max(size, self._gaps[-1].end if self._gaps else 0)
+
+    def changed_ns(self) -> int:
+        """When the log was last written, in nanoseconds since the epoch."""
+        return os.fstat(self._file).st_mtime_ns
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _lose(self, length: int, error: int) -> Lost:
+        begin = self.offset
+        self.offset += length
+        reason = os.strerror(error)
+        return Lost(self._rank, self._stream, begin, length, reason[:1].lower() + reason[1:])
+
+
+def tail_offsets(files: JobFiles, lines: int) -> dict[Output, int]:
+    """Where the last lines of each output begin; 0 lines is the end. A begun line counts."""
+    return {output: _tail_offset(files, output, lines) for output in files.outputs()}
+
+
+def _tail_offset(files: JobFiles, output: Output, lines: int) -> int:
+    with open(files.log(*output), "rb") as file:
+        end = position = os.fstat(file.fileno()).st_size
+        if not lines:
+            gaps: list[Gap] = read_gaps(files.gaps(*output))
+            return max(end, gaps[-1].end if gaps else 0)
+        # The newline that ends the last line begins no other.
+        wanted = lines + (os.pread(file.fileno(), 1, end - 1) == b"\n" if end else 0)
+        while position > 0:
+            begin = max(0, position - CHUNK)
+            block = os.pread(file.fileno(), position - begin, begin)
+            found = len(block)
+            while wanted and (found := block.rfind(b"\n", 0, found)) >= 0:
+                wanted -= 1
+            if not wanted:
+                return begin + found + 1
+            position = begin
+    return 0

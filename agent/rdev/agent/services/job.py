@@ -1,0 +1,66 @@
+"""JobService: creates, finds, watches and stops jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from rdev.agent.jobs.manager import JobManager
+from rdev.agent.services import Context
+from rdev.protocol.convert import job_to_proto, spec_from_proto
+from rdev.v1 import job_pb2, job_pb2_grpc
+
+
+class JobService(job_pb2_grpc.JobServiceServicer):
+    """Serves the jobs of one manager."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self._manager = manager
+
+    async def CreateJob(
+        self, request: job_pb2.CreateJobRequest, context: Context
+    ) -> job_pb2.CreateJobResponse:
+        """See job.proto."""
+        job = await self._manager.create(request.request_id, spec_from_proto(request.spec))
+        return job_pb2.CreateJobResponse(job=job_to_proto(job))
+
+    async def GetJob(
+        self, request: job_pb2.GetJobRequest, context: Context
+    ) -> job_pb2.GetJobResponse:
+        """See job.proto."""
+        job = await self._manager.get(request.job, request.workspace_id)
+        return job_pb2.GetJobResponse(job=job_to_proto(job))
+
+    async def ListJobs(
+        self, request: job_pb2.ListJobsRequest, context: Context
+    ) -> job_pb2.ListJobsResponse:
+        """See job.proto."""
+        jobs = await self._manager.list(request.workspace_id, ended=request.ended)
+        return job_pb2.ListJobsResponse(jobs=[job_to_proto(job) for job in jobs])
+
+    async def WatchJob(
+        self, request: job_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[job_pb2.WatchJobResponse]:
+        """See job.proto."""
+        async for job in self._manager.watch(request.job_id, request.since_revision):
+            yield job_pb2.WatchJobResponse(job=job_to_proto(job))
+
+    async def StopJob(
+        self, request: job_pb2.StopJobRequest, context: Context
+    ) -> job_pb2.StopJobResponse:
+        """See job.proto."""
+        job = await self._manager.stop(request.job_id, now=request.now)
+        return job_pb2.StopJobResponse(job=job_to_proto(job))
+
+    async def SignalJob(
+        self, request: job_pb2.SignalJobRequest, context: Context
+    ) -> job_pb2.SignalJobResponse:
+        """See job.proto."""
+        await self._manager.signal(request.job_id, request.signal)
+        return job_pb2.SignalJobResponse()
+
+    async def DeleteJob(
+        self, request: job_pb2.DeleteJobRequest, context: Context
+    ) -> job_pb2.DeleteJobResponse:
+        """See job.proto."""
+        await self._manager.delete(request.job_id)
+        return job_pb2.DeleteJobResponse()
