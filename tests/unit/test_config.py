@@ -1,0 +1,55 @@
+"""Where configuration comes from, and what wins."""
+
+import pytest
+
+from rdev.client import config
+from rdev.protocol.errors import ConfigError
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    for name in ("RDEV_HOST", "RDEV_PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "user" / "rdev").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def test_nothing_is_needed(root):
+    assert config.load(str(root)) == config.Config()
+    assert config.load(None) == config.Config()
+
+
+def test_variables_beat_the_workspace_which_beats_the_user(root, monkeypatch):
+    (root.parent / "user" / "rdev" / "config.toml").write_text(
+        "host = 'a'\npython = 'p'\ngrace = 3"
+    )
+    assert config.load(None).host == "a"
+    (root / "pyproject.toml").write_text("[tool.rdev]\nhost = 'b'")
+    assert config.load(str(root)).host == "b"
+    (root / "rdev.toml").write_text("host = 'c'")
+    assert config.load(str(root)).host == "c"
+    monkeypatch.setenv("RDEV_HOST", "d")
+    loaded = config.load(str(root))
+    assert (loaded.host, loaded.python, loaded.grace) == ("d", "p", 3)
+
+
+def test_environments_add_up(root):
+    (root.parent / "user" / "rdev" / "config.toml").write_text("[environment]\nA = '1'\nB = '1'")
+    (root / "rdev.toml").write_text("[environment]\nB = 2")
+    assert config.load(str(root)).environment == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize(
+    "text", ["hots = 'x'", "host = 3", "timeout = true", "host = [", "environment = 'A=1'"]
+)
+def test_what_has_no_meaning_is_refused_by_file_and_key(root, text):
+    (root / "rdev.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"rdev\.toml"):
+        config.load(str(root))
+
+
+def test_the_workspace_table_belongs_to_sync(root):
+    (root / "rdev.toml").write_text("[workspace]\nid = 'x'")
+    assert config.load(str(root)) == config.Config()
