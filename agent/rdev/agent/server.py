@@ -5,15 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 
 import grpc
 
+import rdev.hook
+from rdev.agent.debug.manager import DebugManager
 from rdev.agent.identity import identify
 from rdev.agent.interceptor import ErrorInterceptor
+from rdev.agent.jobs.manager import JobManager
+from rdev.agent.logs.inotify import Inotify
 from rdev.agent.services.agent import AgentService
-from rdev.v1 import agent_pb2_grpc
+from rdev.agent.services.debug import DebugService
+from rdev.agent.services.event import EventService
+from rdev.agent.services.job import JobService
+from rdev.agent.services.log import LogService
+from rdev.agent.services.workspace import WorkspaceService
+from rdev.agent.workspace.manager import WorkspaceManager
+from rdev.v1 import (
+    agent_pb2_grpc,
+    debug_pb2_grpc,
+    event_pb2_grpc,
+    job_pb2_grpc,
+    log_pb2_grpc,
+    workspace_pb2_grpc,
+)
 from rdev.wire.home import Home, check_private, short_socket_path
 
 _log = logging.getLogger(__name__)
@@ -60,11 +78,30 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
 async def _composed(
     home: Home, stopping: asyncio.Event, login_umask: int
 ) -> AsyncIterator[grpc.aio.Server]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(
-        AgentService(identify(home), stopping), server
-    )
-    yield server
+    async with contextlib.AsyncExitStack() as stack:
+        workspaces = await stack.enter_async_context(WorkspaceManager(home.root))
+        inotify = await stack.enter_async_context(Inotify())
+        jobs = await stack.enter_async_context(
+            JobManager(home.jobs, workspaces.folder, hook_dir=_plant_folder(), umask=login_umask)
+        )
+        debug = await stack.enter_async_context(DebugManager(jobs))
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(
+            AgentService(identify(home), stopping), server
+        )
+        workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server(
+            WorkspaceService(workspaces), server
+        )
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
+        log_pb2_grpc.add_LogServiceServicer_to_server(LogService(jobs, inotify), server)
+        event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
+        debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
+        yield server
+
+
+def _plant_folder() -> str:
+    # What lies here is put first on the PYTHONPATH of jobs; see rdev.hook.
+    return os.path.join(os.path.dirname(rdev.hook.__file__), "plant")
 
 
 async def _listen(server: grpc.aio.Server, home: Home) -> None:
