@@ -13,14 +13,13 @@ import sys
 import textwrap
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import rdev.hook
-from rdev.protocol.errors import DebuggerUnavailable
+from rdev.hook import PLANT
+from rdev.protocol.errors import JobConflict
 from rdev.wire import channel
 from rdev.wire.job import CommandKind, Job, JobSpec, JobState
-
-PLANT = os.path.join(os.path.dirname(rdev.hook.__file__), "plant")
 
 
 class HookedJob:
@@ -39,10 +38,10 @@ class HookedJob:
         self.spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
         self.argv: tuple[str, ...] = ()
 
-    async def get(self, job_id: str) -> Job:
+    async def get(self, reference: str) -> Job:
         running = self.process.returncode is None
         return Job(
-            id=job_id,
+            id=reference,
             name="train",
             spec=self.spec,
             state=JobState.RUNNING if running else JobState.SUCCEEDED,
@@ -51,25 +50,26 @@ class HookedJob:
             directory=str(self.folder),
         )
 
-    async def command(self, job_id, role, rank, name, args):
-        del job_id, role, rank  # there is one process
+    async def command(self, job_id, role, rank, name, args=None, *, pid=None, timeout=30.0):  # noqa: ASYNC109 - as the job manager has it
+        del job_id, role, rank, pid  # there is one process
         writer = self._writers.get(self.process.pid)
         if writer is None:
-            raise DebuggerUnavailable("reach the hook", "no hook is connected")
+            raise JobConflict("route the job", "no hook of rank 0 is connected")
         number = str(next(self._ids))
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
-        message = {"type": "command", "id": number, "name": name, "args": dict(args)}
+        message = {"type": "command", "id": number, "name": name, "args": dict(args or {})}
         writer.write(channel.encode(message))
         await writer.drain()
-        result = await answer
+        async with asyncio.timeout(timeout):
+            result = await answer
         if not result["ok"]:
-            raise DebuggerUnavailable("reach the hook", result["cause"])
+            raise JobConflict("route the job", result["cause"])
         return result
 
-    def directory(self, job_id: str) -> str:
+    def record(self, job_id: str) -> Any:
         del job_id  # there is one job
-        return str(self.folder)
+        return SimpleNamespace(files=SimpleNamespace(directory=str(self.folder)))
 
     async def until(self, condition, seconds: float = 20.0) -> None:
         """Waits for the channel to bring about a condition."""
@@ -100,7 +100,7 @@ class HookedJob:
             self._writers.pop(pid, None)
             for answer in self._answers.values():
                 if not answer.done():
-                    answer.set_exception(DebuggerUnavailable("reach the hook", "it has gone"))
+                    answer.set_exception(JobConflict("route the job", "the process has gone"))
             writer.close()
 
     async def _take(self, message, writer) -> None:

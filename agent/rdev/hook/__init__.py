@@ -3,3 +3,8 @@
 Standard library only, Python 3.10 on. It costs one idle thread: no trace function, no monitoring
 events, and debugpy is not imported before the first `attach`.
 """
+
+import os
+
+PLANT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plant")
+"""The folder that the agent puts first on a job's PYTHONPATH."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,36 +24,65 @@ from rdev.protocol.dap import DapError, Framer, encode
 from rdev.protocol.errors import (
     DebuggerBusy,
     DebuggerUnavailable,
+    JobConflict,
     JobNotRunning,
     RdevError,
 )
 from rdev.wire.job import CommandKind, Job, JobState
 
+_log = logging.getLogger(__name__)
+
 # The hook's own bound for an attach is 30 s; whoever waits for it waits a little longer.
 COMMAND_SECONDS = 35.0
+
+# A process that has just been started dials within its interpreter's start, 20 to 200 ms; a busy
+# machine may take seconds. One that runs for longer without a hook has none.
+ARRIVAL_SECONDS = 5.0
+ARRIVAL_TICK = 0.05
+
+# How the supervisor says that no hook of the rank is connected to it.
+_NO_HOOK = "no hook"
 
 # A detach waits up to 3 s for pydevd's threads and 1 s for the main thread.
 DETACH_SECONDS = 10.0
 
 
+class _Files(Protocol):
+    @property
+    def directory(self) -> str: ...
+
+
+class _Record(Protocol):
+    @property
+    def files(self) -> _Files: ...
+
+
 class Jobs(Protocol):
     """What a debug session needs of the jobs; the job manager is one."""
 
-    async def get(self, job_id: str) -> Job:
+    async def get(self, reference: str) -> Job:
         """The job; JobNotFound if there is none."""
         ...
 
+    def record(self, job_id: str) -> _Record:
+        """The job's files; adapters' sockets lie in `debug` below its own directory."""
+        ...
+
     async def command(
-        self, job_id: str, role: str, rank: int, name: str, args: Mapping[str, Any]
+        self,
+        job_id: str,
+        role: str,
+        rank: int,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        pid: int | None = None,
+        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
     ) -> Mapping[str, Any]:
         """Sends a command to the hook or loop of a rank and returns its result.
 
-        Raises an error of rdev's when the process is not connected or refuses.
+        Raises an error of rdev's when the process is not connected, refuses, or does not answer.
         """
-        ...
-
-    def directory(self, job_id: str) -> str:
-        """The job's directory."""
         ...
 
 
@@ -74,32 +105,30 @@ class DebugSession:
         self._proxy = Proxy(attached.pid)
         self._from_client = Framer()
         self._from_adapter = Framer()
-        self._answers: list[bytes] = []
 
-    async def write(self, data: bytes) -> bytes:
-        """Takes bytes of the client's stream; returns bytes that answer it at once, often none.
+    async def write(self, data: bytes) -> None:
+        """Takes bytes of the client's stream.
 
         Raises:
             DebuggerUnavailable: The bytes are no DAP, or the adapter is gone.
         """
-        answers = b""
         try:
             for message in self._from_client.feed(data):
-                onwards, back = self._proxy.from_client(message)
-                answers += b"".join(map(encode, back))
-                await self._adapter.send(b"".join(map(encode, onwards)))
+                await self._adapter.send(encode(self._proxy.from_client(message)))
         except (DapError, OSError) as error:
             raise DebuggerUnavailable("pass on the client's request", str(error)) from error
-        return answers
 
     async def read(self) -> bytes:
-        """The next bytes for the client; b"" when the adapter has ended."""
+        """The next bytes for the client; b"" when the session has ended."""
         while data := await self._adapter.receive():
-            messages = self._from_adapter.feed(data)
-            rewritten = [m for message in messages for m in self._proxy.from_adapter(message)]
-            if rewritten:
-                return b"".join(map(encode, rewritten))
+            messages = map(self._proxy.from_adapter, self._from_adapter.feed(data))
+            if wanted := b"".join(encode(message) for message in messages if message is not None):
+                return wanted
         return b""
+
+    def hang_up(self) -> None:
+        """Ends both directions; `read` returns what is left, then b""."""
+        self._adapter.hang_up()
 
 
 class DebugManager:
@@ -128,6 +157,10 @@ class DebugManager:
         # The group holds nothing but detaches that are under way; they are waited for.
         await self._group.__aexit__(None, None, None)
 
+    def feed(self, session: DebugSession, data: AsyncIterator[bytes]) -> asyncio.Task[None]:
+        """Starts passing a client's bytes to a session; their end hangs up."""
+        return self._group.create_task(_feed(session, data))
+
     @asynccontextmanager
     async def session(self, job_id: str, rank: int) -> AsyncIterator[DebugSession]:
         """Attaches to a rank for as long as the block runs; leaving it detaches in any case.
@@ -146,15 +179,17 @@ class DebugManager:
             raise DebuggerBusy(action, "another debugger is attached to it")
         self._sessions[key] = asyncio.Event()
         adapter: AdapterProcess | None = None
+        attached: Attached | None = None
         try:
             job = await self._running_job(job_id, action)
             folder = debugpy_folder()
-            adapter = await AdapterProcess.start(self._jobs.directory(job_id), rank, folder)
+            directory = self._jobs.record(job_id).files.directory
+            adapter = await AdapterProcess.start(directory, rank, folder)
             attached = await self._attach(job, rank, adapter, action=action)
             yield DebugSession(attached, adapter)
         finally:
-            # The caller may be cancelled at any moment; the detach must not be.
-            closing = self._group.create_task(self._close(key, adapter))
+            # The caller may be cancelled at any moment; the detach is not.
+            closing = self._group.create_task(self._close(key, adapter, attached))
             self._closing[key] = closing
             await asyncio.shield(closing)
 
@@ -180,42 +215,76 @@ class DebugManager:
             "client_token": adapter.client_token,
         }
         try:
-            async with asyncio.timeout(COMMAND_SECONDS):
-                result = await self._jobs.command(job.id, "hook", rank, "attach", order)
+            result = await self._command(job, rank, order)
+            async with asyncio.timeout(DETACH_SECONDS):
                 pid = await adapter.debuggee()
         except TimeoutError as error:
-            cause = f"the process did not answer within {COMMAND_SECONDS:g} s"
+            cause = "the process did not reach the adapter"
             raise DebuggerUnavailable(action, cause) from error
+        except JobNotRunning:
+            raise
         except RdevError as error:
             raise _unavailable(action, job, error) from error
         return Attached(
             session_id=secrets.token_hex(6),
             pid=pid,
             python_version=str(result.get("python", "")),
-            workspace=job.directory,
+            workspace=_workspace(job),
         )
 
-    async def _close(self, key: tuple[str, int], adapter: AdapterProcess | None) -> None:
+    async def _command(self, job: Job, rank: int, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        while True:
+            try:
+                return await self._jobs.command(
+                    job.id, "hook", rank, "attach", order, timeout=COMMAND_SECONDS
+                )
+            except JobConflict as error:
+                if _NO_HOOK not in error.cause or time.time() - job.started > ARRIVAL_SECONDS:
+                    raise
+            await asyncio.sleep(ARRIVAL_TICK)
+
+    async def _close(
+        self, key: tuple[str, int], adapter: AdapterProcess | None, attached: Attached | None
+    ) -> None:
         try:
             if adapter is not None:
                 # A job that has ended, or lost its supervisor, has nobody to answer; killing the
                 # adapter makes a hook that lives detach by itself.
-                with contextlib.suppress(RdevError, TimeoutError):
-                    async with asyncio.timeout(DETACH_SECONDS):
-                        await self._jobs.command(key[0], "hook", key[1], "detach", {})
+                with contextlib.suppress(RdevError):
+                    await self._jobs.command(
+                        key[0],
+                        "hook",
+                        key[1],
+                        "detach",
+                        pid=attached.pid if attached is not None else None,
+                        timeout=DETACH_SECONDS,
+                    )
                 await adapter.close()
         finally:
             del self._sessions[key]
             del self._closing[key]
 
 
+async def _feed(session: DebugSession, data: AsyncIterator[bytes]) -> None:
+    # Whatever breaks the client's stream ends its session, and nobody else's.
+    try:
+        async for chunk in data:
+            await session.write(chunk)
+    except Exception:  # noqa: BLE001 - grpc raises what it likes when a peer goes
+        _log.info("the debug client's stream broke", exc_info=True)
+    finally:
+        session.hang_up()
+
+
+def _workspace(job: Job) -> str:
+    """The workspace's folder: the job may run in a folder below it."""
+    below = job.spec.directory.strip("/")
+    return job.directory.removesuffix("/" + below) if below else job.directory
+
+
 def _unavailable(action: str, job: Job, error: RdevError) -> DebuggerUnavailable:
     cause = error.cause or error.message
-    if isinstance(error, DebuggerUnavailable) and type(error) is not DebuggerUnavailable:
-        return error
-    if "no hook" not in cause and "not connected" not in cause:
-        return DebuggerUnavailable(action, cause)
-    return DebuggerUnavailable(action, _why_no_hook(job))
+    return DebuggerUnavailable(action, _why_no_hook(job) if _NO_HOOK in cause else cause)
 
 
 def _why_no_hook(job: Job) -> str:

@@ -117,11 +117,14 @@ class AdapterProcess:
         except OSError:
             return b""
 
+    def hang_up(self) -> None:
+        """Ends the DAP stream in both directions; whoever waits for bytes gets its end."""
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+
     async def close(self) -> None:
         """Ends the adapter and waits until it is gone."""
-        with contextlib.suppress(OSError):
-            # A task may be waiting for bytes; it gets the end of the stream.
-            self._ours.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:

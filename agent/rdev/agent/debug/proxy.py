@@ -33,34 +33,32 @@ class Proxy:
         self._pid = pid
         self._terminates: set[int] = set()
 
-    def from_client(self, message: Message) -> tuple[list[Message], list[Message]]:
-        """A message of the client as messages for the adapter and answers for the client."""
+    def from_client(self, message: Message) -> Message:
+        """A message of the client as the adapter is to see it."""
         if message.get("type") != "request":
-            return [message], []
+            return message
         match message.get("command"):
             case "attach":
-                return [{**message, "arguments": self._attach(_arguments(message))}], []
-            case "launch":
-                return [], [_refusal(message, "rdev attaches to a job that runs; use `attach`")]
+                return {**message, "arguments": self._attach(_arguments(message))}
             case "terminate":
                 self._terminates.add(_sequence(message))
-                return [{**message, "command": "disconnect", "arguments": _harmless({})}], []
+                return {**message, "command": "disconnect", "arguments": _harmless({})}
             case "disconnect":
-                return [{**message, "arguments": _harmless(_arguments(message))}], []
-        return [message], []
+                return {**message, "arguments": _harmless(_arguments(message))}
+        return message
 
-    def from_adapter(self, message: Message) -> list[Message]:
-        """A message of the adapter as messages for the client."""
+    def from_adapter(self, message: Message) -> Message | None:
+        """A message of the adapter as the client is to see it; None if it is not."""
         if message.get("type") == "event":
-            return [] if _is_noise(message) else [message]
+            return None if _is_noise(message) else message
         if message.get("type") != "response":
-            return [message]
+            return message
         if message.get("request_seq") in self._terminates:
-            return [{**message, "command": "terminate"}]
+            return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):
             body = {**message["body"], **dict.fromkeys(_REFUSED_CAPABILITIES, False)}
-            return [{**message, "body": body}]
-        return [message]
+            return {**message, "body": body}
+        return message
 
     def _attach(self, arguments: Message) -> Message:
         kept = {key: value for key, value in arguments.items() if key not in _PLACES}
@@ -83,18 +81,6 @@ def _sequence(message: Message) -> int:
 def _harmless(arguments: Message) -> Message:
     kept = {key: value for key, value in arguments.items() if key != "restart"}
     return {**kept, "terminateDebuggee": False, "suspendDebuggee": False}
-
-
-def _refusal(message: Message, cause: str) -> Message:
-    return {
-        "seq": 0,
-        "type": "response",
-        "request_seq": _sequence(message),
-        "command": message.get("command", ""),
-        "success": False,
-        "message": cause,
-        "body": {"error": {"id": 1, "format": cause}},
-    }
 
 
 def _is_noise(message: Message) -> bool:

@@ -1,0 +1,80 @@
+"""Source files here and on the host: which line a person means, and how a path is shown."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+from dataclasses import dataclass
+
+from rdev.protocol.errors import UsageError
+
+# `train.py:42`; a job's name has neither a dot nor a colon.
+_PLACE = re.compile(r"(?P<file>.+\.\w+):(?P<line>[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line as it was typed."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def parse_place(word: str) -> Place | None:
+    """The place that a word names; None if it is no FILE:LINE."""
+    match = _PLACE.fullmatch(word)
+    return Place(match["file"], int(match["line"])) if match else None
+
+
+def split_words(words: list[str]) -> tuple[str, list[Place]]:
+    """The job (empty if none was named) and the places among a command line's words.
+
+    Raises:
+        UsageError: More than one word is no place.
+    """
+    places = [parse_place(word) for word in words]
+    jobs = [word for word, place in zip(words, places, strict=True) if place is None]
+    if len(jobs) > 1:
+        raise UsageError("debug a job", f"{jobs[1]!r} is not FILE:LINE, and the job is {jobs[0]!r}")
+    return "".join(jobs), [place for place in places if place is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The same tree twice.
+
+    Attributes:
+        local: The workspace's root here; empty if the job's workspace is not here.
+        remote: Its folder on the host.
+    """
+
+    local: str
+    remote: str
+
+    def on_host(self, file: str) -> str:
+        """The path on the host of a file as typed here, relative to the current folder."""
+        if self.local:
+            path = os.path.realpath(file)
+            if path.startswith(self.local + os.sep):
+                return os.path.join(self.remote, os.path.relpath(path, self.local))
+        return os.path.join(self.remote, file)
+
+    def shown(self, path: str) -> str:
+        """A path on the host as people know it: relative to the workspace where it lies in it."""
+        inside = path.startswith(self.remote.rstrip("/") + "/")
+        return os.path.relpath(path, self.remote) if inside else path
+
+    def lines(self, path: str, first: int, last: int) -> list[tuple[int, str]]:
+        """Numbered lines of a host's file, read from the copy here; empty if there is none.
+
+        The copy here may be ahead of what the job runs.
+        """
+        shown = self.shown(path)
+        here = os.path.join(self.local, shown) if self.local else shown
+        linecache.checkcache(here)
+        numbered = [(n, linecache.getline(here, n)) for n in range(max(1, first), last + 1)]
+        return [(number, text.rstrip("\n")) for number, text in numbered if text]
