@@ -82,7 +82,7 @@ class RemotePipe:
         """Reads the call to its end; a task of its own, because cancelling a read ends the call."""
         try:
             with translating("read the debug stream"):
-                async for response in self._call:
+                while isinstance(response := await self._call.read(), pb.AttachDebuggerResponse):
                     await self._arrived.put(response.data)
             await self._arrived.put(b"")
         except RdevError as error:
@@ -133,13 +133,6 @@ async def _open(call: _Call, job_id: str, rank: int) -> Opened:
         await call.write(pb.AttachDebuggerRequest(open=request))
         response = await call.read()
         if not isinstance(response, pb.AttachDebuggerResponse):
-            # The call has ended; asking for its code raises what it ended with.
-            await _raise_status(call)
             raise ConnectionLost(f"debug job {job_id}", "the agent said nothing")
     opened = response.opened
     return Opened(opened.session_id, opened.pid, opened.python_version, opened.workspace)
-
-
-async def _raise_status(call: _Call) -> None:
-    async for _ in call:
-        return
