@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol, TypeAlias
 
 import grpc
 
-from rdev.client.connection import translating
+from rdev.client.connection import Backoff, Connection, translating
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.sync.scan import Confirm
 from rdev.client.sync.sender import WorkspaceSync
+from rdev.client.sync.watch import watch
+from rdev.client.sync.watcher import best_watcher
 from rdev.protocol import convert_workspace as convert
-from rdev.protocol.errors import ConnectionLost
+from rdev.protocol.errors import ConnectionLost, HostUnreachable
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2 as pb
@@ -51,6 +54,44 @@ async def sync_workspace(
     """
     async with WorkspaceSync(workspace, endpoints(connection), confirm=confirm) as syncing:
         return await syncing.sync()
+
+
+async def watch_workspace(
+    connection: Connection,
+    workspace: Workspace,
+    *,
+    confirm: Confirm | None = None,
+    on_trouble: Callable[[str], None] = lambda _: None,
+) -> AsyncGenerator[Receipt, None]:
+    """Syncs, and syncs again on every save, until the caller stops; yields the receipts.
+
+    The first receipt comes always, a later one when something was sent. A broken connection is
+    made again.
+
+    Args:
+        connection: To the host's agent.
+        workspace: What to sync.
+        confirm: Asks a person a question; None if there is nobody to ask.
+        on_trouble: Told, in one line, what holds changes back.
+
+    Raises:
+        WorkspaceRefused, SyncFailed, DiskFull: See `sync_workspace`.
+        ConnectionLost: The host has been away for a minute.
+    """
+    delays = Backoff()
+    while True:
+        try:
+            async with WorkspaceSync(workspace, endpoints(connection), confirm=confirm) as syncing:
+                receipts = watch(syncing, workspace.root, best_watcher, on_hold=on_trouble)
+                async with contextlib.aclosing(receipts):
+                    async for receipt in receipts:
+                        delays.reset()
+                        yield receipt
+        except ConnectionLost as error:
+            on_trouble(error.message)
+        await delays.wait()
+        with contextlib.suppress(HostUnreachable):
+            await connection.recover()
 
 
 def endpoints(connection: Channelled) -> Callable[[], RemoteEndpoint]:

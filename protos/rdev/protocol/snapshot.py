@@ -168,13 +168,14 @@ class Snapshot:
             siblings[entry.name] = entry
             if entry.kind is Kind.DIRECTORY:
                 contents[entry.path] = {}
-        return cls._sealed({path: Directory.of(names) for path, names in contents.items()})
+        return cls.sealed({path: Directory.of(names) for path, names in contents.items()})
 
     @classmethod
-    def _sealed(cls, directories: Mapping[str, Directory]) -> Snapshot:
+    def sealed(cls, directories: Mapping[str, Directory]) -> Snapshot:
+        """The snapshot of these directories, by path; each has an entry in its parent."""
         ordered = sorted(directories, key=str.encode)
         pairs = ((path, directories[path].digest) for path in ordered)
-        return cls(directories, digests.snapshot_digest(pairs))
+        return cls(dict(directories), digests.snapshot_digest(pairs))
 
     def __iter__(self) -> Iterator[Entry]:
         for directory in self.directories.values():
@@ -200,7 +201,7 @@ class Snapshot:
             draft.delete(path)
         for entry in change.upserts:
             draft.upsert(entry)
-        return Snapshot._sealed(draft.sealed())
+        return Snapshot.sealed(draft.sealed())
 
 
 class _Draft:

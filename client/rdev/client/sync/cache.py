@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Collection
+from dataclasses import astuple
 
 from blake3 import blake3
 
@@ -21,6 +23,7 @@ class ScanCache:
         """Reads the cache of the workspace at `root`, if there is one."""
         self._root = root
         self._known: dict[str, tuple[Stamp, bytes]] = {}
+        self._changed = False
         self._path = ""
         with contextlib.suppress(OSError):
             name = blake3(os.fsencode(root)).hexdigest()[:24]
@@ -32,21 +35,20 @@ class ScanCache:
         known = self._known.get(path)
         return known[1] if known is not None and known[0].proves(status) else None
 
-    def replace(self, known: dict[str, tuple[Stamp, bytes]]) -> None:
-        """Takes the result of a scan, and writes it if it says anything new."""
-        if known == self._known:
+    def note(self, path: str, stamp: Stamp, digest: bytes) -> None:
+        """Notes a file that was hashed."""
+        self._known[path] = (stamp, digest)
+        self._changed = True
+
+    def save(self, present: Collection[str]) -> None:
+        """Forgets all but the files present, and writes the cache if it says anything new."""
+        gone = self._known.keys() - set(present)
+        for path in gone:
+            del self._known[path]
+        if not gone and not self._changed:
             return
-        self._known = known
         rows = {
-            path: [
-                stamp.size,
-                stamp.mtime_ns,
-                stamp.ino,
-                stamp.ctime_ns,
-                stamp.taken_ns,
-                digest.hex(),
-            ]
-            for path, (stamp, digest) in known.items()
+            path: [*astuple(stamp), digest.hex()] for path, (stamp, digest) in self._known.items()
         }
         body = {"format": FORMAT, "root": self._root, "files": rows}
         with contextlib.suppress(OSError):
@@ -54,10 +56,7 @@ class ScanCache:
             with open(temporary, "w") as file:
                 json.dump(body, file, separators=(",", ":"))
             os.replace(temporary, self._path)
-
-    def get_known(self, path: str) -> tuple[Stamp, bytes] | None:
-        """What is noted of a path."""
-        return self._known.get(path)
+            self._changed = False
 
     def _read(self) -> None:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rdev.client.sync.root import Workspace
+from rdev.client.sync.scan import Scan
 from rdev.protocol.snapshot import Problem
 
 # Names listed before the rest is only counted.
@@ -74,10 +76,7 @@ class Receipt:
             "seconds": round(self.seconds, 6),
             "ignored": self.ignored,
             "secrets": list(self.secrets),
-            "problems": [
-                {"path": each.path, "kind": each.kind, "message": each.message}
-                for each in self.problems
-            ],
+            "problems": [_problem_json(each) for each in self.problems],
             "entries": self.entries,
         }
 
@@ -90,3 +89,31 @@ def human_size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} GB"
+
+
+def status_lines(workspace: Workspace, scan: Scan) -> list[str]:
+    """What a sync would send and leave out, for a person."""
+    lines = [
+        f"{workspace.root} is workspace {workspace.id}",
+        f"{len(scan.snapshot)} entries travel, {scan.ignored} are ignored; "
+        f"snapshot {scan.snapshot.digest.hex()[:4]}",
+    ]
+    lines += [f"not sent, may hold a secret: {path}" for path in scan.secrets]
+    return lines + [f"{each.path}: {each.message}" for each in scan.problems]
+
+
+def status_json(workspace: Workspace, scan: Scan) -> dict[str, object]:
+    """What a sync would send and leave out, for `--json`."""
+    return {
+        "workspace": workspace.id,
+        "root": workspace.root,
+        "snapshot": scan.snapshot.digest.hex(),
+        "entries": len(scan.snapshot),
+        "ignored": scan.ignored,
+        "secrets": list(scan.secrets),
+        "problems": [_problem_json(each) for each in scan.problems],
+    }
+
+
+def _problem_json(problem: Problem) -> dict[str, str]:
+    return {"path": problem.path, "kind": problem.kind, "message": problem.message}

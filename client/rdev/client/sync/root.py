@@ -58,6 +58,21 @@ def find_workspace(path: str) -> Workspace:
     return Workspace(_configured_id(root) or _git_id(root) or _laptop_path_id(root), name, root)
 
 
+def workspace_for_script(script: str, here: str) -> Workspace:
+    """The workspace that a script runs in: where the person stands, or else the script's own.
+
+    Args:
+        script: Path of the script.
+        here: The person's current folder; it decides if its tree is marked as a workspace.
+
+    Raises:
+        WorkspaceRefused: Its root may not be a workspace.
+        ConfigError: Its configuration cannot be read.
+    """
+    root = _root_of(os.path.realpath(here))
+    return find_workspace(here if _is_marked(root) else script)
+
+
 def refuse_unsafe_root(root: str) -> None:
     """Refuses a folder that holds far more than a project.
 
@@ -110,12 +125,16 @@ def cache_folder() -> str:
 def _root_of(folder: str) -> str:
     current = folder
     while True:
-        if any(os.path.lexists(os.path.join(current, name)) for name in _MARKERS):
+        if _is_marked(current):
             return current
         above = os.path.dirname(current)
         if above == current:
             return folder
         current = above
+
+
+def _is_marked(folder: str) -> bool:
+    return any(os.path.lexists(os.path.join(folder, name)) for name in _MARKERS)
 
 
 # `[tool.rdev]` lies in a pyproject.toml, which is a marker with or without it.

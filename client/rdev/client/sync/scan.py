@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rdev.client.sync.cache import ScanCache
-from rdev.client.sync.tree import Found, Walk, walk
+from rdev.client.sync.tree import Found, Tree, Visit
 from rdev.protocol.digest import descriptor_digest
 from rdev.protocol.errors import SyncFailed, WorkspaceRefused
 from rdev.protocol.exchange import MAX_ENTRIES
-from rdev.protocol.snapshot import Entry, Kind, Problem, ProblemKind, Snapshot
+from rdev.protocol.snapshot import Directory, Entry, Kind, Problem, ProblemKind, Snapshot
 from rdev.protocol.stamp import Stamp
 
 # A tree beyond either is more likely a mistake than a project; a person is asked.
@@ -28,14 +28,14 @@ class Scan:
 
     Attributes:
         snapshot: What travels.
-        sources: Where each content lies here, relative to the root, by digest.
+        sources: Where each file lies here, relative to the root, by the path it travels under.
         problems: Trouble with single paths.
         ignored: Paths left out by a rule.
         secrets: Those of them that may hold a secret.
     """
 
     snapshot: Snapshot
-    sources: dict[bytes, str]
+    sources: dict[str, str]
     problems: tuple[Problem, ...]
     ignored: int
     secrets: tuple[str, ...]
@@ -55,78 +55,114 @@ class Scanner:
         self._confirm = confirm
         self._confirmed = False
         self._cache = ScanCache(root)
+        self._tree = Tree(root)
+        self._directories: dict[str, Directory] = {}
+        self._unreadable: dict[str, list[Problem]] = {}
+        self._sources: dict[str, str] = {}
 
-    def scan(self, unsteady: Collection[str] = ()) -> Scan:
+    @property
+    def folders(self) -> dict[str, int]:
+        """The folders of the last scan, as they lie here, with their inodes."""
+        return {visit.local: visit.inode for visit in self._tree.visits.values()}
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """The ignored paths of the last scan."""
+        return frozenset(path for visit in self._tree.visits.values() for path in visit.ignored)
+
+    def scan(self, unsteady: Collection[str] = (), *, dirty: Collection[str] | None = None) -> Scan:
         """Scans.
 
         Args:
             unsteady: Paths to leave out because they keep changing while they are read.
+            dirty: Folders in which something may have changed since the last scan; None is all.
 
         Raises:
             WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
             SyncFailed: The root cannot be read.
         """
         try:
-            walked = walk(self._root)
+            touched = self._tree.walk(dirty)
         except OSError as error:
             raise SyncFailed(f"read the workspace {self._root}", str(error.strerror)) from error
-        self._require_sane(walked)
-        problems = list(walked.problems)
-        entries: list[Entry] = []
-        sources: dict[bytes, str] = {}
-        known: dict[str, tuple[Stamp, bytes]] = {}
-        for found in walked.found:
-            if found.kind is not Kind.FILE:
-                entries.append(Entry(found.path, found.kind, target=found.target))
-                continue
-            entry = self._file(found, problems, known) if found.path not in unsteady else None
-            if entry is not None:
-                entries.append(entry)
-                sources.setdefault(entry.digest, found.local)
-        self._cache.replace(known)
-        problems += [_changing(path) for path in unsteady]
-        snapshot = Snapshot.of(entries)
-        return Scan(snapshot, sources, tuple(problems), walked.ignored, tuple(walked.secrets))
+        self._require_sane()
+        if dirty is None:
+            self._sources = {}
+        for path in touched:
+            self._directories.pop(path, None)
+            self._unreadable.pop(path, None)
+            visit = self._tree.visits.get(path)
+            if visit is not None:
+                self._directories[path] = self._directory(visit, unsteady)
+        if dirty is None:
+            self._cache.save(self._sources.values())
+        return self._assembled(unsteady)
 
-    def _file(
-        self, found: Found, problems: list[Problem], known: dict[str, tuple[Stamp, bytes]]
-    ) -> Entry | None:
+    def _assembled(self, unsteady: Collection[str]) -> Scan:
+        """The scan, from what is known of each folder."""
+        visits = self._tree.visits.values()
+        problems = [problem for visit in visits for problem in visit.problems]
+        problems += [problem for each in self._unreadable.values() for problem in each]
+        problems += [_changing(path) for path in unsteady]
+        secrets = tuple(path for visit in visits for path in visit.secrets)
+        ignored = sum(len(visit.ignored) for visit in visits)
+        snapshot = Snapshot.sealed(self._directories)
+        return Scan(snapshot, self._sources, tuple(problems), ignored, secrets)
+
+    def _directory(self, visit: Visit, unsteady: Collection[str]) -> Directory:
+        """The entries of one visited folder."""
+        entries: dict[str, Entry] = {}
+        problems: list[Problem] = []
+        for found in visit.found:
+            if found.path in unsteady:
+                continue
+            if found.kind is Kind.FILE:
+                entry = self._file(found, problems)
+            else:
+                entry = Entry(found.path, found.kind, target=found.target)
+            if entry is not None:
+                entries[entry.name] = entry
+        if problems:
+            self._unreadable[visit.path] = problems
+        return Directory.of(entries)
+
+    def _file(self, found: Found, problems: list[Problem]) -> Entry | None:
         status = found.status
         digest = self._cache.get(found.local, status)
         if digest is None:
             try:
-                digest, status = self._hash(found.local, known)
+                digest, status = self._hash(found.local)
             except FileNotFoundError:
                 return None  # It vanished since the walk.
             except OSError as error:
                 message = f"not synced: it cannot be read ({error.strerror})"
                 problems.append(Problem(found.path, ProblemKind.UNREADABLE.value, message))
                 return None
-        elif (noted := self._cache.get_known(found.local)) is not None:
-            known[found.local] = noted
+        self._sources[found.path] = found.local
         return file_entry(found.path, digest, status)
 
-    def _hash(
-        self, local: str, known: dict[str, tuple[Stamp, bytes]]
-    ) -> tuple[bytes, os.stat_result]:
+    def _hash(self, local: str) -> tuple[bytes, os.stat_result]:
         descriptor = open_file(self._root, local)
         try:
             taken = time.time_ns()
             status = os.fstat(descriptor)
             digest = descriptor_digest(descriptor)
             if same_stat(status, os.fstat(descriptor)):
-                known[local] = (Stamp.of(status, taken), digest)
+                self._cache.note(local, Stamp.of(status, taken), digest)
             return digest, status
         finally:
             os.close(descriptor)
 
-    def _require_sane(self, walked: Walk) -> None:
-        count, size = len(walked.found), walked.size
+    def _require_sane(self) -> None:
+        count = self._tree.count
         action = f"sync {self._root}"
         if count > MAX_ENTRIES:
             cause = f"it has {count} entries; {MAX_ENTRIES} are the limit"
             raise WorkspaceRefused(action, cause, hint="leave data out with a .rdevignore")
-        if self._confirmed or (count <= ASK_FILES and size <= ASK_BYTES):
+        if self._confirmed:
+            return
+        size = self._tree.size
+        if count <= ASK_FILES and size <= ASK_BYTES:
             return
         what = f"{count} entries, {size / 1e9:.1f} GB"
         if self._confirm is None or not self._confirm(f"{self._root} has {what}; sync all of it?"):

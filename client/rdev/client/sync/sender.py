@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
@@ -34,7 +34,7 @@ ATTEMPTS = 5
 # A file that changed under the reader this often is left out and named.
 UNSTEADY = 2
 
-# A mass deletion is asked about: both more than half of the files, and more than this many.
+# A mass deletion is asked about: more than half of the files and more than this many, or all.
 MASS_DELETION = 100
 
 # Runs read, hashed and compressed in one visit to a thread.
@@ -86,23 +86,42 @@ class WorkspaceSync:
         if endpoint is not None:
             await endpoint.close()
 
-    async def sync(self) -> Receipt:
+    @property
+    def scanner(self) -> Scanner:
+        """What looks at the laptop's folder."""
+        return self._scanner
+
+    async def sync(
+        self, dirty: Collection[str] | None = None, *, hold_deletions: float = 0.0
+    ) -> Receipt:
         """Scans, and sends what changed.
+
+        Args:
+            dirty: Folders in which something may have changed since the last sync; None is all.
+            hold_deletions: Seconds after which a file that vanished is looked for once more.
 
         Raises:
             WorkspaceRefused: The tree is too large.
-            SyncFailed: It kept changing, or most of it vanished and nobody confirmed that.
+            MassDeletion: Most of it vanished, and nobody confirmed that it is meant.
+            SyncFailed: It kept changing.
             DiskFull, ConnectionLost: As they say; nothing of the transaction is visible.
         """
         started = time.monotonic()
         changes: Counter[str] = Counter()
         for attempt in range(1, ATTEMPTS + 1):
             unsteady = [path for path, count in changes.items() if count >= UNSTEADY]
-            scan = await asyncio.to_thread(self._scanner.scan, unsteady)
+            scan = await asyncio.to_thread(self._scanner.scan, unsteady, dirty=dirty)
+            if hold_deletions and self._lacks_files(scan):
+                await asyncio.sleep(hold_deletions)
+                hold_deletions = 0.0
+                scan = await asyncio.to_thread(self._scanner.scan, unsteady, dirty=dirty)
+            dirty = None
             try:
                 return await self._bring(scan, started)
             except ContentChanged as changed:
                 changes[str(changed)] += 1
+            except MassDeletion:
+                raise
             except SyncFailed:
                 await self.close()
                 if attempt == ATTEMPTS:
@@ -113,12 +132,19 @@ class WorkspaceSync:
         cause = "files kept changing while they were read"
         raise SyncFailed(f"sync {self._workspace.root}", cause)
 
+    def _lacks_files(self, scan: Scan) -> bool:
+        """True if a file that the host has is not there at the moment."""
+        remote = self._remote
+        if remote is None:
+            return False
+        return any(_is_file(remote.get(path)) for path in diff(remote, scan.snapshot).deletes)
+
     async def _bring(self, scan: Scan, started: float) -> Receipt:
         """One attempt: brings the host to what was scanned."""
         remote = await self._open(scan)
         wanted = _kept(scan, remote)
         change = diff(remote, wanted)
-        await self._require_meant(change, remote)
+        await self._require_meant(change, remote, wanted)
         done, sent = Committed(wanted.digest, 0, 0), 0
         if change:
             done, sent = await self._transact(scan, change, wanted)
@@ -154,33 +180,41 @@ class WorkspaceSync:
     ) -> tuple[Committed, int]:
         """Stages, sends contents and commits; returns the answer and the bytes of content sent."""
         assert self._endpoint is not None
-        sizes = {each.digest: each.size for each in change.upserts if each.kind is Kind.FILE}
-        unasked = sum(sizes.values()) <= UNASKED
-        if unasked:
+        files = {each.digest: each for each in change.upserts if each.kind is Kind.FILE}
+        size = sum(each.size for each in files.values())
+        if size <= UNASKED:
             # Read first, so that what is announced is surely what is sent.
-            ready = await asyncio.to_thread(list, self._runs(scan, sizes))
+            ready = await asyncio.to_thread(list, self._runs(scan, files.values()))
             await self._endpoint.stage(change)
             for run in ready:
                 await self._endpoint.send(run)
         else:
             await self._endpoint.stage(change)
             needs = await self._endpoint.needs()
-            sizes = {digest: size for digest, size in sizes.items() if digest in needs}
-            runs = self._runs(scan, sizes)
+            needed = [each for digest, each in files.items() if digest in needs]
+            size = sum(each.size for each in needed)
+            runs = self._runs(scan, needed)
             while batch := await asyncio.to_thread(_next, runs, BATCH):
                 for run in batch:
                     await self._endpoint.send(run)
-        return await self._endpoint.commit(wanted.digest), sum(sizes.values())
+        return await self._endpoint.commit(wanted.digest), size
 
-    def _runs(self, scan: Scan, sizes: dict[bytes, int]) -> Iterator[ContentRun]:
-        for digest, size in sizes.items():
-            yield from content_runs(self._workspace.root, scan.sources[digest], digest, size)
+    def _runs(self, scan: Scan, files: Iterable[Entry]) -> Iterator[ContentRun]:
+        for file in files:
+            local = scan.sources[file.path]
+            try:
+                yield from content_runs(self._workspace.root, local, file.digest, file.size)
+            except ContentChanged as error:
+                raise ContentChanged(file.path) from error
 
-    async def _require_meant(self, change: Change, remote: Snapshot) -> None:
+    async def _require_meant(self, change: Change, remote: Snapshot, wanted: Snapshot) -> None:
         """Asks before most of the host's files are deleted: the root may have been unmounted."""
+        if len(change.deletes) <= MASS_DELETION and len(wanted):
+            return
         gone = sum(1 for path in change.deletes if _is_file(remote.get(path)))
         files = sum(1 for entry in remote if _is_file(entry))
-        if gone <= MASS_DELETION or gone * 2 <= files:
+        emptied = gone == files > 0 and not len(wanted)
+        if not emptied and (gone <= MASS_DELETION or gone * 2 <= files):
             return
         question = f"{gone} of {files} files are gone from {self._workspace.root}"
         question += "; delete them on the host too?"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rdev.protocol.ignore import GITIGNORE, RDEVIGNORE, RuleFile, Rules, Verdict
-from rdev.protocol.paths import path_fault, target_fault
+from rdev.protocol.paths import RESERVED, path_fault, target_fault
 from rdev.protocol.snapshot import Kind, Problem, ProblemKind
 
 # A larger file is data, not code: it takes longer to send than a person waits after a save.
@@ -35,49 +35,141 @@ class Found:
     target: str = ""
 
 
-@dataclass(slots=True)
-class Walk:
-    """What a walk came across.
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What lies directly in one folder.
 
     Attributes:
-        found: What travels, folders before what is in them.
+        path: The folder, as it travels.
+        local: The folder, as it lies here.
+        rules: The ignore rules that hold in it.
+        inode: Tells the folder from another that took its place.
+        found: What travels.
         problems: Trouble with single paths.
-        ignored: Paths that a rule leaves out; an ignored folder counts once.
+        ignored: Paths that a rule leaves out; an ignored folder is one.
         secrets: Those of them that may hold a secret.
     """
 
+    path: str
+    local: str
+    rules: Rules
+    inode: int
     found: list[Found] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    ignored: int = 0
+    ignored: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
+
+
+class Tree:
+    """The folders of a workspace as they were last visited."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.visits: dict[str, Visit] = {}
 
     @property
     def size(self) -> int:
         """Bytes of all files that travel."""
-        return sum(each.status.st_size for each in self.found if each.kind is Kind.FILE)
+        return sum(
+            found.status.st_size
+            for visit in self.visits.values()
+            for found in visit.found
+            if found.kind is Kind.FILE
+        )
+
+    @property
+    def count(self) -> int:
+        """Paths that travel."""
+        return sum(len(visit.found) for visit in self.visits.values())
+
+    def walk(self, dirty: Collection[str] | None = None) -> set[str]:
+        """Visits all folders, or only those named, the new ones below them, and theirs.
+
+        Args:
+            dirty: Folders, as they travel, in which something may have changed; None is all.
+
+        Returns:
+            The folders that were visited, and those that are gone.
+
+        Raises:
+            OSError: The root itself cannot be read.
+        """
+        touched: set[str] = set()
+        if dirty is None:
+            touched.update(self.visits)
+            self.visits.clear()
+            pending = [("", "", rules_above(self._root))]
+        else:
+            known = (self.visits[path] for path in sorted(dirty) if path in self.visits)
+            pending = [(visit.path, visit.local, visit.rules) for visit in known]
+        while pending:
+            path, local, rules = pending.pop()
+            old = self.visits.get(path)
+            visit, entered = visit_folder(self._root, path, local, rules)
+            touched.add(path)
+            self.visits[path] = visit
+            pending += [
+                (found.path, found.local, entered)
+                for found in visit.found
+                if found.kind is Kind.DIRECTORY and self._is_news(found, old, dirty)
+            ]
+            touched |= self._drop_gone(old, visit)
+        return touched
+
+    def _is_news(self, found: Found, old: Visit | None, dirty: Collection[str] | None) -> bool:
+        """True if a folder in a visited one has to be visited too."""
+        if dirty is None or old is None:
+            return True
+        known = self.visits.get(found.path)
+        return known is None or known.inode != found.status.st_ino
+
+    def _drop_gone(self, old: Visit | None, visit: Visit) -> set[str]:
+        """Forgets the folders that a visited folder no longer holds, and all below them."""
+        if old is None:
+            return set()
+        now = {found.path for found in visit.found if found.kind is Kind.DIRECTORY}
+        before = {found.path for found in old.found if found.kind is Kind.DIRECTORY}
+        dropped: set[str] = set()
+        for path in before - now:
+            dropped |= {each for each in self.visits if each == path or each.startswith(path + "/")}
+        for path in dropped:
+            del self.visits[path]
+        return dropped
 
 
-def walk(root: str) -> Walk:
-    """Walks the workspace at `root`.
+def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit, Rules]:
+    """Looks at what lies directly in a folder.
+
+    Args:
+        root: The workspace's root.
+        path: The folder as it travels; "" is the root.
+        local: The folder as it lies here.
+        rules: Those that hold where the folder lies.
+
+    Returns:
+        The visit, and the rules that hold within the folder.
 
     Raises:
-        OSError: The root itself cannot be read.
+        OSError: It is the root and cannot be read.
     """
-    result = Walk()
-    pending = [("", "", rules_above(root))]
-    while pending:
-        path, local, rules = pending.pop()
-        try:
-            with os.scandir(os.path.join(root, local) if local else root) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            if not path:
-                raise
-            result.problems.append(_unreadable(path, error))
-            continue
-        rules = _entered(rules, path, root, local, {entry.name for entry in entries})
-        pending.extend(_visit(result, root, (path, local, rules), entries))
-    return result
+    whole = os.path.join(root, local) if local else root
+    try:
+        inode = os.stat(whole).st_ino
+        with os.scandir(whole) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        if not path:
+            raise
+        visit = Visit(path, local, rules, 0)
+        if not isinstance(error, FileNotFoundError):
+            visit.problems.append(_unreadable(path, error))
+        return visit, rules
+    visit = Visit(path, local, rules, inode)
+    entered = _entered(rules, path, root, local, {entry.name for entry in entries})
+    seen: dict[str, str] = {}
+    for entry in entries:
+        _visit_entry(visit, root, entry, entered, seen)
+    return visit, entered
 
 
 def why(root: str, path: str) -> Verdict:
@@ -126,84 +218,76 @@ def rules_above(root: str) -> Rules:
             files.append(RuleFile("", os.path.join(current, GITIGNORE), lines, above=inside))
 
 
-def _visit(
-    result: Walk,
-    root: str,
-    place: tuple[str, str, Rules],
-    entries: list[os.DirEntry[str]],
-) -> Iterator[tuple[str, str, Rules]]:
-    """Notes what lies in one folder; yields its folders to walk, the last one first."""
-    path, local, rules = place
-    folders = []
-    seen: dict[str, str] = {}
-    for entry in entries:
-        name = unicodedata.normalize("NFC", entry.name) if not entry.name.isascii() else entry.name
-        inner = f"{path}/{name}" if path else name
-        inner_local = f"{local}/{entry.name}" if local else entry.name
-        is_directory = entry.is_dir(follow_symlinks=False)
-        verdict = rules.verdict(inner, is_directory=is_directory)
-        if verdict.ignored or (is_directory and _is_environment(entry.path)):
-            if inner != ".rdev":
-                result.ignored += 1
-            if verdict.secret:
-                result.secrets.append(inner)
-            continue
-        if not _is_new(result, seen, name, inner):
-            continue
-        found = _looked_at(result, root, entry, inner, inner_local)
+def _visit_entry(
+    visit: Visit, root: str, entry: os.DirEntry[str], rules: Rules, seen: dict[str, str]
+) -> None:
+    """Notes one entry of a folder."""
+    name = entry.name
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
+    path = f"{visit.path}/{name}" if visit.path else name
+    local = f"{visit.local}/{entry.name}" if visit.local else entry.name
+    is_directory = entry.is_dir(follow_symlinks=False)
+    verdict = rules.verdict(path, is_directory=is_directory)
+    if verdict.ignored or (is_directory and _is_environment(entry.path)):
+        if path != RESERVED:
+            visit.ignored.append(path)
+        if verdict.secret:
+            visit.secrets.append(path)
+    elif _has_no_twin(visit, seen, name, path):
+        found = _looked_at(visit, root, entry, path, local)
         if found is not None:
-            result.found.append(found)
-            if found.kind is Kind.DIRECTORY:
-                folders.append((inner, inner_local, rules))
-    return reversed(folders)
+            visit.found.append(found)
 
 
-def _is_new(result: Walk, seen: dict[str, str], name: str, path: str) -> bool:
-    """False if another name in the folder is the same once composed; notes near collisions."""
-    other = seen.setdefault(name.casefold(), name)
-    if other == name and seen.setdefault(f"/{name}", path) is path:
-        return True
-    if other == name or f"/{name}" in seen:
+def _has_no_twin(visit: Visit, seen: dict[str, str], name: str, path: str) -> bool:
+    """False if another name in the folder is the same once composed; notes what a Mac confuses.
+
+    `seen` maps the names so far, and their case-folded forms (marked by a slash), to a name.
+    """
+    if name in seen:
         message = "not synced: another name here differs by its Unicode composition only"
-        result.problems.append(Problem(path, ProblemKind.CASE_COLLISION.value, message))
+        visit.problems.append(Problem(path, ProblemKind.CASE_COLLISION.value, message))
         return False
-    seen[f"/{name}"] = path
-    message = f"differs from {other} by case only; a Mac cannot hold both"
-    result.problems.append(Problem(path, ProblemKind.CASE_COLLISION.value, message))
+    seen[name] = name
+    other = seen.setdefault(f"/{name.casefold()}", name)
+    if other != name:
+        message = f"differs from {other} by case only; a Mac cannot hold both"
+        visit.problems.append(Problem(path, ProblemKind.CASE_COLLISION.value, message))
     return True
 
 
 def _looked_at(
-    result: Walk, root: str, entry: os.DirEntry[str], path: str, local: str
+    visit: Visit, root: str, entry: os.DirEntry[str], path: str, local: str
 ) -> Found | None:
     """What an entry of a folder is, or None with a problem noted."""
     if fault := path_fault(path):
         shown = path.encode(errors="replace").decode()
-        result.problems.append(Problem(shown, ProblemKind.BAD_NAME.value, f"not synced: {fault}"))
+        visit.problems.append(Problem(shown, ProblemKind.BAD_NAME.value, f"not synced: {fault}"))
         return None
     try:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            return _link(result, root, Found(path, local, Kind.SYMLINK, status), entry)
+            return _link(visit, root, Found(path, local, Kind.SYMLINK, status), entry)
     except OSError as error:
         if not isinstance(error, FileNotFoundError):  # It vanished since the listing.
-            result.problems.append(_unreadable(path, error))
+            visit.problems.append(_unreadable(path, error))
         return None
     if stat.S_ISDIR(status.st_mode):
         return Found(path, local, Kind.DIRECTORY, status)
     if not stat.S_ISREG(status.st_mode):
         message = "not synced: a socket, FIFO or device"
-        result.problems.append(Problem(path, ProblemKind.SPECIAL.value, message))
+        visit.problems.append(Problem(path, ProblemKind.SPECIAL.value, message))
         return None
     if status.st_size > MAX_FILE:
         megabytes = f"{status.st_size / (1 << 20):.0f} MiB, over the limit of {MAX_FILE >> 20} MiB"
         message = f"not synced: {megabytes}; put data on the host by other means"
-        result.problems.append(Problem(path, ProblemKind.TOO_LARGE.value, message))
+        visit.problems.append(Problem(path, ProblemKind.TOO_LARGE.value, message))
         return None
     return Found(path, local, Kind.FILE, status)
 
 
-def _link(result: Walk, root: str, found: Found, entry: os.DirEntry[str]) -> Found | None:
+def _link(visit: Visit, root: str, found: Found, entry: os.DirEntry[str]) -> Found | None:
     target = os.readlink(entry.path)
     fault = target_fault(found.path, target)
     if fault is None:
@@ -213,7 +297,7 @@ def _link(result: Walk, root: str, found: Found, entry: os.DirEntry[str]) -> Fou
             fault = "it leads out of the workspace through another link"
     if fault is not None:
         message = f"link not synced: {fault}"
-        result.problems.append(Problem(found.path, ProblemKind.LINK_OUTSIDE.value, message))
+        visit.problems.append(Problem(found.path, ProblemKind.LINK_OUTSIDE.value, message))
         return None
     return Found(found.path, found.local, Kind.SYMLINK, found.status, target)
 
