@@ -42,8 +42,8 @@ class Collecting:
     def event(self, kind, fields):
         self.events.append((kind, dict(fields)))
 
-    def metric(self, state, phase, samples):
-        self.metrics.append((state.step, phase, dict(samples)))
+    def metric(self, *, step, phase, samples, **_):
+        self.metrics.append((step, phase, dict(samples)))
 
 
 def balanced(names):
@@ -321,6 +321,23 @@ def test_values_that_are_no_numbers_are_kept_in_the_state_and_not_reported():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_reported_as_they_are(value):
     assert repr(take(value)) == repr(value)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(0, [1, 2, 3]), (1e9, [1, 3])])
+def test_a_step_is_reported_once_and_a_failed_one_never(interval, steps):
+    sink = Collecting(interval=interval)
+    probe = Probe(State(), sink=sink)
+
+    def step(state):
+        if state.step == 4:
+            raise ArithmeticError
+        return float(state.step)
+
+    probe.epoch_begin()
+    with pytest.raises(ArithmeticError):
+        probe.drive(step, range(9))
+    probe.fail(ArithmeticError())
+    assert sink.metrics == [(number, "", {"loss": float(number)}) for number in steps]
 
 
 def test_an_ended_run_says_why():

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
 from rdev.loop.sample import DeviceValue, Sample, number
-from rdev.loop.state import State
 from rdev.wire.clock import active_monotonic
 from rdev.wire.dial import Dialer, job_socket
 
@@ -37,7 +36,7 @@ class Sink(Protocol):
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Something happened; kinds and fields are those of `rdev.wire.events`."""
 
-    def metric(self, state: State, phase: str, samples: Mapping[str, Sample]) -> None:
+    def metric(self, *, step: int, epoch: int, phase: str, samples: Mapping[str, Sample]) -> None:
         """Values of the step at hand, as `rdev.loop.sample.take` gave them."""
 
 
@@ -57,11 +56,9 @@ class ChannelSink:
         """Sends an event."""
         self._dialer.emit(kind, fields)
 
-    def metric(self, state: State, phase: str, samples: Mapping[str, Sample]) -> None:
+    def metric(self, *, step: int, epoch: int, phase: str, samples: Mapping[str, Sample]) -> None:
         """Sends a metric event; values on a device are waited for on the channel's thread."""
-        if not samples:
-            return
-        head = {"step": state.step, "epoch": state.epoch, "phase": phase}
+        head = {"step": step, "epoch": epoch, "phase": phase}
         if not any(isinstance(sample, DeviceValue) for sample in samples.values()):
             self._dialer.emit("metric", {**head, "values": samples})
             return
@@ -98,17 +95,17 @@ class ProgressSink:
         elif kind == "run_ended" and self._shown:
             self._write("\n")
 
-    def metric(self, state: State, phase: str, samples: Mapping[str, Sample]) -> None:
+    def metric(self, *, step: int, epoch: int, phase: str, samples: Mapping[str, Sample]) -> None:
         """Shows what is known by now."""
         self._settle()
         self._values = {f"{phase}.{name}" if phase else name: v for name, v in samples.items()}
         self._settle()
-        now, (before, step) = active_monotonic(), self._last
-        rate = (state.step - step) / (now - before) if now > before else 0.0
-        self._last = (now, state.step)
+        now, (before, earlier) = active_monotonic(), self._last
+        rate = (step - earlier) / (now - before) if now > before else 0.0
+        self._last = (now, step)
         of = f"/{self._epochs}" if self._epochs else ""
         values = "  ".join(f"{name} {value:.4g}" for name, value in self._shown.items())
-        line = f"epoch {state.epoch}{of}  step {state.step}  {values}  {rate:.0f} steps/s"
+        line = f"epoch {epoch}{of}  step {step}  {values}  {rate:.0f} steps/s"
         self._write(f"\r\x1b[K{line[: _columns(self._stream) - 1]}")
 
     def _settle(self) -> None:
@@ -134,7 +131,7 @@ class SilentSink:
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Drops it."""
 
-    def metric(self, state: State, phase: str, samples: Mapping[str, Sample]) -> None:
+    def metric(self, *, step: int, epoch: int, phase: str, samples: Mapping[str, Sample]) -> None:
         """Drops it."""
 
 
