@@ -110,14 +110,19 @@ def test_an_unreadable_file_is_named_and_the_rest_runs(rdev):
     assert "pipe.py" in done.stderr
 
 
+def _await_content(rdev, process):
+    """Returns once some content, and not all of it, has arrived at the host."""
+    store = rdev.home / ".rdev" / "store"
+    while not any(path.is_file() for path in store.rglob("*")):
+        assert process.poll() is None, process.stderr.read()
+
+
 def test_ctrl_c_in_the_middle_of_a_sync_starts_nothing(rdev):
     for number in range(400):
         (rdev.cwd / f"data_{number}.txt").write_bytes(os.urandom(200_000))
     rdev.run("ps")  # the agent runs
     with rdev.started("run", "--", "true") as process:
-        folder = rdev.home / ".rdev" / "store"
-        while not (folder.exists() and any(folder.rglob("*"))) and process.poll() is None:
-            pass
+        _await_content(rdev, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 130
         said = process.stderr.read().decode()
@@ -130,9 +135,7 @@ def test_kill_9_of_the_agent_in_the_middle_of_a_sync(rdev):
         (rdev.cwd / f"data_{number}.txt").write_bytes(os.urandom(200_000))
     rdev.run("ps")
     with rdev.started("run", "--", "sh", "-c", "ls data_* | wc -l") as process:
-        folder = rdev.home / ".rdev" / "store"
-        while not (folder.exists() and any(folder.rglob("*"))) and process.poll() is None:
-            pass
+        _await_content(rdev, process)
         rdev.kill_agent()
         out, said = process.communicate(timeout=DEADLINE)
     assert b"Traceback" not in said

@@ -114,7 +114,7 @@ def test_detached_then_wait_logs_and_ps(rdev):
 
 
 def test_json_logs_say_where_each_byte_belongs(rdev):
-    rdev.run("run", "--", "sh", "-c", r"printf 'a\377'; echo b >&2")
+    rdev.run("run", "--", "sh", "-c", r"printf 'a\377'; echo b >&2", text=False)
     items = [json.loads(line) for line in rdev.run("logs", "--json").stdout.splitlines()]
     streams = {item["stream"] for item in items}
     assert streams == {"stdout", "stderr"}

@@ -130,15 +130,23 @@ def script_path(command: Command, workspace: Workspace) -> str:
     """
     if command.kind is not CommandKind.SCRIPT:
         return command.target
-    path = os.path.abspath(command.target)
-    if not os.path.isfile(path):
-        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
-        raise ScriptNotFound(f"run {command.target}", what)
-    relative = os.path.relpath(path, workspace.root)
+    require_script(command.target)
+    relative = os.path.relpath(os.path.realpath(command.target), workspace.root)
     if relative == os.pardir or relative.startswith(os.pardir + os.sep):
         cause = f"it lies outside the workspace {workspace.root}"
         raise ScriptOutsideWorkspace(f"run {command.target}", cause)
     return relative.replace(os.sep, "/")
+
+
+def require_script(path: str) -> None:
+    """Returns if there is a file at `path`.
+
+    Raises:
+        ScriptNotFound: There is none.
+    """
+    if not os.path.isfile(path):
+        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        raise ScriptNotFound(f"run {path}", what)
 
 
 def _directory(root: str) -> str:

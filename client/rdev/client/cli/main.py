@@ -117,9 +117,9 @@ def parser_for(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module, parser = parser_for(name)
     options: argparse.Namespace | None = None
     try:
+        module, parser = parser_for(name)
         parse = getattr(module, "parse", None)
         options = parse(parser, words) if parse else parser.parse_args(words)
         import asyncio
@@ -128,10 +128,16 @@ def _run(name: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted: rdev {name} was left unfinished", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return _reader_left()
     except Exception as error:  # noqa: BLE001  # the edge: a person never sees a traceback
-        return _fail(name, options, error)
+        cause = _sole(error)
+        return _reader_left() if isinstance(cause, BrokenPipeError) else _fail(name, options, cause)
+
+
+def _sole(error: Exception) -> Exception:
+    # A TaskGroup wraps even a single failure.
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _reader_left() -> int:
@@ -159,11 +165,9 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
     return code
 
 
-def _known(name: str, error: BaseException) -> RdevError:
+def _known(name: str, error: Exception) -> RdevError:
     from rdev.protocol.errors import InternalError, RdevError, os_failure
 
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
     if isinstance(error, RdevError):
         return error
     if isinstance(error, OSError):

@@ -97,12 +97,15 @@ async def execute(options: argparse.Namespace) -> int:
 def _workspace(options: argparse.Namespace) -> Workspace:
     import os
 
-    from rdev.client.sync.root import find_workspace
+    from rdev.client.launch import require_script
+    from rdev.client.sync.root import find_workspace, workspace_for_script
     from rdev.wire.job import CommandKind
 
     command = options.command
-    here = os.getcwd()
-    return find_workspace(command.target if command.kind is CommandKind.SCRIPT else here)
+    if command.kind is not CommandKind.SCRIPT:
+        return find_workspace(os.getcwd())
+    require_script(command.target)
+    return workspace_for_script(command.target, os.getcwd())
 
 
 def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
