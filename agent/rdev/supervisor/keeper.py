@@ -29,8 +29,8 @@ from rdev.supervisor.supervisor import Keeper, Phase, supervise
 from rdev.wire.blocks import read_file, write_block
 from rdev.wire.files import Exit, JobFiles, Launch, Started, read_exit, read_started, read_status
 
-# A supervisor that dies at once, on a defect or for lack of memory, must not become a fork storm;
-# one that is killed now and then is back at once.
+# A supervisor that fails at once, on a defect or for lack of memory, must not become a fork storm;
+# one that is killed has done nothing wrong and is back before the job has filled its pipe.
 _SHORT_LIFE = 1.0
 _BREATHER = 0.05
 _LONGEST_BREATHER = 5.0
@@ -97,12 +97,10 @@ class _Keeping:
                 continue
             if read_status(self.files).state.is_final:
                 return
-            breather = self._breather(breather, lived=time.monotonic() - born)
+            has_failed = os.WIFEXITED(status) and time.monotonic() - born < _SHORT_LIFE
+            breather = _longer(breather) if has_failed else 0.0
             time.sleep(breather)
             supervisor, born = self._fork_supervisor(), time.monotonic()
-
-    def _breather(self, before: float, *, lived: float) -> float:
-        return 0.0 if lived >= _SHORT_LIFE else min(max(2 * before, _BREATHER), _LONGEST_BREATHER)
 
     def _start(self) -> int:
         """Forks the job and opens its gate; returns the pipe that tells how exec went."""
@@ -168,6 +166,10 @@ class _Keeping:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+
+def _longer(breather: float) -> float:
+    return min(max(2 * breather, _BREATHER), _LONGEST_BREATHER)
 
 
 def _redirect(complaints: str) -> None:

@@ -66,21 +66,41 @@ def is_alive(pid: int, *, ticks: int) -> bool:
 
 
 def members(job_id: str, *, keeper: int, main: int) -> list[Process]:
-    """All living processes of a job, the main process first if it lives."""
+    """All living processes of a job, the main process first if it lives.
+
+    Args:
+        job_id: The job.
+        keeper: Its keeper; 0 if that has gone.
+        main: Its main process; 0 if that is not known.
+    """
     table = {process.pid: process for process in _all_processes()}
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
     marked = {pid for pid in table if _marker(pid) == job_id}
     found: dict[int, Process] = {}
-    pending = [main, *children.get(keeper, ()), *marked]
+    # Nobody's keeper is 0, the parent of init and the kernel's threads, or init itself.
+    descendants = children.get(keeper, []) if keeper > 1 else []
+    pending = [pid for pid in (main, *descendants, *marked) if pid > 1]
+    untouchable = _ancestors(table, os.getpid())
     while pending:
         candidate = table.get(pending.pop(0))
-        if candidate is None or candidate.pid in found or _is_spared(candidate, job_id):
+        if candidate is None or candidate.pid in found or candidate.pid in untouchable:
+            continue
+        if _is_spared(candidate, job_id):
             continue
         found[candidate.pid] = candidate
         pending += children.get(candidate.pid, ())
     return [process for process in found.values() if not process.is_dead]
+
+
+def _ancestors(table: dict[int, Process], pid: int) -> set[int]:
+    """A process and those above it."""
+    found: set[int] = set()
+    while (process := table.get(pid)) is not None and pid not in found:
+        found.add(pid)
+        pid = process.parent
+    return found
 
 
 def send(process: Process, number: int) -> None:

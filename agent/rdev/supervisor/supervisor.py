@@ -116,6 +116,11 @@ class _Supervisor:
         self.selector.register(self.keeper.wake, selectors.EVENT_READ, self._on_wake)
 
     def _begin(self) -> None:
+        started = read_started(self.files)  # the keeper writes it before it starts a supervisor
+        if started is not None:
+            self.sweep.main = started.pid
+            if self.launch.timeout is not None:
+                self.timeout_at = started.monotonic + self.launch.timeout
         if self.keeper.phase is Phase.STARTING:
             self.change(lifecycle.starting(self.status))
         else:
@@ -156,12 +161,8 @@ class _Supervisor:
 
     def _on_running(self) -> None:
         started = read_started(self.files)
-        if started is None:
-            return
-        self.sweep.main = started.pid
-        if self.launch.timeout is not None:
-            self.timeout_at = started.monotonic + self.launch.timeout
-        self.change(lifecycle.running(self.status, started))
+        if started is not None:
+            self.change(lifecycle.running(self.status, started))
 
     def _watch_main(self) -> None:
         """Watches the main process itself; when it is gone the end is lost unless recorded."""

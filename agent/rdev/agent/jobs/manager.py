@@ -321,6 +321,8 @@ class JobManager:
             raise JobConflict(f"delete the job {record.accepted.name!r}", "it has not ended")
         del self._records[job_id]
         self._requests.pop(record.accepted.request_id, None)
+        if job_id in self._tasks:  # it knows the end and is about to finish
+            self._tasks[job_id].cancel()
         record.wake()
         await asyncio.to_thread(self._store.remove, job_id)
 
@@ -364,18 +366,24 @@ class JobManager:
 
     async def _follow(self, record: JobRecord) -> None:
         """Keeps a job connected until its status is final."""
-        link, pause = self._links[record.accepted.id], _FIRST_PAUSE
-        while not await self._refresh(record):
-            try:
-                await link.serve()
-                pause = _FIRST_PAUSE
-            except OSError:
-                await self._bring_keeper(record, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        del self._links[record.accepted.id], self._tasks[record.accepted.id]
+        job_id = record.accepted.id
+        link, pause = self._links[job_id], _FIRST_PAUSE
+        try:
+            while not await self._refresh(record):
+                try:
+                    await link.serve()
+                    pause = _FIRST_PAUSE
+                except OSError:
+                    await self._bring_keeper(record, pause)
+                except (KeyError, TypeError, ValueError) as error:
+                    _log.warning("job %s: its supervisor makes no sense: %r", job_id, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            del self._links[job_id], self._tasks[job_id]
 
     async def _refresh(self, record: JobRecord) -> bool:
+        """Reads the status from disk; True if it is final."""
         record.update(await asyncio.to_thread(read_status, record.files))
         return record.status.state.is_final
 
