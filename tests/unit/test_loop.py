@@ -309,6 +309,33 @@ def test_a_value_logged_once_is_reported_once():
     assert [values.get("accuracy") for _, _, values in sink.metrics] == [None, 0.5, None]
 
 
+def test_a_value_is_reported_under_the_step_it_was_logged_at_however_late():
+    sink = Collecting(interval=1e9)
+    probe = Probe(State(), sink=sink)
+
+    class Evaluate(Callback):
+        def epoch_end(self, state):
+            probe.log({"accuracy": state.epoch})
+
+    probe.add([Evaluate()])
+    for _ in range(2):
+        probe.epoch_begin()
+        for number in range(4):
+            probe.step_begin(number)
+            if number == 1:
+                probe.log({"rate": 0.1})
+            probe.step_end(1.0)
+        probe.epoch_end()
+        probe.log({"after": 1})
+    probe.run_begin()
+    probe.run_end()
+    steps = {}
+    for step, _, values in sink.metrics:
+        for name in values:
+            steps.setdefault(name, []).append(step)
+    assert steps == {"loss": [1, 4, 8], "rate": [2, 6], "accuracy": [4, 8], "after": [4, 8]}
+
+
 def test_values_that_are_no_numbers_are_kept_in_the_state_and_not_reported():
     sink = Collecting()
     probe = Probe(State(), sink=sink)

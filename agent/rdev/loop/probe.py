@@ -62,8 +62,9 @@ class Probe:
         self.state = state
         self._sink = sink
         self._members: list[Callback] = []
-        self._fresh: dict[str, Any] = {}
-        self._phases: dict[str, dict[str, Any]] = {}
+        # What is known and not reported, with the number of its step: by name, and by phase.
+        self._fresh: dict[str, tuple[int, object]] = {}
+        self._phases: dict[str, tuple[int, Mapping[str, object]]] = {}
         self._run_open = self._epoch_open = self._step_open = False
         self._due = 0.0
         self._held = 0.0
@@ -89,6 +90,7 @@ class Probe:
 
     def epoch_begin(self) -> None:
         """An epoch begins."""
+        self._report()  # What was logged since the last one belongs to the last one.
         self.state.epoch += 1
         self._epoch_open = True
         self._sink.event("epoch_started", {"epoch": self.state.epoch})
@@ -114,10 +116,10 @@ class Probe:
         state.phase = phase
         if isinstance(loss, dict):
             state.metrics.update(loss)
-            self._phases[phase] = loss
+            self._phases[phase] = (state.step, loss)
             loss = loss.get("loss")
         else:
-            self._phases[phase] = {"loss": loss}
+            self._phases[phase] = (state.step, {"loss": loss})
         state.loss = loss
         for call in self._phase_end:
             call(state)
@@ -176,7 +178,7 @@ class Probe:
                     call(state)
                 if _clock() >= self._due:
                     if plain is not None:
-                        self._fresh["loss"] = state.loss
+                        self._fresh["loss"] = (number, state.loss)
                     reported = number
                     self._serve()
                 if number == limit or state.stop:
@@ -184,9 +186,7 @@ class Probe:
         finally:
             self._step_open = is_open
             if plain is not None and reported < done:
-                self._fresh["loss"] = state.loss
-                # By its own number: a step that fails has begun, and its loss is not known.
-                self._report(step=done)
+                self._fresh["loss"] = (done, state.loss)
 
     def _take(self, result: object) -> type | None:
         """Takes in what a step returned; its type if it is nothing but a loss."""
@@ -199,14 +199,17 @@ class Probe:
         if isinstance(result, dict):
             self.log(result)
             return None
-        self.state.loss = self._fresh["loss"] = result
+        self.state.loss = result
+        self._fresh["loss"] = (self.state.step, result)
         return type(result)
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Takes in metrics; the next boundary that is due reports the last value of each name."""
         state = self.state
         state.metrics.update(values)
-        self._fresh.update(values)
+        number, fresh = state.step, self._fresh
+        for name, value in values.items():
+            fresh[name] = (number, value)
         if "loss" in values:
             state.loss = values["loss"]
 
@@ -214,9 +217,11 @@ class Probe:
         """The epoch has ended."""
         state = self.state
         self._epoch_open = False
-        self._report()
-        self._sink.event("epoch_ended", {"epoch": state.epoch, "step": state.step})
-        self._tell(self._calls["epoch_end"])
+        try:
+            self._tell(self._calls["epoch_end"])
+        finally:
+            self._report()
+            self._sink.event("epoch_ended", {"epoch": state.epoch, "step": state.step})
 
     def fail(self, error: BaseException) -> None:
         """An exception ends the run: `exception`, then the ends owed up to the epoch's."""
@@ -237,10 +242,12 @@ class Probe:
         if not self._run_open:
             return
         self._run_open = False
-        self._report()
-        state = self.state
-        self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
-        self._tell(self._calls["run_end"])
+        try:
+            self._tell(self._calls["run_end"])
+        finally:
+            self._report()
+            state = self.state
+            self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
 
     def _adopt(self, callbacks: Iterable[Callback]) -> list[Callback]:
         new = [member for member in callbacks if all(member is not old for old in self._members)]
@@ -279,17 +286,20 @@ class Probe:
             self._tell(self._calls["resume"], seconds)
         self._report()
 
-    def _report(self, *, step: int | None = None) -> None:
-        """Hands on what is known and not reported; as of `step`, or of the step at hand."""
-        number = self.state.step if step is None else step
+    def _report(self) -> None:
+        """Hands on what is known and not reported."""
         fresh, phases = self._fresh, self._phases
         if fresh:
             self._fresh = {}
-            self._hand_on(number, "", fresh)
+            steps: dict[int, dict[str, object]] = {}
+            for name, (step, value) in fresh.items():
+                steps.setdefault(step, {})[name] = value
+            for step in sorted(steps):
+                self._hand_on(step, "", steps[step])
         if phases:
             self._phases = {}
-            for phase, values in phases.items():
-                self._hand_on(number, phase, values)
+            for phase, (step, values) in phases.items():
+                self._hand_on(step, phase, values)
 
     def _hand_on(self, step: int, phase: str, values: Mapping[str, object]) -> None:
         samples = take_all(values)
