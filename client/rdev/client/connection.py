@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import random
 import socket
@@ -134,6 +133,8 @@ def check_version(host: str, agent: AgentInfo) -> None:
     """
     if agent.protocol >= REQUIRED_PROTOCOL:
         return
+    import importlib.metadata  # costs 20 ms, and is hardly ever needed
+
     ours = importlib.metadata.version("rdev")
     raise VersionSkew(
         f"speak with the agent of {host}",
