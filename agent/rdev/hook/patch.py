@@ -16,6 +16,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,12 @@ class Patches:
         finally:
             self._connection = None
 
+    def resume(self) -> None:
+        """Takes every breakpoint away and lets every thread run, if a session is on."""
+        debugger = self.debugger()
+        if debugger is not None:
+            _resume(debugger)
+
     def dispose(self) -> None:
         """Ends pydevd's session in good order, if there is one."""
         debugger = self.debugger()
@@ -123,6 +130,14 @@ def _reason(debugger: Any, thread: Any) -> str:  # noqa: ANN401 - objects of pyd
     return "breakpoint" if reason == constants.CMD_SET_BREAK else "pause"
 
 
+def _resume(debugger: Any) -> None:  # noqa: ANN401 - a PyDB
+    api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI()
+    # A session half made has nothing to disconnect, and pydevd may raise anything then.
+    with contextlib.suppress(Exception):
+        api.request_disconnect(debugger, resume_threads=True)
+    until(lambda: not parked_threads(), RESUMED_SECONDS)
+
+
 def _resume_before_disposal(py_db: Any, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - the class PyDB
     original = py_db.dispose_and_kill_all_pydevd_threads
 
@@ -132,11 +147,11 @@ def _resume_before_disposal(py_db: Any, on_disposed: Callable[[], None]) -> None
         timeout: float = 0.5,
     ) -> None:
         if not self.pydb_disposed:
-            api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI()
-            # A session half made has nothing to disconnect, and pydevd may raise anything then.
-            with contextlib.suppress(Exception):
-                api.request_disconnect(self, resume_threads=True)
-            until(lambda: not parked_threads(), RESUMED_SECONDS)
+            _resume(self)
+        # pydevd's reader waits for its writer here while the writer waits for the reader, until
+        # the time is up. Threads of pydevd's and ours wait for nobody: the release does it.
+        here = threading.current_thread()
+        wait = wait and not getattr(here, "is_pydev_daemon_thread", False)
         try:
             original(self, wait, timeout)
         finally:

@@ -86,7 +86,9 @@ class Session:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
             connection = _connect(str(args["socket"]))
             cancel_pending()
-            self._connection = connection
+            # pydevd closes its own descriptor while a thread of its still reads from it; only a
+            # second one can end that read.
+            self._connection = connection.dup()
             try:
                 self._patches.connect(
                     connection,
@@ -124,12 +126,12 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is None or self._patches is None:
             return True
-        self._patches.dispose()
+        self._patches.resume()
         # The adapter may have been faster.
         with contextlib.suppress(OSError):
-            # What the reader thread waits on; a thread that is never told never ends.
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
+        self._patches.dispose()
         gone = until(lambda: not debugger_threads(), THREADS_GONE)
         cleared = untrace(self._patches.pydevd)
         self._report("debug_detached", {})
