@@ -15,6 +15,7 @@
       DebuggerUnavailable
         DebuggerBusy
       SyncFailed
+        MassDeletion
       DiskFull
       TimedOut  Interrupted
       InternalError
@@ -255,6 +256,13 @@ class SyncFailed(RdevError):
     status = "ABORTED"
     reason = "SYNC_FAILED"
     default_hint = "run the command again; what has arrived is not sent twice"
+
+
+class MassDeletion(SyncFailed):
+    """Most files vanished from the laptop's folder, and nobody confirmed that it is meant."""
+
+    reason = "MASS_DELETION"
+    default_hint = "answer yes in a terminal, or give --yes, if it is meant"
 
 
 class DiskFull(RdevError):

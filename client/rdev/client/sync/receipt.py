@@ -93,11 +93,9 @@ def human_size(count: int) -> str:
 
 def status_lines(workspace: Workspace, scan: Scan) -> list[str]:
     """What a sync would send and leave out, for a person."""
-    lines = [
-        f"{workspace.root} is workspace {workspace.id}",
-        f"{len(scan.snapshot)} entries travel, {scan.ignored} are ignored; "
-        f"snapshot {scan.snapshot.digest.hex()[:4]}",
-    ]
+    short = scan.snapshot.digest.hex()[:4]
+    count = f"{len(scan.snapshot)} entries travel, {scan.ignored} are ignored"
+    lines = [f"{workspace.root} is workspace {workspace.id}", f"{count}; snapshot {short}"]
     lines += [f"not sent, may hold a secret: {path}" for path in scan.secrets]
     return lines + [f"{each.path}: {each.message}" for each in scan.problems]
 

@@ -24,7 +24,7 @@ from rdev.client.sync.endpoint import Endpoint
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace, client_id
 from rdev.client.sync.scan import Confirm, Scan, Scanner
-from rdev.protocol.errors import SyncFailed
+from rdev.protocol.errors import MassDeletion, SyncFailed
 from rdev.protocol.exchange import UNASKED, Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, ProblemKind, Snapshot, diff
 
@@ -219,15 +219,8 @@ class WorkspaceSync:
         question = f"{gone} of {files} files are gone from {self._workspace.root}"
         question += "; delete them on the host too?"
         if self._confirm is None or not await asyncio.to_thread(self._confirm, question):
-            raise MassDeletion(
-                f"sync {self._workspace.root}",
-                f"{gone} of {files} files are gone from it, which may be a mistake",
-                hint="answer yes in a terminal if it is meant",
-            )
-
-
-class MassDeletion(SyncFailed):
-    """Most files vanished from the laptop's folder, and nobody confirmed that it is meant."""
+            cause = f"{gone} of {files} files are gone from it, which may be a mistake"
+            raise MassDeletion(f"sync {self._workspace.root}", cause)
 
 
 def _told(local: Snapshot, opened: Opened) -> Snapshot:

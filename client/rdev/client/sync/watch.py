@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable
 
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.scan import Scanner
-from rdev.client.sync.sender import MassDeletion, WorkspaceSync
+from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.sync.watcher import OnDirty, Watcher
+from rdev.protocol.errors import MassDeletion
 from rdev.protocol.paths import RESERVED
 
 # An editor's save is several system calls within a millisecond or two.

@@ -1,0 +1,105 @@
+"""A laptop's folder and a host's agent side, real, for tests of sync."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from rdev.agent.interceptor import ErrorInterceptor
+from rdev.agent.services.workspace import WorkspaceService
+from rdev.agent.workspace.apply import Seam, no_seam
+from rdev.agent.workspace.manager import WorkspaceManager
+from rdev.agent.workspace.session import SyncSession
+from rdev.client.sync.root import Workspace
+from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
+from rdev.protocol.snapshot import Change
+from rdev.v1 import workspace_pb2_grpc
+from rdev.wire.home import short_socket_path
+
+OPTIONS = [("grpc.max_receive_message_length", 4 << 20)]
+ID = "0123456789abcdef"
+
+
+@dataclass
+class Host:
+    """A served home, and a channel to it; looks like a connection."""
+
+    home: Path
+    manager: WorkspaceManager
+    channel: grpc.aio.Channel
+
+    @property
+    def folder(self) -> Path:
+        found = self.manager.folder(ID)
+        assert found is not None
+        return Path(found)
+
+
+@contextlib.asynccontextmanager
+async def serving(home: Path, seam: Seam = no_seam) -> AsyncIterator[Host]:
+    """Serves the workspaces of `home` on a unix socket."""
+    home.mkdir(exist_ok=True)
+    async with WorkspaceManager(str(home), seam=seam) as manager:
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
+        workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(manager), server)
+        with short_socket_path(home / "s") as path:
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            try:
+                async with grpc.aio.insecure_channel(f"unix:{path}", options=OPTIONS) as channel:
+                    yield Host(home, manager, channel)
+            finally:
+                await server.stop(0)
+
+
+class LocalEndpoint:
+    """An `Endpoint` that speaks with the agent's side in this process, without a wire."""
+
+    def __init__(self, manager: WorkspaceManager) -> None:
+        self._session: SyncSession = manager.session()
+        self._needs: tuple[bytes, ...] = ()
+
+    async def open(self, opening: Opening) -> Opened:
+        return self._session.open(opening)
+
+    async def stage(self, change: Change) -> None:
+        needs = self._session.stage(change, last=True)
+        assert needs is not None
+        self._needs = needs
+
+    async def send(self, run: ContentRun) -> None:
+        self._session.content(run)
+
+    async def needs(self) -> frozenset[bytes]:
+        return frozenset(self._needs)
+
+    async def commit(self, snapshot: bytes) -> Committed:
+        return self._session.commit(snapshot)
+
+    async def close(self) -> None:
+        self._session.close()
+
+
+def workspace_at(root: Path) -> Workspace:
+    """A workspace with a fixed id."""
+    root.mkdir(exist_ok=True)
+    return Workspace(ID, "project", os.path.realpath(root))
+
+
+def content_of(folder: Path) -> dict[str, bytes | str | None]:
+    """What lies in a folder: bytes of files, targets of links, None for folders; not `.rdev`."""
+    found: dict[str, bytes | str | None] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name.split("/")[0] == ".rdev":
+            continue
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        else:
+            found[name] = None if path.is_dir() else path.read_bytes()
+    return found
