@@ -32,6 +32,7 @@ class Sink(Protocol):
 
     def interval(self) -> float:
         """Seconds until the next sample is wanted."""
+        ...
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Something happened; kinds and fields are those of `rdev.wire.events`."""
