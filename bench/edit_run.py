@@ -38,6 +38,7 @@ def main() -> None:
 def _compare(folder: Path, ssh: list[str]) -> None:
     tree = _tree(folder / "project")
     environment = os.environ | {"RDEV_HOME": str(folder / "rdev"), "HOME": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody runs an installed command with it
     program = [PYTHON, "-c", "pass"]
     rdev = [BIN / "rdev", "run", "--quiet", "--", *program]
     rsync = ["rsync", "-az", "--delete", "-e", " ".join(ssh), f"{tree}/", f"bench:{folder}/copy/"]
