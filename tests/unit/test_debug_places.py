@@ -1,0 +1,94 @@
+"""Which file and line a person means, here and on the host."""
+
+from __future__ import annotations
+
+import pytest
+
+from rdev.client.debug.listen import launch_configuration, with_path_mappings
+from rdev.client.debug.places import Place, Sources, parse_place, split_words
+from rdev.protocol.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        ("train.py:42", Place("train.py", 42)),
+        ("src/a b/train.py:1", Place("src/a b/train.py", 1)),
+        ("/abs/x.pyx:7", Place("/abs/x.pyx", 7)),
+        ("train", None),
+        ("train:42", None),
+        ("train.py", None),
+        ("train.py:", None),
+        ("train.py:0", None),
+        ("train.py:-1", None),
+        ("train.py:4x", None),
+        ("@-1", None),
+        ("", None),
+    ],
+)
+def test_a_word_is_a_place_only_with_a_file_name_and_a_line(word, place):
+    assert parse_place(word) == place
+
+
+def test_the_one_word_that_is_no_place_is_the_job():
+    assert split_words(["a.py:1", "train", "b.py:2"]) == (
+        "train",
+        [Place("a.py", 1), Place("b.py", 2)],
+    )
+    assert split_words([]) == ("", [])
+
+
+def test_two_jobs_are_refused():
+    with pytest.raises(UsageError, match="'b' is not FILE:LINE"):
+        split_words(["a", "b"])
+
+
+def test_a_file_is_found_from_a_folder_below_the_root(tmp_path, monkeypatch):
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "train.py").write_text("a\nb\nc\n")
+    monkeypatch.chdir(tmp_path / "pkg")
+    sources = Sources(str(tmp_path.resolve()), "/host/ws")
+    assert sources.on_host("train.py") == "/host/ws/pkg/train.py"
+    assert sources.on_host("../pkg/train.py") == "/host/ws/pkg/train.py"
+    assert sources.shown("/host/ws/pkg/train.py") == "pkg/train.py"
+    assert sources.lines("/host/ws/pkg/train.py", 2, 9) == [(2, "b"), (3, "c")]
+
+
+def test_a_file_outside_the_workspace_keeps_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = Sources(str(tmp_path.resolve()), "/host/ws")
+    assert sources.on_host("/usr/lib/x.py") == "/usr/lib/x.py"
+    assert sources.shown("/usr/lib/x.py") == "/usr/lib/x.py"
+    assert sources.shown("/host/ws2/x.py") == "/host/ws2/x.py"
+
+
+def test_without_the_workspace_here_paths_are_relative_to_the_hosts():
+    sources = Sources("", "/host/ws")
+    assert sources.on_host("train.py") == "/host/ws/train.py"
+
+
+def attach(arguments):
+    return {"seq": 1, "type": "request", "command": "attach", "arguments": arguments}
+
+
+def test_an_ides_attach_learns_where_the_workspace_is():
+    sources = Sources("/home/me/ws", "/host/ws")
+    mapped = with_path_mappings(attach({"justMyCode": True}), sources)
+    assert mapped["arguments"]["pathMappings"] == [
+        {"localRoot": "/home/me/ws", "remoteRoot": "/host/ws"}
+    ]
+    assert mapped["arguments"]["justMyCode"] is True
+
+
+def test_mappings_that_the_ide_has_are_kept_and_other_requests_untouched():
+    sources = Sources("/home/me/ws", "/host/ws")
+    own = attach({"pathMappings": [{"localRoot": "x", "remoteRoot": "y"}]})
+    assert with_path_mappings(own, sources) == own
+    other = {"seq": 1, "type": "request", "command": "threads"}
+    assert with_path_mappings(other, sources) == other
+
+
+def test_the_launch_configuration_names_the_port():
+    configuration = launch_configuration("train", 5678)
+    assert configuration["connect"] == {"host": "127.0.0.1", "port": 5678}
+    assert (configuration["type"], configuration["request"]) == ("debugpy", "attach")

@@ -1,0 +1,121 @@
+"""Every internal of debugpy and pydevd that rdev uses is there and does what rdev believes.
+
+The hook's remedies lean on them. A new debugpy that fails here needs its sources read again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rdev.agent.debug.vendor import BELOW, OLDEST, debugpy_folder
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import inspect, sys
+sys.path.insert(0, {folder!r})
+import debugpy.server
+import pydevd
+{body}
+"""
+
+
+def inside(body: str) -> str:
+    """Runs code where pydevd is loaded; it patches the interpreter, so never in this process."""
+    source = IN_A_PROCESS_OF_ITS_OWN.format(folder=debugpy_folder(), body=body)
+    done = subprocess.run(
+        [sys.executable, "-I", "-X", "frozen_modules=off", "-c", source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_installed_debugpy_is_one_that_was_read():
+    assert inside("print(debugpy.__version__)").startswith("1.8.")
+    assert OLDEST < BELOW
+
+
+EXPRESSIONS = [
+    # patch.py: our socket instead of a TCP connection
+    "'start_client' in pydevd.PyDB.connect.__code__.co_names",
+    "list(inspect.signature(pydevd.start_client).parameters) == ['host', 'port']",
+    # patch.py: the bracket around a stop
+    "list(inspect.signature(pydevd.PyDB.do_wait_suspend).parameters)"
+    " == ['self', 'thread', 'frame', 'event', 'arg', 'exception_type']",
+    # patch.py: the disposal
+    "list(inspect.signature(pydevd.PyDB.dispose_and_kill_all_pydevd_threads).parameters)"
+    " == ['self', 'wait', 'timeout']",
+    "'pydb_disposed' in pydevd.PyDB.dispose_and_kill_all_pydevd_threads.__code__.co_names",
+    "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI"
+    ".request_disconnect).parameters) == ['self', 'py_db', 'resume_threads']",
+    "callable(sys.modules['_pydevd_bundle.pydevd_constants'].get_global_debugger)",
+    "callable(sys.modules['_pydevd_bundle.pydevd_constants'].set_global_debugger)",
+    # patch.py: why a thread stopped
+    "sys.modules['_pydevd_bundle.pydevd_comm_constants'].CMD_SET_BREAK",
+    "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
+    ".NetCommandFactoryJson._STEP_REASONS",
+    "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
+    ".NetCommandFactoryJson._EXCEPTION_REASONS",
+    # release.py
+    "issubclass(pydevd.ReaderThread,"
+    " sys.modules['_pydevd_bundle.pydevd_daemon_thread'].PyDBDaemonThread)",
+    "callable(sys.modules['_pydev_bundle.pydev_monkey'].undo_patch_thread_modules)",
+    "callable(sys.modules['_pydevd_bundle.pydevd_additional_thread_info'].remove_additional_info)",
+    "callable(sys.modules['pydevd_tracing'].restore_sys_set_trace_func)",
+    "list(inspect.signature(sys.modules['pydevd_tracing'].set_trace_to_threads).parameters)"
+    " == ['tracing_func', 'thread_idents', 'create_dummy_thread']",
+    "hasattr(pydevd.SetupHolder, 'setup')",
+    "callable(pydevd.stoptrace)",
+    "isinstance(sys.modules['_pydevd_sys_monitoring._pydevd_sys_monitoring']"
+    "._code_to_func_code_info_cache, dict)",
+    "callable(sys.modules['_pydevd_sys_monitoring.pydevd_sys_monitoring'].stop_monitoring)",
+    "callable(sys.modules['_pydevd_sys_monitoring.pydevd_sys_monitoring'].reset_thread_local_info)",
+]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, bool]:
+    """What each expression gives, from one process: an import of debugpy takes 0.3 s."""
+    body = f"import json; print(json.dumps({{e: bool(eval(e)) for e in {EXPRESSIONS!r}}}))"
+    return json.loads(inside(body))
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_internal_is_as_it_was_read(found, expression):
+    assert found[expression]
+
+
+def test_settrace_takes_what_the_hook_gives():
+    taken = inside("print(*inspect.signature(pydevd.settrace).parameters)").split()
+    for name in (
+        *("host", "port", "suspend", "patch_multiprocessing", "wait_for_ready_to_run"),
+        *("block_until_connected", "dont_trace_start_patterns", "dont_trace_end_patterns"),
+        *("access_token", "client_access_token", "notify_stdin"),
+    ):
+        assert name in taken
+
+
+def test_a_pydb_has_the_command_factory_of_the_protocol():
+    assert inside("print(type(pydevd.PyDB().cmd_factory).__name__)") == "NetCommandFactoryJson"
+
+
+def test_the_adapter_has_what_ours_sets_and_calls():
+    inside(
+        "from debugpy import adapter; from debugpy.adapter import clients, servers, sessions;"
+        "adapter.access_token, servers.access_token, servers.listener, servers.Connection;"
+        "clients.Client, sessions.report_sockets, sessions.wait_until_ended"
+    )
+
+
+def test_the_adapter_checks_both_tokens():
+    source = inside(
+        "from debugpy.adapter import clients, servers;"
+        "print(inspect.getsource(servers.Connection.authenticate))"
+    )
+    assert '"debugServerAccessToken": access_token' in source
+    assert 'auth["clientAccessToken"] != adapter.access_token' in source
