@@ -45,34 +45,50 @@ EXPRESSIONS = [
     "'start_client' in pydevd.PyDB.connect.__code__.co_names",
     "list(inspect.signature(pydevd.start_client).parameters) == ['host', 'port']",
     # patch.py: the bracket around a stop
-    "list(inspect.signature(pydevd.PyDB.do_wait_suspend).parameters)"
-    " == ['self', 'thread', 'frame', 'event', 'arg', 'exception_type']",
+    (
+        "list(inspect.signature(pydevd.PyDB.do_wait_suspend).parameters)"
+        " == ['self', 'thread', 'frame', 'event', 'arg', 'exception_type']"
+    ),
     # patch.py: the disposal
-    "list(inspect.signature(pydevd.PyDB.dispose_and_kill_all_pydevd_threads).parameters)"
-    " == ['self', 'wait', 'timeout']",
+    (
+        "list(inspect.signature(pydevd.PyDB.dispose_and_kill_all_pydevd_threads).parameters)"
+        " == ['self', 'wait', 'timeout']"
+    ),
     "'pydb_disposed' in pydevd.PyDB.dispose_and_kill_all_pydevd_threads.__code__.co_names",
-    "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI"
-    ".request_disconnect).parameters) == ['self', 'py_db', 'resume_threads']",
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI"
+        ".request_disconnect).parameters) == ['self', 'py_db', 'resume_threads']"
+    ),
     "callable(sys.modules['_pydevd_bundle.pydevd_constants'].get_global_debugger)",
     "callable(sys.modules['_pydevd_bundle.pydevd_constants'].set_global_debugger)",
     # patch.py: why a thread stopped
     "sys.modules['_pydevd_bundle.pydevd_comm_constants'].CMD_SET_BREAK",
-    "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
-    ".NetCommandFactoryJson._STEP_REASONS",
-    "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
-    ".NetCommandFactoryJson._EXCEPTION_REASONS",
+    (
+        "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
+        ".NetCommandFactoryJson._STEP_REASONS"
+    ),
+    (
+        "__import__('_pydevd_bundle.pydevd_net_command_factory_json', fromlist=['x'])"
+        ".NetCommandFactoryJson._EXCEPTION_REASONS"
+    ),
     # release.py
-    "issubclass(pydevd.ReaderThread,"
-    " sys.modules['_pydevd_bundle.pydevd_daemon_thread'].PyDBDaemonThread)",
+    (
+        "issubclass(pydevd.ReaderThread,"
+        " sys.modules['_pydevd_bundle.pydevd_daemon_thread'].PyDBDaemonThread)"
+    ),
     "callable(sys.modules['_pydev_bundle.pydev_monkey'].undo_patch_thread_modules)",
     "callable(sys.modules['_pydevd_bundle.pydevd_additional_thread_info'].remove_additional_info)",
     "callable(sys.modules['pydevd_tracing'].restore_sys_set_trace_func)",
-    "list(inspect.signature(sys.modules['pydevd_tracing'].set_trace_to_threads).parameters)"
-    " == ['tracing_func', 'thread_idents', 'create_dummy_thread']",
+    (
+        "list(inspect.signature(sys.modules['pydevd_tracing'].set_trace_to_threads).parameters)"
+        " == ['tracing_func', 'thread_idents', 'create_dummy_thread']"
+    ),
     "hasattr(pydevd.SetupHolder, 'setup')",
     "callable(pydevd.stoptrace)",
-    "isinstance(sys.modules['_pydevd_sys_monitoring._pydevd_sys_monitoring']"
-    "._code_to_func_code_info_cache, dict)",
+    (
+        "isinstance(sys.modules['_pydevd_sys_monitoring._pydevd_sys_monitoring']"
+        "._code_to_func_code_info_cache, dict)"
+    ),
     "callable(sys.modules['_pydevd_sys_monitoring.pydevd_sys_monitoring'].stop_monitoring)",
     "callable(sys.modules['_pydevd_sys_monitoring.pydevd_sys_monitoring'].reset_thread_local_info)",
 ]

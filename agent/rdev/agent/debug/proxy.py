@@ -41,7 +41,7 @@ class Proxy:
             case "attach":
                 return {**message, "arguments": self._attach(_arguments(message))}
             case "terminate":
-                self._terminates.add(_sequence(message))
+                self._terminates.add(_whole(message.get("seq")))
                 return {**message, "command": "disconnect", "arguments": _harmless({})}
             case "disconnect":
                 return {**message, "arguments": _harmless(_arguments(message))}
@@ -53,7 +53,7 @@ class Proxy:
             return None if _is_noise(message) else message
         if message.get("type") != "response":
             return message
-        if message.get("request_seq") in self._terminates:
+        if _whole(message.get("request_seq")) in self._terminates:
             return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):
             body = {**message["body"], **dict.fromkeys(_REFUSED_CAPABILITIES, False)}
@@ -73,9 +73,8 @@ def _arguments(message: Message) -> Message:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def _sequence(message: Message) -> int:
-    sequence = message.get("seq")
-    return sequence if isinstance(sequence, int) else -1
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else -1
 
 
 def _harmless(arguments: Message) -> Message:
@@ -84,7 +83,7 @@ def _harmless(arguments: Message) -> Message:
 
 
 def _is_noise(message: Message) -> bool:
-    if message.get("event") in _DROPPED_EVENTS:
+    if str(message.get("event")) in _DROPPED_EVENTS:
         return True
     body = message.get("body")
     telemetry = isinstance(body, dict) and body.get("category") == "telemetry"
