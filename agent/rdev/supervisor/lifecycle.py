@@ -15,8 +15,10 @@ from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
 from rdev.wire.files import Exit, Started, Status
 from rdev.wire.job import DebugStop, JobState, Reason
 
-# A status has to fit in its block; nobody reads more held ranks than these.
-_MAX_STOPS = 64
+# A status has to fit in its block, see rdev.wire.files; nobody reads more held ranks than these.
+_MAX_STOPS = 32
+_MAX_PATH = 1000
+_MAX_WORD = 200
 
 _LOST = "its keeper was killed, so nobody knows how it ended"
 
@@ -105,13 +107,14 @@ def _verdict(status: Status) -> tuple[JobState, Reason]:
 
 def _stop_of(event: Event) -> DebugStop:
     fields = event.fields
+    line = fields.get("line")
     return DebugStop(
         rank=event.rank,
         pid=event.pid,
-        file=str(fields.get("file", "")),
-        line=int(fields.get("line") or 0),
-        function=str(fields.get("function", ""))[:100],
-        reason=str(fields.get("reason", "")),
+        file=str(fields.get("file", ""))[-_MAX_PATH:],
+        line=line if isinstance(line, int) else 0,
+        function=str(fields.get("function", ""))[:_MAX_WORD],
+        reason=str(fields.get("reason", ""))[:_MAX_WORD],
         since=event.time,
     )
 

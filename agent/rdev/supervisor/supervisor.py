@@ -14,7 +14,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rdev.supervisor import lifecycle
@@ -24,7 +24,7 @@ from rdev.supervisor.journal import Journal
 from rdev.supervisor.output import Index, Output
 from rdev.supervisor.platform import lock, set_process_name
 from rdev.supervisor.stopping import Sweep, open_process
-from rdev.wire.blocks import Block
+from rdev.wire.blocks import Block, FilesError
 from rdev.wire.events import Event
 from rdev.wire.files import Exit, JobFiles, Launch, Status, read_exit, read_started, read_status
 from rdev.wire.job import Reason
@@ -274,7 +274,10 @@ class _Supervisor:
         if status == self.status:
             return
         self.status = status
-        self.block.write(status.to_json())
+        try:
+            self.block.write(status.to_json())
+        except FilesError:  # many stops at paths of many strange letters: not worth a death
+            self.block.write(replace(status, stops=()).to_json())
         self.server.tell_agents({"type": "state", **status.to_json()})
 
     def _finish(self) -> None:

@@ -96,7 +96,7 @@ class Block:
         record = b"%08x %s\n" % (zlib.crc32(text), text)
         if len(record) > self._slot:
             raise FilesError(f"a record of {len(record)} bytes does not fit in its block")
-        os.pwrite(self._file, record.ljust(self._slot), (sequence % 2) * self._slot)
+        os.pwrite(self._file, record, (sequence % 2) * self._slot)
         os.fdatasync(self._file)
         self._sequence = sequence
 

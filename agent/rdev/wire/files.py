@@ -29,8 +29,8 @@ from rdev.wire.blocks import read_block
 from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState, Reason, Stream
 from rdev.wire.output import read_gaps
 
-# The largest status (a stop per rank, a message) fits well; the others are some hundred bytes.
-STATE_SLOT = 16 << 10
+# The largest status, with a stop for each of many ranks, fits; the others are some hundred bytes.
+STATE_SLOT = 64 << 10
 SMALL_SLOT = 2 << 10
 
 

@@ -1,0 +1,104 @@
+"""How a job's status follows from what happens to it."""
+
+import signal
+from dataclasses import replace
+
+import pytest
+
+from rdev.supervisor import lifecycle
+from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
+from rdev.wire.files import Exit, Started, Status
+from rdev.wire.job import JobState, Reason
+
+RUNNING = lifecycle.running(lifecycle.starting(Status()), Started(7, 1, 100.0, 5.0))
+
+
+def over(status, raw=0, **exit_options):
+    return lifecycle.ended(status, Exit(raw, 101.0, **exit_options), at=102.0)
+
+
+def test_each_step_is_a_revision_and_nothing_new_is_none():
+    assert (RUNNING.state, RUNNING.pid, RUNNING.started) == (JobState.RUNNING, 7, 100.0)
+    assert RUNNING.revision == 3
+    assert lifecycle.running(RUNNING, Started(7, 1, 100.0, 5.0)) is RUNNING
+    assert lifecycle.disconnected(RUNNING, 9) is RUNNING
+
+
+@pytest.mark.parametrize(
+    ("raw", "state", "reason", "code", "number"),
+    [
+        (0, JobState.SUCCEEDED, Reason.EXITED, 0, 0),
+        (7 << 8, JobState.FAILED, Reason.EXITED, 7, 0),
+        (137 << 8, JobState.FAILED, Reason.EXITED, 137, 0),
+        (9, JobState.FAILED, Reason.SIGNALED, 137, 9),
+        (11 | 0x80, JobState.FAILED, Reason.SIGNALED, 139, 11),  # with a core dump
+    ],
+)
+def test_a_job_that_ended_by_itself(raw, state, reason, code, number):
+    ended = over(RUNNING, raw)
+    assert (ended.state, ended.reason) == (state, reason)
+    assert (ended.exit_code, ended.signal, ended.ended) == (code, number, 102.0)
+
+
+@pytest.mark.parametrize("raw", [0, 15, 9, 3 << 8])
+def test_a_stopped_job_is_cancelled_however_it_ends(raw):
+    stopping = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
+    ended = over(stopping, raw)
+    assert (ended.state, ended.reason) == (JobState.CANCELLED, Reason.STOPPED)
+
+
+def test_a_stop_after_the_timeout_does_not_hide_it():
+    late = lifecycle.stopping(RUNNING, reason=Reason.TIMEOUT, kill_at=9.0)
+    hastened = lifecycle.stopping(late, reason=Reason.STOPPED, kill_at=3.0)
+    assert (hastened.stop_reason, hastened.kill_at) == (Reason.TIMEOUT, 3.0)
+    assert lifecycle.stopping(hastened, reason=Reason.STOPPED, kill_at=5.0) is hastened
+    ended = over(hastened, 15)
+    assert (ended.state, ended.reason, ended.exit_code) == (JobState.FAILED, Reason.TIMEOUT, 143)
+
+
+def test_a_signal_sent_on_request_is_a_stop_only_if_the_job_died_of_it():
+    told = lifecycle.signalled(RUNNING, signal.SIGINT)
+    assert over(told, signal.SIGINT).state is JobState.CANCELLED
+    assert over(told, signal.SIGSEGV).reason is Reason.SIGNALED
+    assert over(told, 0).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(("raw", "code"), [(127 << 8, 127), (126 << 8, 126), (9, 126)])
+def test_a_job_that_could_not_start(raw, code):
+    ended = over(RUNNING, raw, error=2, message="unable to execute x: no such file")
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.START_FAILED)
+    assert (ended.exit_code, ended.started) == (code, 0.0)
+    assert ended.message == "unable to execute x: no such file"
+
+
+def test_an_unknown_end_is_lost_and_never_a_success():
+    stopping = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
+    for status in (RUNNING, stopping, Status()):
+        ended = lifecycle.ended(status, None, at=102.0)
+        assert (ended.state, ended.reason) == (JobState.LOST, Reason.KEEPER_LOST)
+        assert ended.exit_code is None
+        assert ended.message
+
+
+def paused(pid, rank=0):
+    fields = {"file": "/w/a.py", "line": 3, "function": "f", "reason": "step"}
+    return Event(DEBUG_PAUSED, 2.0, rank=rank, pid=pid, seq=1, fields=fields)
+
+
+def test_stops_follow_the_debuggers_events():
+    both = lifecycle.noted(lifecycle.noted(RUNNING, paused(7)), paused(8, rank=1))
+    assert [(stop.pid, stop.rank, stop.line) for stop in both.stops] == [(7, 0, 3), (8, 1, 3)]
+    again = lifecycle.noted(both, replace(paused(7), time=3.0))
+    assert sorted(stop.pid for stop in again.stops) == [7, 8]
+    one = lifecycle.noted(again, Event(DEBUG_RESUMED, 4.0, pid=7, seq=2))
+    assert [stop.pid for stop in one.stops] == [8]
+    assert lifecycle.disconnected(one, 8).stops == ()
+    assert over(one).stops == ()
+    assert lifecycle.noted(RUNNING, Event("metric", 1.0)) is RUNNING
+
+
+def test_no_number_of_held_processes_outgrows_the_record():
+    status = RUNNING
+    for pid in range(100):
+        status = lifecycle.noted(status, paused(pid))
+    assert len(status.stops) == 32

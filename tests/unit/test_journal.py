@@ -1,0 +1,100 @@
+"""The record of events: each once, whole lines, whoever was killed meanwhile."""
+
+import os
+
+import pytest
+
+from rdev.agent.logs.events import EventReader
+from rdev.protocol.errors import InvalidRequest
+from rdev.supervisor.journal import Journal
+from rdev.wire.events import Event
+from rdev.wire.files import JobFiles
+
+
+@pytest.fixture
+def files(tmp_path):
+    return JobFiles(str(tmp_path))
+
+
+def event(seq, *, pid=1, rank=0, kind="metric"):
+    return Event(kind, 1.0, rank=rank, pid=pid, seq=seq, fields={"step": seq})
+
+
+def lines(files):
+    with open(files.events, "rb") as file:
+        return [Event.from_json(line) for line in file]
+
+
+def test_an_event_that_comes_again_is_left_out(files):
+    journal = Journal(files)
+    assert [journal.add(event(seq)) for seq in (1, 2, 2, 1, 3)] == [True, True, False, False, True]
+    assert journal.add(event(1, pid=2))
+    assert journal.add(event(1, rank=1))
+    journal.close()
+    assert [(e.rank, e.pid, e.seq) for e in lines(files)] == [
+        (0, 1, 1),
+        (0, 1, 2),
+        (0, 1, 3),
+        (0, 2, 1),
+        (1, 1, 1),
+    ]
+
+
+def test_a_successor_knows_what_is_recorded(files):
+    journal = Journal(files)
+    for seq in range(1, 1000):
+        journal.add(event(seq, pid=1 + seq % 3))
+    journal.close()
+    again = Journal(files)
+    assert [again.acknowledged(0, pid) for pid in (1, 2, 3, 4)] == [999, 997, 998, 0]
+    assert not again.add(event(998, pid=3))
+    again.close()
+    assert len(lines(files)) == 999
+
+
+def test_a_torn_line_is_cut_off_and_its_event_recorded_when_it_comes_again(files):
+    journal = Journal(files)
+    journal.add(event(1))
+    journal.close()
+    with open(files.events, "ab") as file:
+        file.write(event(2).to_json().encode()[:-3])
+    again = Journal(files)
+    assert again.acknowledged(0, 1) == 1
+    assert again.add(event(2))
+    again.close()
+    assert [e.seq for e in lines(files)] == [1, 2]
+
+
+def test_a_reader_takes_whole_lines_and_goes_on_from_any_of_them(files):
+    journal = Journal(files)
+    for seq in (1, 2, 3):
+        journal.add(event(seq, kind="metric" if seq != 2 else "debug_paused"))
+    journal.close()
+    with open(files.events, "ab") as file:
+        file.write(b'{"kind": "torn')
+    with EventReader(files, 0) as reader:
+        read = reader.read()
+        assert [Event.from_json(recorded.line).seq for recorded in read] == [1, 2, 3]
+        assert reader.read() == reader.rest() == []
+    with EventReader(files, read[0].next_offset, kinds=["metric"]) as reader:
+        assert [Event.from_json(recorded.line).seq for recorded in reader.read()] == [3]
+
+
+@pytest.mark.parametrize("offset", [5, 10_000])
+def test_an_offset_inside_an_event_is_refused(files, offset):
+    journal = Journal(files)
+    journal.add(event(1))
+    journal.close()
+    with pytest.raises(InvalidRequest):
+        EventReader(files, offset)
+
+
+def test_a_long_event_is_read_whole(files):
+    journal = Journal(files)
+    journal.add(Event("metric", 1.0, seq=1, fields={"text": "x" * 900_000}))
+    journal.add(event(2))
+    journal.close()
+    with EventReader(files, 0) as reader:
+        read = reader.read() + reader.read()
+    assert [Event.from_json(recorded.line).seq for recorded in read] == [1, 2]
+    assert read[-1].next_offset == os.stat(files.events).st_size

@@ -1,0 +1,146 @@
+"""Reading a job's output: nothing twice, nothing left out, gaps said."""
+
+import errno
+import os
+
+import pytest
+
+from rdev.agent.logs.log import CHUNK, Chunk, LogReader, Lost, tail_offsets
+from rdev.wire.files import JobFiles
+from rdev.wire.output import Arrival, GapTable, reserve_gaps
+
+STDOUT = (0, "stdout")
+
+
+class Record:
+    """What a supervisor would have left."""
+
+    def __init__(self, folder):
+        self.files = JobFiles(str(folder))
+        os.mkdir(self.files.path("logs"))
+        self.sizes = {}
+        for stream in ("stdout", "stderr"):
+            reserve_gaps(self.files.gaps(0, stream))
+            self.append(self.files.log(0, stream), b"")
+            self.sizes[stream] = 0
+        self.append(self.files.index, b"")
+
+    def append(self, path, content):
+        with open(path, "ab") as file:
+            file.write(content)
+
+    def write(self, stream, data, *, is_indexed=True):
+        with open(self.files.log(0, stream), "rb+") as file:
+            file.seek(self.sizes[stream])
+            file.write(data)
+        if is_indexed:
+            arrival = Arrival(10**9, self.sizes[stream], len(data), 0, stream)
+            self.append(self.files.index, arrival.pack())
+        self.sizes[stream] += len(data)
+
+    def lose(self, stream, length):
+        table = GapTable(self.files.gaps(0, stream))
+        table.add(self.sizes[stream], length, error=errno.ENOSPC)
+        table.close()
+        self.sizes[stream] += length
+
+    def read(self, offsets=None):
+        with LogReader(self.files, offsets or {}) as reader:
+            return everything(reader)
+
+
+def everything(reader):
+    pieces = []
+    while batch := reader.read() or reader.rest():
+        pieces += batch
+    return pieces
+
+
+def said(pieces):
+    return [(p.stream, p.data if isinstance(p, Chunk) else p.length) for p in pieces]
+
+
+@pytest.fixture
+def record(tmp_path):
+    return Record(tmp_path)
+
+
+def test_outputs_come_in_the_order_in_which_they_were_written(record):
+    for stream, data in (("stdout", b"a"), ("stdout", b"b"), ("stderr", b"c"), ("stdout", b"d")):
+        record.write(stream, data)
+    pieces = record.read()
+    assert said(pieces) == [("stdout", b"ab"), ("stderr", b"c"), ("stdout", b"d")]
+    assert [piece.offset for piece in pieces] == [0, 0, 2]
+    assert {piece.time for piece in pieces} == {1.0}
+
+
+def test_a_cursor_inside_an_arrival(record):
+    record.write("stdout", b"0123456789")
+    record.write("stderr", b"e")
+    assert said(record.read({STDOUT: 4})) == [("stdout", b"456789"), ("stderr", b"e")]
+    assert said(record.read({STDOUT: 10})) == [("stderr", b"e")]
+    assert said(record.read({STDOUT: 99})) == [("stderr", b"e")]
+
+
+def test_no_chunk_is_larger_than_the_protocol_allows(record):
+    data = os.urandom(3 * CHUNK + 17)
+    record.write("stdout", data)
+    pieces = record.read()
+    assert max(len(piece.data) for piece in pieces) == CHUNK
+    assert b"".join(piece.data for piece in pieces) == data
+
+
+def test_what_the_index_lacks_comes_with_the_next_arrival_or_at_the_end(record):
+    record.write("stdout", b"a")
+    record.write("stdout", b"b", is_indexed=False)
+    record.write("stderr", b"c", is_indexed=False)
+    record.write("stdout", b"d")
+    record.write("stdout", b"e", is_indexed=False)
+    assert b"".join(p.data for p in record.read() if p.stream == "stdout") == b"abde"
+    assert b"".join(p.data for p in record.read() if p.stream == "stderr") == b"c"
+
+
+def test_gaps_are_told_where_they_are(record):
+    record.write("stdout", b"ab")
+    record.lose("stdout", 1000)
+    record.write("stdout", b"cd")
+    record.lose("stdout", 7)
+    pieces = record.read()
+    assert said(pieces) == [("stdout", b"ab"), ("stdout", 1000), ("stdout", b"cd"), ("stdout", 7)]
+    assert pieces[1] == Lost(0, "stdout", 2, 1000, "no space left on device")
+    assert said(record.read({STDOUT: 500}))[0] == ("stdout", 502)
+
+
+def test_a_reader_that_is_there_while_a_gap_comes_and_goes(record):
+    with LogReader(record.files, {}) as reader:
+        record.write("stdout", b"ab")
+        assert said(reader.read()) == [("stdout", b"ab")]
+        record.lose("stdout", 5)
+        assert reader.read() == []
+        record.write("stdout", b"c")
+        assert said(reader.read()) == [("stdout", 5), ("stdout", b"c")]
+
+
+def test_bytes_that_a_crash_of_the_machine_took_are_a_gap_too(record):
+    record.write("stdout", b"abcdef")
+    os.truncate(record.files.log(0, "stdout"), 2)
+    assert said(record.read()) == [("stdout", b"ab"), ("stdout", 4)]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines", "rest"),
+    [
+        (b"", 3, b""),
+        (b"a\nb\nc\n", 0, b""),
+        (b"a\nb\nc\n", 1, b"c\n"),
+        (b"a\nb\nc\n", 2, b"b\nc\n"),
+        (b"a\nb\nc", 1, b"c"),
+        (b"a\nb\nc", 2, b"b\nc"),
+        (b"a\nb\n", 9, b"a\nb\n"),
+        (b"\n\n\n", 2, b"\n\n"),
+        (b"x" * CHUNK + b"\n" + b"y" * CHUNK + b"\nz\n", 2, b"y" * CHUNK + b"\nz\n"),
+    ],
+)
+def test_the_last_lines(record, content, lines, rest):
+    record.write("stdout", content)
+    assert content[tail_offsets(record.files, lines)[STDOUT] :] == rest
