@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, responses, resuming, translating
 from rdev.protocol.convert import job_from_proto, spec_to_proto
+from rdev.protocol.errors import ConnectionLost
 from rdev.protocol.ids import new_request_id
 from rdev.v1 import job_pb2, job_pb2_grpc
 from rdev.wire.job import Job, JobSpec
@@ -67,6 +68,8 @@ class Jobs:
             request = job_pb2.WatchJobRequest(job_id=job_id, since_revision=revision)
             async for response in responses(self._stub.WatchJob(request)):
                 yield job_from_proto(response.job)
+            # Only a final state says that the job is over; a stream that just stops says nothing.
+            raise ConnectionLost("watch the job", "the host ended the stream")
 
         async for job in resuming(self._connection, open_stream):
             revision = job.revision
@@ -75,11 +78,15 @@ class Jobs:
                 return
 
     async def wait(self, job_id: str) -> Job:
-        """The job once it has ended and its logs are drained."""
-        job = await self.get(job_id)
-        async for job in self.watch(job_id):  # noqa: B007  # only the last one counts
-            pass
-        return job
+        """The job once it has ended and its logs are drained.
+
+        Raises:
+            ConnectionLost: The host is gone; how the job ends is not known.
+        """
+        async for job in self.watch(job_id):
+            if job.state.is_final:
+                return job
+        raise ConnectionLost("wait for the job", "the host ended the stream")
 
     async def stop(self, job_id: str, *, now: bool = False) -> Job:
         """Asks for the job's end: TERM, grace, KILL, or KILL at once with `now`."""
