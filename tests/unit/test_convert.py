@@ -6,7 +6,16 @@ from rdev.protocol.convert import job_from_proto, job_to_proto, spec_from_proto,
 from rdev.protocol.errors import InvalidRequest
 from rdev.protocol.ids import JOB_NAME, job_name_from
 from rdev.v1 import job_pb2
-from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState, Reason, Stream
+from rdev.wire.job import (
+    DEFAULT_GRACE,
+    CommandKind,
+    DebugStop,
+    Job,
+    JobSpec,
+    JobState,
+    Reason,
+    Stream,
+)
 
 
 def spec(kind=CommandKind.SCRIPT, **fields):
@@ -40,6 +49,12 @@ def test_no_exit_code_is_not_zero():
 def test_a_spec_without_a_command_is_refused():
     with pytest.raises(InvalidRequest):
         spec_from_proto(job_pb2.JobSpec())
+
+
+def test_a_spec_without_a_grace_gets_the_usual_one():
+    message = spec_to_proto(spec())
+    message.ClearField("grace")
+    assert spec_from_proto(message).grace == DEFAULT_GRACE
 
 
 def test_a_state_from_the_future_is_lost_not_succeeded():

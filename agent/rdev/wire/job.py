@@ -74,6 +74,10 @@ class CommandKind(enum.Enum):
     """Any executable on the job's PATH."""
 
 
+# Seconds between TERM and KILL: what container runtimes give, enough to write a checkpoint.
+DEFAULT_GRACE = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run and how; it never changes once the job exists.
@@ -103,7 +107,7 @@ class JobSpec:
     directory: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
-    grace: float = 10.0
+    grace: float = DEFAULT_GRACE
     hook: bool = True
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rdev.client.hosts import LOCAL
 from rdev.protocol.errors import ConfigError
+from rdev.wire.job import DEFAULT_GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Config:
     python: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
-    grace: float = 10.0
+    grace: float = DEFAULT_GRACE
 
 
 # Tables that other parts read: `[workspace]` belongs to rdev.client.sync.
@@ -106,8 +107,8 @@ def _added(config: Config, key: str, value: Any) -> Any:  # noqa: ANN401  # as T
 
 
 def _with_variables(config: Config) -> Config:
-    for name in (item.name for item in fields(Config) if item.type == "str"):
-        value = os.environ.get(f"RDEV_{name.upper()}")
-        if value:
-            config = replace(config, **{name: value})
-    return config
+    return replace(
+        config,
+        host=os.environ.get("RDEV_HOST") or config.host,
+        python=os.environ.get("RDEV_PYTHON") or config.python,
+    )

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rdev.protocol.errors import InvalidRequest
 from rdev.v1 import agent_pb2, job_pb2
-from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState, Reason, Stream
+from rdev.wire.job import (
+    DEFAULT_GRACE,
+    CommandKind,
+    DebugStop,
+    Job,
+    JobSpec,
+    JobState,
+    Reason,
+    Stream,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ def timestamp(seconds: float) -> Timestamp | None:
     if not seconds:
         return None
     value = Timestamp()
-    value.FromDatetime(datetime.fromtimestamp(seconds, timezone.utc))
+    value.FromDatetime(datetime.fromtimestamp(seconds, UTC))
     return value
 
 
@@ -143,7 +152,7 @@ def spec_from_proto(message: job_pb2.JobSpec) -> JobSpec:
         directory=message.directory,
         environment=dict(message.environment),
         timeout=_seconds(message.timeout) if message.HasField("timeout") else None,
-        grace=_seconds(message.grace) if message.HasField("grace") else JobSpec.grace,
+        grace=_seconds(message.grace) if message.HasField("grace") else DEFAULT_GRACE,
         hook=not message.hook_disabled,
     )
 
