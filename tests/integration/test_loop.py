@@ -135,6 +135,28 @@ def test_each_tracked_loop_is_an_epoch_of_one_run(listener):
     assert reported[-1] == 2.0
 
 
+def test_a_forked_child_that_logs_has_a_run_of_its_own(listener):
+    code = """
+        import os, sys
+        from rdev.loop import log, track
+        for batch in track([0]):
+            log(parent=1)
+        child = os.fork()
+        log(**{"child" if child == 0 else "after": 2})
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    result = run(code, socket=listener.path)
+    assert (result.returncode, result.stderr) == (0, "")
+    runs = {pid for pid, _ in listener.events}
+    assert len(runs) == 2
+    ended = [pid for (pid, _), event in listener.events.items() if event["kind"] == "run_ended"]
+    assert sorted(ended) == sorted(runs)
+    values = [event["values"] for event in listener.of_kind("metric")]
+    assert {"child": 2.0} in values
+    assert {"after": 2.0} in values
+
+
 def test_batches_tracked_inside_a_loop_just_pass(listener):
     code = """
         from rdev.loop import Loop, track

@@ -42,7 +42,7 @@ def log(**metrics: object) -> None:
     Costs a dictionary update. Values that come faster than they are sampled replace one another;
     the last of each name is always reported, at the latest when the epoch or the process ends.
     """
-    (_active or _guest()).log(metrics)
+    (_active or _own or _guest()).log(metrics)
 
 
 class Tracked(Generic[Batch]):
@@ -91,7 +91,6 @@ def _epoch(probe: Probe, loader: Iterable[Batch]) -> Iterator[Batch]:
 
 _active: Probe | None = None
 _own: Probe | None = None
-_own_pid = 0
 
 
 @contextlib.contextmanager
@@ -106,20 +105,29 @@ def active(probe: Probe) -> Iterator[None]:
 
 
 def _guest() -> Probe:
-    global _own, _own_pid
-    # A forked child has a run of its own, if it tracks or logs at all.
-    if _own is None or _own_pid != os.getpid():
-        _own, _own_pid = Probe(State(), sink=sink_of_process()), os.getpid()
+    global _own
+    if _own is None:
+        _own = Probe(State(), sink=sink_of_process())
         atexit.register(_end, _own)
         _own.run_begin()
     return _own
 
 
 def _end(probe: Probe) -> None:
-    if _own_pid != os.getpid() or probe is not _own:
+    if probe is not _own:
         return
     error = error_at_exit()
     if error is not None:
         probe.fail(error)
     probe.settle()
     probe.run_end()
+
+
+def _forget() -> None:
+    # A forked child has a run of its own, if it tracks or logs at all.
+    global _own
+    _own = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
