@@ -26,6 +26,10 @@ _SAFETY = 5.0
 # Without a watch a reader is as quick as a person expects of a terminal.
 _UNWATCHED = 0.1
 
+# The first change is told at once. While more keep coming, the next ones are told together: a flood
+# of wake-ups would take from the readers the time they need to keep up.
+_GATHER = 0.001
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,12 +53,12 @@ class Inotify:
 
     def __init__(self) -> None:
         self._descriptor = -1
+        self._pause: asyncio.TimerHandle | None = None
         self._waiting: dict[int, set[asyncio.Event]] = {}
 
     async def __aenter__(self) -> Self:
         self._descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if self._descriptor >= 0:
-            asyncio.get_running_loop().add_reader(self._descriptor, self._on_events)
+        self._listen()
         return self
 
     async def __aexit__(
@@ -63,6 +67,8 @@ class Inotify:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         if self._descriptor >= 0:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -95,7 +101,14 @@ class Inotify:
             if number >= 0 and self._descriptor >= 0:
                 _libc.inotify_rm_watch(self._descriptor, number)
 
+    def _listen(self) -> None:
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._on_events)
+
     def _on_events(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._descriptor)
+        self._pause = loop.call_later(_GATHER, self._listen)
         try:
             content = os.read(self._descriptor, 1 << 16)
         except BlockingIOError:

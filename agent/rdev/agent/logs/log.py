@@ -19,6 +19,9 @@ from rdev.wire.output import ARRIVAL_SIZE, Arrival, Gap, merged_arrivals, read_g
 # The protocol's limit for one chunk.
 CHUNK = 256 << 10
 
+# What is read in one go: each go is a hop to a thread and back.
+_GO = 4 * CHUNK
+
 # Records of the index that are read at a time: 2,048.
 _INDEX_BLOCK = 2048 * ARRIVAL_SIZE
 
@@ -51,7 +54,7 @@ Piece: TypeAlias = Chunk | Lost
 
 
 class LogReader:
-    """Reads on and on; holds at most one chunk and a block of the index.
+    """Reads on and on; holds a block of the index and no output.
 
     Args:
         files: The job's directory.
@@ -75,9 +78,9 @@ class LogReader:
             output.close()
 
     def read(self) -> list[Piece]:
-        """What comes next, at most about one chunk in all; empty if nothing new has arrived."""
+        """What comes next, at most five chunks in all; empty if nothing new has arrived."""
         pieces: list[Piece] = []
-        room = CHUNK
+        room = _GO
         while room > 0 and (arrival := self._next()) is not None:
             output = self._output((arrival.rank, arrival.stream))
             if arrival.end <= output.offset:
