@@ -12,7 +12,7 @@ from rdev.client.cli.options import add_host, add_job, add_json, host_of
 
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
-    from rdev.client.follow import Sink
+    from rdev.client.ui.output import JsonOutput, RawOutput
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,27 +40,34 @@ async def execute(options: argparse.Namespace) -> int:
     """Prints."""
     import asyncio
 
-    from rdev.client.cli.metrics import show_metrics
     from rdev.client.connection import connect
+    from rdev.client.follow import drain
+    from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
     from rdev.client.ui.output import JsonOutput, RawOutput
 
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        output = JsonOutput if options.json else RawOutput
-        sink = output(rank=options.rank, stream=options.stream)
+        kind = JsonOutput if options.json else RawOutput
+        output = kind(rank=options.rank, stream=options.stream)
+        tail = Logs(connection).tail(job.id, follow=options.follow, lines=options.lines)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_show(connection, job.id, sink, options))
+            group.create_task(drain(tail, output))
             if options.metrics:
-                group.create_task(show_metrics(connection, job.id, follow=options.follow))
+                group.create_task(_show_metrics(connection, job.id, output, options))
     return 0
 
 
-async def _show(
-    connection: Connection, job_id: str, sink: Sink, options: argparse.Namespace
+async def _show_metrics(
+    connection: Connection,
+    job_id: str,
+    output: RawOutput | JsonOutput,
+    options: argparse.Namespace,
 ) -> None:
-    from rdev.client.follow import drain
-    from rdev.client.logs import Logs
+    from rdev.client.events import Events
+    from rdev.client.ui.metrics import metric_line
 
-    tail = Logs(connection).tail(job_id, follow=options.follow, lines=options.lines)
-    await drain(tail, sink)
+    tail = Events(connection).tail(job_id, follow=options.follow, kinds=("metric",))
+    async for _, event in tail:
+        if options.rank in (None, event.rank):
+            await output.aside(event.to_json() if options.json else metric_line(event))

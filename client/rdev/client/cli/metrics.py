@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from rdev.client.cli.options import add_host, add_job, add_json, host_of
 
 if TYPE_CHECKING:
-    from rdev.client.connection import Connection
     from rdev.client.ui.metrics import Board
     from rdev.wire.events import Event
 
@@ -53,23 +52,6 @@ async def execute(options: argparse.Namespace) -> int:
             view.add(event)
     view.close()
     return 0
-
-
-async def show_metrics(connection: Connection, job_id: str, *, follow: bool) -> None:
-    """Prints a job's metrics on stderr, a line an event, as `logs --metrics` does.
-
-    Args:
-        connection: To the job's host.
-        job_id: Full id.
-        follow: Go on until the job's record is complete.
-    """
-    import sys
-
-    from rdev.client.events import Events
-    from rdev.client.ui.metrics import metric_line
-
-    async for _, event in Events(connection).tail(job_id, follow=follow, kinds=("metric",)):
-        print(metric_line(event), file=sys.stderr, flush=True)
 
 
 def _view(options: argparse.Namespace) -> _View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import sys
@@ -11,6 +12,9 @@ import sys
 from rdev.client.logs import Chunk, Gap
 
 _STDOUT, _STDERR = 1, 2
+
+# A printed line may come as two writes, microseconds apart; a progress bar never ends its line.
+_LINE_PATIENCE = 0.1
 
 
 class _Selection:
@@ -32,15 +36,33 @@ class _Selection:
 class RawOutput(_Selection):
     """Writes the bytes of a job as they came, gaps as a line of our own."""
 
+    def __init__(self, *, rank: int | None = None, stream: str = "") -> None:
+        super().__init__(rank=rank, stream=stream)
+        self._line_ended = asyncio.Event()
+        self._line_ended.set()
+
     async def write(self, chunk: Chunk) -> None:
         """See `rdev.client.follow.Sink`."""
-        if self._wanted(chunk):
-            await _write(_STDERR if chunk.stream == "stderr" else _STDOUT, chunk.data)
+        if not self._wanted(chunk):
+            return
+        await _write(_STDERR if chunk.stream == "stderr" else _STDOUT, chunk.data)
+        if chunk.data.endswith(b"\n"):
+            self._line_ended.set()
+        else:
+            self._line_ended.clear()
 
     async def gap(self, gap: Gap) -> None:
         """See `rdev.client.follow.Sink`."""
         if self._wanted(gap):
             say(f"{gap.length} bytes of {gap.stream} were lost on the host: {gap.reason}")
+
+    async def aside(self, line: str) -> None:
+        """Says a line on stderr, after the line that the job is just writing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINE_PATIENCE):
+                await self._line_ended.wait()
+        self._line_ended.set()  # what follows waits for new output only
+        await _write(_STDERR, f"{line}\n".encode())
 
 
 class JsonOutput(_Selection):
@@ -57,6 +79,10 @@ class JsonOutput(_Selection):
         if self._wanted(gap):
             place = {"rank": gap.rank, "stream": gap.stream, "offset": gap.offset}
             await _write_json({**place, "lost": gap.length, "reason": gap.reason})
+
+    async def aside(self, line: str) -> None:
+        """Writes a line that is JSON already."""
+        await _write(_STDOUT, f"{line}\n".encode())
 
 
 def _content(data: bytes) -> dict[str, str]:
