@@ -27,7 +27,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rdev.wire import channel
+from rdev.wire.connect import connect
 from rdev.wire.outbox import CAPACITY, Outbox
+from rdev.wire.thread import ChannelThread
 
 Fields = Mapping[str, Any]
 Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
@@ -48,9 +50,6 @@ FLUSH_SECONDS_UNCONNECTED = 0.3
 # A fork waits this long for the thread to leave; it leaves in about 0.1 ms unless user code that
 # it called (a command) holds it. Then the fork goes on with the thread, as it would without us.
 FORK_SECONDS = 1.0
-
-# The kernel's limit is 108 bytes on Linux and 104 on macOS, both with a closing zero.
-MAX_SOCKET_PATH = 103
 
 # Waking a thread costs its waker about 100 us, for it gives away the interpreter's lock. So, while
 # events keep coming, at least one in so many seconds, the thread looks by itself.
@@ -88,7 +87,7 @@ class Dialer:
     _shed_events: deque[None]
     _replies: deque[bytes]
     _connection: _socket.socket | None
-    _thread: _ChannelThread | None
+    _thread: ChannelThread | None
     _asleep: bool
     _closed: bool
     _stopping: bool
@@ -132,7 +131,7 @@ class Dialer:
         if self._thread is not None:
             return
         self._stopping = False
-        thread = _ChannelThread(self._run)
+        thread = ChannelThread(self._run)
         try:
             thread.start()
         except RuntimeError:
@@ -251,7 +250,7 @@ class Dialer:
 
     def _dial(self) -> bool:
         try:
-            self._connection = _connect(self._path)
+            self._connection = connect(self._path)
         except OSError:
             return False
         self._lines = channel.LineBuffer()
@@ -436,10 +435,8 @@ class Dialer:
             return False
         self._stopping = True
         self._wake()
-        thread.join(FORK_SECONDS)
-        if thread.is_alive():
+        if not thread.leave(FORK_SECONDS):
             return False
-        _wait_for_task_end(thread.native_id)
         self._thread = None
         return True
 
@@ -473,21 +470,6 @@ class Dialer:
         self._wake_writer = self._wake_reader = -1
 
 
-class _ChannelThread(threading.Thread):
-    """A thread that debuggers neither trace nor stop: pydevd reads these two names."""
-
-    pydev_do_not_trace = True
-    is_pydev_daemon_thread = True
-
-    def __init__(self, body: Callable[[], None]) -> None:
-        super().__init__(name="rdev-channel", daemon=True)
-        self._body = body
-
-    def run(self) -> None:
-        """Runs the channel."""
-        self._body()
-
-
 def job_socket() -> str | None:
     """Path of this process's job socket; None outside a job."""
     return os.environ.get(channel.SOCKET_VARIABLE) or None
@@ -496,41 +478,6 @@ def job_socket() -> str | None:
 def _drop_report(count: int) -> bytes:
     body = {"kind": EVENTS_DROPPED, "time": time.time(), "count": count}
     return channel.encode(body).rstrip()
-
-
-def _connect(path: str) -> _socket.socket:
-    """Connects to a unix socket, through its folder's descriptor where the path is too long.
-
-    Raises:
-        OSError: Nothing listens there.
-    """
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    folder = -1
-    try:
-        address = path
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            address = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-        # A unix socket connects at once or not at all, unless its queue is full.
-        connection.settimeout(GREETING_SECONDS)
-        connection.connect(address)
-        connection.settimeout(0)
-    except BaseException:
-        connection.close()
-        raise
-    finally:
-        if folder >= 0:
-            os.close(folder)
-    return connection
-
-
-def _wait_for_task_end(native_id: int | None) -> None:
-    # A Python thread is over a moment before its kernel task, and a fork in that moment would
-    # still be warned of: Python 3.12 counts the kernel's tasks.
-    task = f"/proc/self/task/{native_id}"
-    until = time.monotonic() + 0.1
-    while os.path.exists(task) and time.monotonic() < until:
-        time.sleep(0)
 
 
 def _whole_number(value: object) -> int:
