@@ -456,11 +456,12 @@ class Dialer:
     def _after_fork_in_child(self) -> None:
         # These are the child's copies; the parent's connection and pipe stay as they are.
         self._hang_up()
-        closed = self._closed
-        if not closed:
-            self._close_pipe()
-            self._begin()
-        if self._resume and self._redial_in_children:
+        if self._closed:
+            return
+        resume = self._resume and self._redial_in_children
+        self._close_pipe()
+        self._begin()
+        if resume:
             self.start()
 
     def _close_pipe(self) -> None:
