@@ -90,7 +90,7 @@ def _path_source(body: str) -> str:
     source = ""
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
-        if part == "**":
+        if len(part) > 1 and not part.strip("*"):
             source += ".+" if last else "(?:.*/)?"
         else:
             source += _segment_source(part) + ("" if last else "/")
@@ -136,8 +136,8 @@ def _bracket(segment: str, at: int) -> tuple[str, int]:
         high = low
         if segment[at : at + 1] == "-" and segment[at + 1 : at + 2] not in ("", "]"):
             high, at = _literal(segment, at + 1)
-        if low <= high:
-            inside += f"{re.escape(low)}-{re.escape(high)}"
+        # Git compares the lower end by itself too, so it counts in a range that runs backwards.
+        inside += re.escape(low) + (f"-{re.escape(high)}" if low <= high else "")
     if at >= len(segment):
         return _NEVER, at
     if not inside:
