@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 from tests.support.jobs import await_gone, jobs_in, tidy
 
+from rdev.protocol.errors import DiskFull
 from rdev.supervisor.processes import look_at
 from rdev.wire.blocks import read_file, write_file
 from rdev.wire.channel import LineBuffer, encode
@@ -40,7 +41,7 @@ def kill(pid):
 
 async def until(condition):
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # other processes set no event of ours
+        while not condition():  # other processes set no event of ours
             await asyncio.sleep(0.01)
 
 
@@ -108,6 +109,15 @@ async def test_a_stop_goes_on_when_its_supervisor_is_killed(jobs):
     kill(jobs.supervisor(job))
     ended = await jobs.end(job)
     assert (ended.state, ended.reason) == (JobState.CANCELLED, Reason.STOPPED)
+
+
+async def test_a_stop_reaches_the_next_supervisor_when_this_one_is_dying(jobs):
+    for _ in range(5):
+        job = await jobs.start("sleep", "600")
+        await jobs.reach(job, JobState.RUNNING)
+        kill(jobs.supervisor(job))
+        await jobs.manager.stop(job.id)
+        assert (await jobs.end(job)).state is JobState.CANCELLED
 
 
 async def test_a_job_whose_keeper_was_killed_runs_on_and_is_lost_at_its_end(jobs):
@@ -211,7 +221,8 @@ async def test_events_are_recorded_once_across_a_supervisors_death(jobs):
     assert again.hear()["acknowledged"] == 2
     for seq in (1, 2, 3):
         again.say(type="event", seq=seq, kind="metric", time=1.0, step=seq, values={"loss": 0.5})
-    assert [again.hear()["seq"] for _ in range(3)] == [2, 2, 3]
+    while again.hear()["seq"] != 3:  # acknowledgements are cumulative
+        pass
     assert [event["seq"] for event in recorded(files)] == [1, 2, 3]
     dialer.socket.close()
     again.socket.close()
@@ -294,6 +305,20 @@ async def test_a_full_disk_costs_the_job_nothing_and_every_byte_is_counted(small
     assert ended.streams[0].size == 20_000_000
 
 
+async def test_a_job_that_finds_no_space_is_not_half_created(small_disk):
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(DiskFull):
+            await jobs.start("true")
+        assert os.listdir(folder) == []
+        assert await jobs.manager.list(ended=True) == []
+        ballast.unlink()
+        assert (await jobs.run("true")).state is JobState.SUCCEEDED
+
+
 async def test_a_disk_with_room_again_is_written_again(small_disk):
     source = (
         "import os, sys, time\n"
@@ -344,7 +369,7 @@ async def test_a_flood_survives_kills_of_agent_and_supervisor(tmp_path):
 
 
 async def test_stopping_a_job_without_keeper_ends_the_job_and_nobody_else(jobs):
-    bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)  # noqa: ASYNC220
+    bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
     job = await jobs.start("sh", "-c", "setsid sleep 600 & echo $!; sleep 600")
     daemon = int(await jobs.first_bytes(job))
     keeper = jobs.keeper(job)

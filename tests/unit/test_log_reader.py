@@ -2,8 +2,11 @@
 
 import errno
 import os
+import tempfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rdev.agent.logs.log import CHUNK, Chunk, LogReader, Lost, tail_offsets
 from rdev.wire.files import JobFiles
@@ -125,6 +128,45 @@ def test_bytes_that_a_crash_of_the_machine_took_are_a_gap_too(record):
     record.write("stdout", b"abcdef")
     os.truncate(record.files.log(0, "stdout"), 2)
     assert said(record.read()) == [("stdout", b"ab"), ("stdout", 4)]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "write unindexed", "lose", "read"]),
+        st.sampled_from(["stdout", "stderr"]),
+        st.integers(1, 20),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(STEPS, st.integers(0, 60))
+def test_whatever_happens_every_byte_is_read_or_told_lost_exactly_once(steps, begin):
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record(folder)
+        wanted = {"stdout": b"", "stderr": b""}
+        pieces = []
+        with LogReader(record.files, {STDOUT: begin}) as reader:
+            for number, (step, stream, length) in enumerate(steps):
+                if step == "read":
+                    pieces += reader.read()
+                elif step == "lose":
+                    record.lose(stream, length)
+                    wanted[stream] += b"?" * length
+                else:
+                    data = bytes([65 + number]) * length
+                    record.write(stream, data, is_indexed=step == "write")
+                    wanted[stream] += data
+            pieces += everything(reader)
+    reached = {"stdout": begin, "stderr": 0}
+    seen = {"stdout": wanted["stdout"][:begin], "stderr": b""}
+    for piece in pieces:
+        assert piece.offset == reached[piece.stream]
+        data = piece.data if isinstance(piece, Chunk) else b"?" * piece.length
+        reached[piece.stream] += len(data)
+        seen[piece.stream] += data
+    assert seen == wanted
 
 
 @pytest.mark.parametrize(

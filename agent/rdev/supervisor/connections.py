@@ -33,6 +33,9 @@ class Listener(Protocol):
     def on_message(self, peer: Peer, message: dict[str, Any]) -> None:
         """The peer says something else."""
 
+    def on_read(self, peer: Peer) -> None:
+        """All that arrived together has been passed on; the peer may be closed by now."""
+
     def on_gone(self, peer: Peer) -> None:
         """The connection is closed."""
 
@@ -202,6 +205,8 @@ class Server:
                 self._listener.on_hello(peer)
             elif peer.role:
                 self._listener.on_message(peer, message)
+        if messages:
+            self._listener.on_read(peer)
         return messages is not None
 
 

@@ -93,6 +93,7 @@ class _Supervisor:
         self.index = Index(files)
         self.outputs = [Output(files, self.index, rank=0, stream=stream) for stream in STREAMS]
         self.journal = Journal(files)
+        self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
         self.commands = Commands(self.server, self)
         self.sweep = Sweep(launch, keeper=keeper.pid)
@@ -258,12 +259,19 @@ class _Supervisor:
             return  # not an event; a newer sender's, perhaps
         if self.journal.add(event):
             self.change(lifecycle.noted(self.status, event))
-        acknowledged = self.journal.acknowledged(peer.rank, peer.pid)
-        peer.send({"type": "ack", "seq": acknowledged})
+        self.unacknowledged.add(peer)
+
+    def on_read(self, peer: Peer) -> None:
+        """See `connections.Listener`; one acknowledgement for all that came together."""
+        if peer in self.unacknowledged:
+            self.unacknowledged.discard(peer)
+            acknowledged = self.journal.acknowledged(peer.rank, peer.pid)
+            peer.send({"type": "ack", "seq": acknowledged})
 
     def on_gone(self, peer: Peer) -> None:
         """See `connections.Listener`."""
         self.commands.on_gone(peer)
+        self.unacknowledged.discard(peer)
         if peer.role not in ("", AGENT) and self.server.find_process(peer.pid) is None:
             self.change(lifecycle.disconnected(self.status, peer.pid))
 

@@ -250,10 +250,13 @@ class JobManager:
             now: KILL without TERM and grace first.
         """
         record = self.record(job_id)
-        if not record.status.state.is_final:
-            # It may end by itself meanwhile, which is what was asked for.
+        while not record.status.state.is_final:
+            # The job may end by itself meanwhile, which is what was asked for; or its supervisor
+            # was killed before it answered, and the next one is asked.
             with contextlib.suppress(JobNotRunning):
                 await self._command(record, "stop", {"now": now})
+                break
+            await self._refresh(record)
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:

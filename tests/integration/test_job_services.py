@@ -1,0 +1,120 @@
+"""Jobs, logs and events over gRPC, on a socket of the test's own."""
+
+import contextlib
+import os
+import sys
+
+import grpc
+import pytest
+from tests.support.jobs import jobs_in, tidy
+
+from rdev.agent.interceptor import ErrorInterceptor
+from rdev.agent.services.event import EventService
+from rdev.agent.services.job import JobService
+from rdev.agent.services.log import LogService
+from rdev.protocol.convert import job_from_proto, spec_to_proto
+from rdev.v1 import (
+    event_pb2,
+    event_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    log_pb2,
+    log_pb2_grpc,
+)
+from rdev.wire.events import Event
+from rdev.wire.job import CommandKind, JobSpec, JobState
+
+REPORTS = """
+import json, os, socket
+sock = socket.socket(socket.AF_UNIX)
+folder = os.open(os.path.dirname(os.environ["RDEV_JOB_SOCKET"]), os.O_RDONLY)
+sock.connect(f"/proc/self/fd/{folder}/job.sock")
+hello = {"type": "hello", "version": 1, "role": "loop", "rank": 0, "pid": os.getpid()}
+events = [{"type": "event", "seq": n, "kind": k, "time": 1.0} for n, k in ((1, "a"), (2, "b"))]
+sock.sendall(b"".join(json.dumps(m).encode() + b"\\n" for m in [hello, *events]))
+"""
+
+
+class Stubs:
+    def __init__(self, channel):
+        self.job = job_pb2_grpc.JobServiceStub(channel)
+        self.log = log_pb2_grpc.LogServiceStub(channel)
+        self.event = event_pb2_grpc.EventServiceStub(channel)
+
+    async def create(self, *argv):
+        spec = spec_to_proto(JobSpec(CommandKind.PROGRAM, argv[0], argv[1:], grace=1.0))
+        request = job_pb2.CreateJobRequest(request_id=os.urandom(8).hex(), spec=spec)
+        return (await self.job.CreateJob(request)).job
+
+    async def tail(self, job, **options):
+        call = self.log.TailLog(log_pb2.TailLogRequest(job_id=job.id, **options))
+        return [response async for response in call]
+
+
+@contextlib.asynccontextmanager
+async def serving(folder, monkeypatch):
+    """A server and its stubs; the socket's path is relative, as pytest's folders are deep."""
+    async with tidy(folder / "jobs"), jobs_in(folder / "jobs") as jobs:
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs.manager), server)
+        log_pb2_grpc.add_LogServiceServicer_to_server(
+            LogService(jobs.manager, jobs.inotify), server
+        )
+        event_pb2_grpc.add_EventServiceServicer_to_server(
+            EventService(jobs.manager, jobs.inotify), server
+        )
+        monkeypatch.chdir(folder)
+        server.add_insecure_port("unix:agent.sock")
+        await server.start()
+        async with grpc.aio.insecure_channel("unix:agent.sock") as channel:
+            yield Stubs(channel)
+        await server.stop(0)
+
+
+async def test_a_job_is_created_watched_and_read(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("sh", "-c", "echo one; echo two; exit 3")
+        seen = [
+            job_from_proto(response.job)
+            async for response in stubs.job.WatchJob(job_pb2.WatchJobRequest(job_id=job.id))
+        ]
+        assert (seen[-1].state, seen[-1].exit_code) == (JobState.FAILED, 3)
+        responses = await stubs.tail(job, follow=True)
+        assert b"".join(r.chunk.data for r in responses) == b"one\ntwo\n"
+        assert responses[-1].WhichOneof("item") == "end"
+        cursor = log_pb2.Cursor(rank=0, stream="stdout", offset=4)
+        assert [r.chunk.data for r in await stubs.tail(job, cursors=[cursor])] == [b"two\n"]
+        assert [r.chunk.data for r in await stubs.tail(job, tail_lines=1)] == [b"two\n"]
+        assert await stubs.tail(job, tail_lines=0) == []
+
+
+async def test_jobs_are_listed_stopped_and_deleted(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("sleep", "600")
+        listed = await stubs.job.ListJobs(job_pb2.ListJobsRequest())
+        assert [found.id for found in listed.jobs] == [job.id]
+        await stubs.job.StopJob(job_pb2.StopJobRequest(job_id=job.id, now=True))
+        async for response in stubs.job.WatchJob(job_pb2.WatchJobRequest(job_id=job.id)):
+            last = response.job
+        assert last.state == job_pb2.JOB_STATE_CANCELLED
+        assert not (await stubs.job.ListJobs(job_pb2.ListJobsRequest())).jobs
+        assert (await stubs.job.ListJobs(job_pb2.ListJobsRequest(ended=True))).jobs[0].id == job.id
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stubs.job.SignalJob(job_pb2.SignalJobRequest(job_id=job.id, signal=2))
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        await stubs.job.DeleteJob(job_pb2.DeleteJobRequest(job_id=job.id))
+        with pytest.raises(grpc.aio.AioRpcError) as missing:
+            await stubs.job.GetJob(job_pb2.GetJobRequest(job=job.id))
+        assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_events_of_a_job_that_ends_at_once_are_all_there(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create(sys.executable, "-c", REPORTS)
+        request = event_pb2.TailEventsRequest(job_id=job.id, follow=True)
+        seen = [response async for response in stubs.event.TailEvents(request)]
+        assert [Event.from_json(response.event).kind for response in seen] == ["a", "b"]
+        later = event_pb2.TailEventsRequest(job_id=job.id, offset=seen[0].next_offset)
+        assert [r.event async for r in stubs.event.TailEvents(later)] == [seen[1].event]
+        chosen = event_pb2.TailEventsRequest(job_id=job.id, kinds=["a"])
+        assert [r.event async for r in stubs.event.TailEvents(chosen)] == [seen[0].event]
