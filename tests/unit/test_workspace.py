@@ -255,9 +255,12 @@ class SyncMachine(RuleBasedStateMachine):
         self.laptop = self.base / "laptop"
         self.workspace = workspace_at(self.laptop)
         self.fuse: int | None = None
+        self.interfering: str | None = None
         self.written_on_host: set[bytes] = set()
         self.serial = 0
         self.manager = WorkspaceManager(str(self.base / "home"), seam=self.seam)
+        for name in ("a", "b.py", "d/x", "d/e/z"):
+            self.put(self.laptop, name, name.encode())
         self.sync()
 
     def teardown(self):
@@ -265,6 +268,9 @@ class SyncMachine(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
     def seam(self, point: str) -> None:
+        if self.interfering is not None and point == "journalled":
+            name, self.interfering = self.interfering, None
+            self.host_writes(name)
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse < 0:
@@ -286,10 +292,14 @@ class SyncMachine(RuleBasedStateMachine):
 
     def put(self, side: Path, name: str, data: bytes) -> bool:
         path = side / name
-        if not path.parent.is_dir() or path.parent.is_symlink() or path.is_dir():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
             return False
-        if path.is_symlink():
-            path.unlink()
+        links = [each for each in path.parents if each != side and each.is_symlink()]
+        if path.is_dir() or links:
+            return False
+        path.unlink(missing_ok=True)
         path.write_bytes(data)
         return True
 
@@ -306,6 +316,23 @@ class SyncMachine(RuleBasedStateMachine):
             self.written_on_host = {
                 old for old in self.written_on_host if old in self.on_host()
             } | {data}
+
+    @rule(name=NAMES, data=DATA)
+    def both_write(self, name, data):
+        self.laptop_writes(name, data)
+        self.host_writes(name)
+
+    @rule(name=NAMES, data=DATA)
+    def host_writes_while_the_laptop_syncs(self, name, data):
+        """After the trees were compared, before the files are placed."""
+        self.laptop_writes(name, data)
+        self.interfering = name
+        try:
+            self.sync()
+        finally:
+            self.interfering = None
+        self.sync()
+        self.check_converged()
 
     @rule(name=NAMES, on_laptop=st.booleans())
     def makes_a_folder(self, name, on_laptop):
@@ -399,17 +426,17 @@ class SyncMachine(RuleBasedStateMachine):
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
-        stateful_step_count=20,
+        stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 
 
 class TestBothSidesChangeAndTheAgentCrashes(SyncMachine.TestCase):
-    settings = _settings(25)
+    settings = _settings(40)
 
 
 @pytest.mark.slow
 class TestBothSidesChangeAndTheAgentCrashesForLong(SyncMachine.TestCase):
-    settings = _settings(500)
+    settings = _settings(400)
     pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # noqa: RUF012
