@@ -53,6 +53,7 @@ _LONGEST_PAUSE = 0.5
 _PATIENCE = 10.0
 
 _REBOOTED = "the machine was rebooted while it ran"
+_REMOVED = "its directory was removed while it ran"
 
 
 class JobManager:
@@ -370,45 +371,62 @@ class JobManager:
     async def _follow(self, record: JobRecord) -> None:
         """Keeps a job connected until its status is final."""
         job_id = record.accepted.id
-        link, pause = self._links[job_id], _FIRST_PAUSE
+        pause = _FIRST_PAUSE
         try:
             while not await self._refresh(record):
-                try:
-                    await link.serve()
-                    pause = _FIRST_PAUSE
-                except OSError:
-                    await self._bring_keeper(record, pause)
-                except (KeyError, TypeError, ValueError) as error:
-                    _log.warning("job %s: its supervisor makes no sense: %r", job_id, error)
+                was_connected = await self._attend(record)
+                pause = _FIRST_PAUSE if was_connected else min(2 * pause, _LONGEST_PAUSE)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             del self._links[job_id], self._tasks[job_id]
 
+    async def _attend(self, record: JobRecord) -> bool:
+        """Is connected while that lasts, or brings a keeper; no trouble of one job is the others'.
+
+        Returns:
+            True if a supervisor was there.
+        """
+        try:
+            await self._links[record.accepted.id].serve()
+        except (ConnectionRefusedError, FileNotFoundError):
+            await self._bring_keeper(record)
+            return False
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            _log.warning("job %s: trouble with its supervisor: %r", record.accepted.id, error)
+            return False
+        return True
+
     async def _refresh(self, record: JobRecord) -> bool:
         """Reads the status from disk; True if it is final."""
-        record.update(await asyncio.to_thread(read_status, record.files))
+        try:
+            record.update(await asyncio.to_thread(read_status, record.files))
+        except FileNotFoundError:
+            record.update(_lost(record.status, reason=Reason.KEEPER_LOST, message=_REMOVED))
         return record.status.state.is_final
 
-    async def _bring_keeper(self, record: JobRecord, pause: float) -> None:
+    async def _bring_keeper(self, record: JobRecord) -> None:
         """Nobody listens for the job. If it has no keeper, it gets one, or it is LOST."""
         job_id = record.accepted.id
         if await asyncio.to_thread(self._store.has_keeper, job_id) or await self._refresh(record):
             return
-        if record.accepted.boot_id != boot_id():
-            lost = replace(
-                record.status,
-                state=JobState.LOST,
-                reason=Reason.REBOOTED,
-                message=_REBOOTED,
-                ended=time.time(),
-                stops=(),
-                revision=record.status.revision + 1,
-            )
-            await asyncio.to_thread(self._store.write_status, job_id, lost)
-            record.update(lost)
-            return
         try:
-            await self._zygote.launch(record.files.directory)
+            if record.accepted.boot_id != boot_id():
+                lost = _lost(record.status, reason=Reason.REBOOTED, message=_REBOOTED)
+                await asyncio.to_thread(self._store.write_status, job_id, lost)
+                record.update(lost)
+            else:
+                await self._zygote.launch(record.files.directory)
         except (OSError, RdevError) as error:
-            _log.warning("job %s has no keeper: %s; again in %.1f s", job_id, error, pause)
+            _log.warning("job %s has no keeper yet: %s", job_id, error)
+
+
+def _lost(status: Status, *, reason: Reason, message: str) -> Status:
+    return replace(
+        status,
+        state=JobState.LOST,
+        reason=reason,
+        message=message,
+        ended=time.time(),
+        stops=(),
+        revision=status.revision + 1,
+    )
