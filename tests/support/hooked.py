@@ -37,6 +37,7 @@ class HookedJob:
         self.process: asyncio.subprocess.Process
         self.spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
         self.argv: tuple[str, ...] = ()
+        self.orders: list[dict[str, Any]] = []  # what each command carried
 
     async def get(self, reference: str) -> Job:
         running = self.process.returncode is None
@@ -50,8 +51,9 @@ class HookedJob:
             directory=str(self.folder),
         )
 
-    async def command(self, job_id, role, rank, name, args=None, *, pid=None, timeout=30.0):  # noqa: ASYNC109 - as the job manager has it
+    async def command(self, job_id, role, rank, name, args=None, *, pid=None, timeout=30.0):
         del job_id, role, rank, pid  # there is one process
+        self.orders.append(dict(args or {}))
         writer = self._writers.get(self.process.pid)
         if writer is None:
             raise JobConflict("route the job", "no hook of rank 0 is connected")
@@ -75,6 +77,17 @@ class HookedJob:
         """Waits for the channel to bring about a condition."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(condition)
+
+    def count(self, kind: str) -> int:
+        return sum(event["kind"] == kind for event in self.events)
+
+    async def end(self) -> str:
+        """Tells the endless script to end; what it printed."""
+        (self.folder / "stop").touch()
+        async with asyncio.timeout(30):
+            output, _ = await self.process.communicate()
+        assert self.process.returncode == 0, output.decode()
+        return output.decode()
 
     async def event(self, kind: str, count: int = 1) -> dict[str, Any]:
         """Waits for the count-th event of a kind."""
@@ -171,3 +184,16 @@ async def hooked_job(
         await job.process.communicate()
         server.close()
         await server.wait_closed()
+
+
+class SessionPipe:
+    """A client's end of a debug session without a network between."""
+
+    def __init__(self, session) -> None:
+        self._session = session
+
+    async def receive(self) -> bytes:
+        return await self._session.read()
+
+    async def send(self, data: bytes) -> None:
+        await self._session.write(data)
