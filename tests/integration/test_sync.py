@@ -244,6 +244,21 @@ async def test_a_folder_that_vanishes_on_the_host_under_an_open_stream_comes_bac
     assert content_of(host.folder) == content_of(laptop)
 
 
+async def test_a_folder_moved_away_on_the_host_under_an_open_stream_is_not_written_to(
+    host: Host, laptop: Path, tmp_path: Path
+):
+    async with WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing:
+        await syncing.sync()
+        (laptop / "pkg" / "model.py").write_text("SIZE = 2\n")
+        await syncing.sync()
+        (host.folder / "pkg").rename(tmp_path / "moved")
+        before = content_of(tmp_path / "moved")
+        (laptop / "pkg" / "model.py").write_text("SIZE = 3\n")
+        await syncing.sync()
+        assert content_of(tmp_path / "moved") == before
+        assert (host.folder / "pkg" / "model.py").read_text() == "SIZE = 3\n"
+
+
 async def test_a_folder_that_became_a_link_to_elsewhere_is_not_written_through(
     host: Host, laptop: Path, tmp_path: Path
 ):

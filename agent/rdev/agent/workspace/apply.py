@@ -61,6 +61,7 @@ def apply_change(context: Applying, change: Change) -> list[Problem]:
             middle of the renames; then the next opening finishes it.
     """
     transaction = context.index.transaction + 1
+    context.root.forget()  # A job may have moved directories since the last transaction.
     try:
         clear_stage(context.root)
         staged = [_stage(context, number, entry) for number, entry in enumerate(change.upserts)]

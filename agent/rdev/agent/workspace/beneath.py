@@ -23,6 +23,10 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 
 
+# Directories of a root kept open: the stage, where its files go, that folder's bytecode.
+KEPT_OPEN = 8
+
+
 class DirectoryOpener(Protocol):
     """Opens directories beneath a root.
 
@@ -100,8 +104,8 @@ def best_opener() -> DirectoryOpener:
 class Root:
     """A folder and the operations on what lies beneath it; one user per instance and time.
 
-    Paths have passed `rdev.protocol.paths.path_fault` or are our own. The directory of the last
-    path is kept open, because a transaction names the files of a directory one after another.
+    Paths have passed `rdev.protocol.paths.path_fault` or are our own. The directories of the last
+    paths are kept open, because a transaction goes back and forth between a few of them.
     """
 
     def __init__(self, folder: str, opener: DirectoryOpener | None = None) -> None:
@@ -113,8 +117,7 @@ class Root:
         self.folder = folder
         self._opener = opener or best_opener()
         self._root = os.open(folder, _DIRECTORY)
-        self._parent = -1
-        self._parent_path: str | None = None
+        self._parents: dict[str, int] = {}
 
     def close(self) -> None:
         """Closes all descriptors."""
@@ -122,10 +125,9 @@ class Root:
         os.close(self._root)
 
     def forget(self) -> None:
-        """Closes the directory that was kept open; call it after directories were moved."""
-        if self._parent >= 0:
-            os.close(self._parent)
-        self._parent, self._parent_path = -1, None
+        """Closes the directories that were kept open; call it after directories were moved."""
+        while self._parents:
+            os.close(self._parents.popitem()[1])
 
     def __enter__(self) -> Self:
         return self
@@ -145,11 +147,13 @@ class Root:
             OSError: The directory is missing or is reached through a link.
         """
         parent, _, name = path.rpartition("/")
-        if parent != self._parent_path:
+        descriptor = self._parents.get(parent)
+        if descriptor is None:
             descriptor = self._opener.open_directory(self._root, parent)
-            self.forget()
-            self._parent, self._parent_path = descriptor, parent
-        return self._parent, name
+            if len(self._parents) >= KEPT_OPEN:
+                os.close(self._parents.pop(next(iter(self._parents))))
+            self._parents[parent] = descriptor
+        return descriptor, name
 
     def status(self, path: str) -> os.stat_result | None:
         """lstat; None if nothing is there or a directory of the path is none."""
