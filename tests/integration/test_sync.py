@@ -378,7 +378,7 @@ async def test_a_stream_killed_in_the_middle_of_contents_changes_nothing(host: H
     await endpoint.stage(diff(remote, wanted))
     assert await endpoint.needs() == {digest}
     half = ContentRun(digest, len(data), Encoding.IDENTITY, data[: 1 << 20], last=False)
-    await endpoint.send(half)
+    await endpoint.send([half])
     await endpoint.close()
     async with asyncio.timeout(10):
         while os.listdir(host.home / "store" / "incoming"):
@@ -408,13 +408,13 @@ async def test_endpoint_contract_transactions(host: Host, kind: str):
     await one.stage(Change((Entry("never", Kind.DIRECTORY),)))
     await one.stage(Change((HELLO,)))
     assert await one.needs() == {HELLO.digest}
-    await one.send(HELLO_RUN)
+    await one.send([HELLO_RUN])
     committed = await one.commit(wanted.digest)
     assert (committed.snapshot, committed.written) == (wanted.digest, 1)
     # Contents sent unasked, and not needed, do no harm.
     again = Change((Entry("b", Kind.FILE, HELLO.digest, 5),))
     await one.stage(again)
-    await one.send(HELLO_RUN)
+    await one.send([HELLO_RUN])
     both = wanted.changed(again)
     assert (await one.commit(both.digest)).snapshot == both.digest
     assert content_of(host.folder) == {"a": b"hello", "b": b"hello"}
@@ -427,7 +427,7 @@ async def test_endpoint_contract_who_compared_too_early_loses_the_turn(host: Hos
     await one.open(Opening(ID, "project", "c", EMPTY))
     await late.open(Opening(ID, "project", "other", EMPTY))
     await one.stage(Change((HELLO,)))
-    await one.send(HELLO_RUN)
+    await one.send([HELLO_RUN])
     await one.commit(Snapshot.of([HELLO]).digest)
     own = Change((Entry("c", Kind.DIRECTORY),))
     await late.stage(own)

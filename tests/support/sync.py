@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,9 @@ class LocalEndpoint:
         assert needs is not None
         self._needs = needs
 
-    async def send(self, run: ContentRun) -> None:
-        self._session.content(run)
+    async def send(self, runs: Sequence[ContentRun]) -> None:
+        for run in runs:
+            self._session.content(run)
 
     async def needs(self) -> frozenset[bytes]:
         return frozenset(self._needs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -128,10 +128,11 @@ class RemoteEndpoint:
                 await self._write(pb.SyncWorkspaceRequest(stage=part))
         self._needs_due = True
 
-    async def send(self, run: ContentRun) -> None:
+    async def send(self, runs: Sequence[ContentRun]) -> None:
         """See `Endpoint`."""
+        contents = pb.SyncContents(contents=[convert.run_to_pb(run) for run in runs])
         with translating(_ACTION):
-            await self._write(pb.SyncWorkspaceRequest(content=convert.run_to_pb(run)))
+            await self._write(pb.SyncWorkspaceRequest(contents=contents))
 
     async def needs(self) -> frozenset[bytes]:
         """See `Endpoint`."""

@@ -77,6 +77,10 @@ def _answers(
         case "content":
             session.content(convert.run_from_pb(request.content))
             return []
+        case "contents":
+            for content in request.contents.contents:
+                session.content(convert.run_from_pb(content))
+            return []
         case "commit":
             committed = convert.committed_to_pb(session.commit(request.commit.snapshot))
             return [pb.SyncWorkspaceResponse(committed=committed)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
@@ -29,8 +30,8 @@ class Endpoint(Protocol):
         """Announces a transaction; replaces one that was not committed."""
         ...
 
-    async def send(self, run: ContentRun) -> None:
-        """Sends a run of a content."""
+    async def send(self, runs: Sequence[ContentRun]) -> None:
+        """Sends runs of contents, in order; no more than `MAX_RUN` bytes together, or one run."""
         ...
 
     async def needs(self) -> frozenset[bytes]:

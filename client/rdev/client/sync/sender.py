@@ -15,9 +15,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import islice
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from rdev.client.sync.content import ContentChanged, content_runs
 from rdev.client.sync.endpoint import Endpoint
@@ -25,7 +24,7 @@ from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace, client_id
 from rdev.client.sync.scan import Confirm, Scan, Scanner
 from rdev.protocol.errors import MassDeletion, SyncFailed
-from rdev.protocol.exchange import UNASKED, Committed, ContentRun, Opened, Opening
+from rdev.protocol.exchange import MAX_RUN, UNASKED, Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, ProblemKind, Snapshot, diff
 
 # Times that the tree may change under us, here or there, before a person is told.
@@ -36,11 +35,6 @@ UNSTEADY = 2
 
 # A mass deletion is asked about: more than half of the files and more than this many, or all.
 MASS_DELETION = 100
-
-# Runs read, hashed and compressed in one visit to a thread.
-BATCH = 32
-
-_Item = TypeVar("_Item")
 
 
 class WorkspaceSync:
@@ -186,17 +180,17 @@ class WorkspaceSync:
             # Read first, so that what is announced is surely what is sent.
             ready = await asyncio.to_thread(list, self._runs(scan, files.values()))
             await self._endpoint.stage(change)
-            for run in ready:
-                await self._endpoint.send(run)
+            if ready:
+                await self._endpoint.send(ready)
         else:
             await self._endpoint.stage(change)
             needs = await self._endpoint.needs()
             needed = [each for digest, each in files.items() if digest in needs]
             size = sum(each.size for each in needed)
             runs = self._runs(scan, needed)
-            while batch := await asyncio.to_thread(_next, runs, BATCH):
-                for run in batch:
-                    await self._endpoint.send(run)
+            batches = _batches(runs)
+            while batch := await asyncio.to_thread(next, batches, None):
+                await self._endpoint.send(batch)
         return await self._endpoint.commit(wanted.digest), size
 
     def _runs(self, scan: Scan, files: Iterable[Entry]) -> Iterator[ContentRun]:
@@ -269,5 +263,15 @@ def _is_file(entry: Entry | None) -> bool:
     return entry is not None and entry.kind is Kind.FILE
 
 
-def _next(items: Iterator[_Item], count: int) -> list[_Item]:
-    return list(islice(items, count))
+def _batches(runs: Iterator[ContentRun]) -> Iterator[list[ContentRun]]:
+    """Groups runs into messages: many small ones, or a large one."""
+    batch: list[ContentRun] = []
+    size = 0
+    for run in runs:
+        if batch and size + len(run.data) > MAX_RUN:
+            yield batch
+            batch, size = [], 0
+        batch.append(run)
+        size += len(run.data)
+    if batch:
+        yield batch

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
-    from watchdog.observers.inotify_c import CallbackId, InotifyEvent, InotifyFD
+    from watchdog.observers.inotify_c import (
+        CallbackId,
+        InotifyEvent,
+        InotifyFD,
+        WatchDescriptor,
+    )
 
 # Told a path relative to the root ("" for the root itself), or None when events were lost and
 # anything may have changed.
@@ -97,7 +102,7 @@ class InotifyWatcher:
 
         self._root = root
         self._on_dirty = on_dirty
-        self._watched: dict[str, tuple[int, int]] = {}
+        self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._mask = Mask(
@@ -162,7 +167,7 @@ class _Folder:
         name = os.fsdecode(event.name)
         self._watcher.dirty(f"{self._path}/{name}" if self._path and name else self._path or name)
 
-    def on_watch_deleted(self, wd: int) -> None:
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """The parent's watch tells of it."""
 
     def on_queue_overflow(self) -> None:
