@@ -37,7 +37,7 @@ COMMAND_SECONDS = 35.0
 
 # A process that has just been started dials within its interpreter's start, 20 to 200 ms; a busy
 # machine may take seconds. One that runs for longer without a hook has none.
-ARRIVAL_SECONDS = 5.0
+ARRIVAL_SECONDS = 3.0
 ARRIVAL_TICK = 0.05
 
 # How the supervisor says that no hook of the rank is connected to it.

@@ -1,0 +1,224 @@
+"""`rdev debug` on a running, unprepared script, through the real agent and supervisor."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+from tests.support.command import DEADLINE, Rdev
+
+from rdev.protocol.dap import Framer, encode
+
+TRAIN = """\
+import os
+import time
+
+def train():
+    total = step = 0
+    while not os.path.exists("stop"):
+        loss = step * 2
+        total += loss
+        step += 1
+        time.sleep(0.002)
+    return total == step * (step - 1)
+
+print("right" if train() else "wrong")
+"""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A training that all tests of this module debug, and that must come out right after all."""
+    folder = tmp_path_factory.mktemp("debug")
+    (folder / "home").mkdir(mode=0o700)
+    (folder / "project").mkdir()
+    (folder / "project" / "rdev.toml").touch()
+    person = Rdev(folder / "home", folder / "project")
+    try:
+        person.write("train.py", TRAIN)
+        started = person.run("run", "-d", "train.py")
+        assert started.returncode == 0, started.stderr
+        yield person
+        assert finish(person) == "right\n"
+    finally:
+        person.tidy()
+
+
+def finish(rdev) -> str:
+    """Lets the script end; what it printed."""
+    [job] = rdev.json("ps")
+    [workspace] = (rdev.home / ".rdev" / "workspaces").iterdir()
+    (workspace / "stop").touch()
+    done = rdev.run("wait", job["id"])
+    assert done.returncode == 0, done.stderr
+    return rdev.run("logs", job["id"]).stdout
+
+
+def lines_until(stream, wanted: str) -> list[str]:
+    """The lines of a program's output up to one that contains `wanted`."""
+    seen: list[str] = []
+    for line in iter(stream.readline, ""):
+        seen.append(line)
+        if wanted in line:
+            return seen
+    raise AssertionError(f"{wanted!r} never came: {seen}")
+
+
+def test_a_breakpoint_is_hit_looked_at_and_left_and_the_result_is_right(job):
+    done = job.run(
+        *("debug", "train.py:8", "--command", "print loss == step * 2"),
+        *("--command", "bt", "--command", "locals", "--command", "list", "--command", "n"),
+        *("--command", "p 'now ' + str(step)", "--command", "p nonsense", "--command", "dance"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = done.stdout
+    assert re.search(r"^attached to train \(pid \d+, Python 3\.\d+\.\d+\)$", out, re.MULTILINE)
+    assert "breakpoint at train.py:8\n" in out
+    assert "paused at train.py:8 in train()\n" in out
+    assert "True\n" in out
+    assert "> 0  train.py:8 in train()\n  1  train.py:13 in <module>()\n" in out
+    assert re.search(r"^step = \d+$", out, re.MULTILINE)
+    assert "    8->        total += loss\n" in out
+    assert "paused at train.py:9 in train()\n" in out
+    assert re.search(r"^now |^'now \d+'$", out, re.MULTILINE)
+    assert "NameError" in out
+    assert "'dance' is no command" in out
+    assert out.endswith("detached; the job goes on\n")
+
+
+def test_ps_shows_where_a_job_is_paused_and_ctrl_c_at_the_prompt_leaves_it(job):
+    with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
+        lines_until(session.stdout, "paused at train.py:8")
+        assert "PAUSED train.py:8" in job.run("ps").stdout
+        second = job.run("debug", "train.py:8", "--command", "bt")
+        assert second.returncode == 125
+        assert "another debugger is attached" in second.stderr
+        session.stdin.write("p 'still ' + 'mine'\n")
+        session.stdin.flush()
+        lines_until(session.stdout, "still mine")
+        session.send_signal(signal.SIGINT)
+        assert session.wait(DEADLINE) == 0
+        assert "detached; the job goes on" in session.stdout.read()
+    assert "PAUSED" not in job.run("ps").stdout
+
+
+def test_the_end_of_input_leaves_the_job_running(job):
+    done = job.run("debug", "train", "train.py:8", input="p step >= 0\n", stdin=None)
+    assert done.returncode == 0, done.stderr
+    assert "True\n" in done.stdout
+
+
+def test_a_condition_decides_where_it_stops(job):
+    done = job.run("debug", "train.py:8", "--when", "step % 100 == 42", "--command", "p step % 100")
+    assert "\n42\n" in done.stdout
+
+
+def test_without_a_line_it_stops_where_the_program_is(job):
+    done = job.run("debug", "--command", "bt")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"paused at train\.py:\d+ in train\(\)", done.stdout)
+
+
+def test_a_line_that_is_not_reached_in_time_is_124(job):
+    done = job.run("debug", "train.py:11", "--timeout", "0.5", "--command", "bt")
+    assert done.returncode == 124
+    assert "train.py:11: it was not reached within 0.5 s" in done.stderr
+
+
+def test_a_file_that_the_job_does_not_have_is_said(job):
+    done = job.run("debug", "other.py:3", "--command", "bt")
+    assert done.returncode == 125
+    assert "no breakpoint at other.py:3: Breakpoint in file that does not exist." in done.stdout
+    assert "unable to stop job train at other.py:3" in done.stderr
+
+
+def test_two_jobs_on_the_command_line_are_a_usage_error(rdev):
+    done = rdev.run("debug", "one", "two")
+    assert done.returncode == 2
+    assert "'two' is not FILE:LINE" in done.stderr
+
+
+def test_a_program_that_is_no_python_has_no_hook(rdev):
+    rdev.run("run", "-d", "--name", "shell", "--", "sleep", "60")
+    done = rdev.run("debug", "shell", "x.py:1")
+    assert done.returncode == 125
+    assert "no Python process of it carries the debug hook" in done.stderr
+    rdev.run("stop", "shell", "--now")
+
+
+def test_a_job_that_has_ended_cannot_be_debugged(rdev):
+    rdev.write("train.py", "print('done')\n")
+    assert rdev.run("run", "train.py").returncode == 0
+    done = rdev.run("debug", "train.py:1")
+    assert done.returncode == 125
+    assert "it is succeeded" in done.stderr
+
+
+class Ide:
+    """A client of the protocol that knows only what the pasted configuration says."""
+
+    def __init__(self, configuration: dict) -> None:
+        where = configuration["connect"]
+        self.socket = socket.create_connection((where["host"], where["port"]), timeout=DEADLINE)
+        self._framer, self._messages, self._seq = Framer(), [], 0
+
+    def send(self, command: str, **arguments) -> int:
+        self._seq += 1
+        message = {"seq": self._seq, "type": "request", "command": command}
+        self.socket.sendall(encode({**message, "arguments": arguments}))
+        return self._seq
+
+    def receive(self, condition) -> dict:
+        while True:
+            for message in self._messages:
+                if condition(message):
+                    self._messages.remove(message)
+                    return message
+            data = self.socket.recv(65536)
+            assert data, "the session ended"
+            self._messages += self._framer.feed(data)
+
+    def ask(self, command: str, **arguments) -> dict:
+        number = self.send(command, **arguments)
+        answer = self.receive(lambda m: m.get("request_seq") == number)
+        assert answer["success"], answer
+        return answer.get("body") or {}
+
+    def event(self, name: str) -> dict:
+        return self.receive(lambda m: m.get("event") == name)["body"]
+
+
+def test_an_ide_works_with_the_paths_of_this_side(job):
+    with job.started("debug", "--listen", text=True) as listener:
+        lines_until(listener.stdout, "paste into")
+        text = ""
+        while not text.endswith("\n}\n"):
+            text += listener.stdout.readline()
+        configuration = json.loads(text)
+        ide = Ide(configuration)
+        lines_until(listener.stdout, "the IDE has connected")
+        second = socket.create_connection(ide.socket.getpeername(), timeout=DEADLINE)
+        with ide.socket, second:
+            assert second.recv(1) == b"", "a second client is turned away at once"
+            capabilities = ide.ask("initialize", adapterID="debugpy", clientID="test")
+            assert not capabilities["supportsTerminateRequest"]
+            ide.send("attach", **configuration)
+            ide.receive(lambda m: m.get("event") == "initialized")
+            here = str((job.cwd / "train.py").resolve())
+            [placed] = ide.ask("setBreakpoints", source={"path": here}, breakpoints=[{"line": 8}])[
+                "breakpoints"
+            ]
+            assert placed["verified"]
+            ide.ask("configurationDone")
+            thread = ide.event("stopped")["threadId"]
+            [frame, *_] = ide.ask("stackTrace", threadId=thread)["stackFrames"]
+            assert (frame["source"]["path"], frame["line"]) == (here, 8)
+            ide.ask("terminate")  # the red button
+        lines_until(listener.stdout, "the IDE has left")
+        listener.send_signal(signal.SIGINT)
+        assert listener.wait(DEADLINE) == 0
