@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 from tests.support.command import DEADLINE, Rdev
@@ -105,6 +106,31 @@ def test_ps_shows_where_a_job_is_paused_and_ctrl_c_at_the_prompt_leaves_it(job):
         assert session.wait(DEADLINE) == 0
         assert "detached; the job goes on" in session.stdout.read()
     assert "PAUSED" not in job.run("ps").stdout
+
+
+def until_running(rdev) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while "PAUSED" in rdev.run("ps").stdout:
+        assert time.monotonic() < deadline, "the job is still held"
+
+
+def test_a_laptop_that_dies_at_a_stop_does_not_hold_the_job(job):
+    with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
+        lines_until(session.stdout, "paused at train.py:8")
+        assert "PAUSED train.py:8" in job.run("ps").stdout
+        session.kill()
+        until_running(job)
+    assert job.run("debug", "train.py:8", "--command", "bt").returncode == 0
+
+
+def test_an_agent_that_is_killed_at_a_stop_does_not_hold_the_job(job):
+    with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
+        lines_until(session.stdout, "paused at train.py:8")
+        assert "PAUSED train.py:8" in job.run("ps").stdout
+        job.kill_agent()
+        until_running(job)
+    done = job.run("debug", "train.py:8", "--command", "bt")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_end_of_input_leaves_the_job_running(job):
