@@ -148,6 +148,23 @@ def test_wait_with_a_limit_leaves_the_job_alone(rdev):
     assert rdev.json("ps")[0]["state"] == "running"
 
 
+def test_a_job_keeps_the_content_it_was_started_from(rdev):
+    rdev.write("train.py", "print('first')")
+    rdev.run("run", "--name", "one", "train.py")
+    pins = rdev.home / ".rdev" / "store" / "pins"
+    (job,) = rdev.json("ps", "-a")
+    assert (pins / job["id"]).read_text().strip() == job["snapshot"]
+    rdev.run("rm", "one")
+    assert not list(pins.iterdir())
+
+
+def test_a_snapshot_that_a_new_agent_has_not_seen_is_synced_again(rdev):
+    rdev.write("train.py", "print('ran')")
+    assert rdev.run("run", "train.py").stdout == "ran\n"
+    rdev.kill_agent()
+    assert rdev.run("run", "train.py").stdout == "ran\n"
+
+
 def test_exec_runs_beside_a_job(rdev):
     rdev.run("run", "-d", "--name", "main", "-e", "A=1", "--", "sleep", "30")
     done = rdev.run("exec", "main", "--", "sh", "-c", "echo $A; pwd; exit 5")

@@ -82,7 +82,13 @@ async def _composed(
         workspaces = await stack.enter_async_context(WorkspaceManager(home.root))
         inotify = await stack.enter_async_context(Inotify())
         jobs = await stack.enter_async_context(
-            JobManager(home.jobs, workspaces.folder, hook_dir=_plant_folder(), umask=login_umask)
+            JobManager(
+                home.jobs,
+                workspaces.folder,
+                hook_dir=_plant_folder(),
+                umask=login_umask,
+                snapshots=workspaces,
+            )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)

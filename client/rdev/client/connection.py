@@ -1,7 +1,7 @@
 """A connection to the agent of one host, and the mapping of what can go wrong on it.
 
-Nothing above this module sees a grpc type: calls are wrapped in `translating`, streams that must
-outlive a break in `resuming`.
+Nothing above this module sees a grpc type: calls are wrapped in `translating`, and what must outlive
+a break in `persisting` (calls) and `resuming` (streams).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -204,6 +204,25 @@ async def resuming(
         except ConnectionLost as error:
             if on_break is not None:
                 on_break(error)
+        await delays.wait()
+        with contextlib.suppress(HostUnreachable):
+            await connection.recover()
+
+
+async def persisting(connection: Connection, attempt: Callable[[], Awaitable[Item]]) -> Item:
+    """Repeats a call that may be repeated until it gets through; returns what it returns.
+
+    Args:
+        connection: Recovered after each break.
+        attempt: The call; it must be harmless to make it twice.
+
+    Raises:
+        ConnectionLost: The host has been away for a minute.
+    """
+    delays = Backoff()
+    while True:
+        with contextlib.suppress(ConnectionLost):
+            return await attempt()
         await delays.wait()
         with contextlib.suppress(HostUnreachable):
             await connection.recover()

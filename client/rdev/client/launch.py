@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rdev.client.command import Command
 from rdev.client.config import Config
-from rdev.client.connection import Backoff, Connection
+from rdev.client.connection import Connection, persisting
 from rdev.client.hosts import LOCAL
 from rdev.client.jobs import Jobs
 from rdev.client.sync.receipt import Receipt
@@ -18,6 +19,7 @@ from rdev.protocol.errors import (
     ConnectionLost,
     ScriptNotFound,
     ScriptOutsideWorkspace,
+    SnapshotNotFound,
     UsageError,
 )
 from rdev.protocol.ids import new_request_id
@@ -69,18 +71,66 @@ async def launch(
         JobConflict: A live job has that name.
     """
     target = script_path(request.command, workspace)
+    try:
+        return await _launch(connection, workspace, request, target, on_synced, confirm)
+    except SnapshotNotFound:
+        # The agent was replaced between the sync and the start, and forgot what it had just seen.
+        return await _launch(connection, workspace, request, target, on_synced, confirm)
+
+
+async def _launch(
+    connection: Connection,
+    workspace: Workspace,
+    request: Launch,
+    target: str,
+    on_synced: Callable[[Receipt], None],
+    confirm: Callable[[str], bool] | None,
+) -> Job:
     snapshot = ""
     if request.sync:
-        receipt = await sync_workspace(connection, workspace, confirm=confirm)
+        receipt = await _sync(connection, workspace, confirm)
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
+    spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
+    return await _create(connection, spec)
+
+
+async def _sync(
+    connection: Connection, workspace: Workspace, confirm: Callable[[str], bool] | None
+) -> Receipt:
+    try:
+        return await persisting(
+            connection, lambda: sync_workspace(connection, workspace, confirm=confirm)
+        )
+    except ConnectionLost as error:
+        raise ConnectionLost(error.action, error.cause, hint="nothing was started") from error
+
+
+async def _create(connection: Connection, spec: JobSpec) -> Job:
+    jobs = Jobs(connection)
+    # The request id makes it safe to ask again when the agent dies between asking and answering.
+    request_id = new_request_id()
+    creating = asyncio.ensure_future(
+        persisting(connection, lambda: jobs.create(spec, request_id=request_id))
+    )
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        # Ctrl-C just now: the job may run already, and nobody would know of it.
+        await jobs.stop((await creating).id)
+        raise
+
+
+def _spec(
+    host: str, workspace: Workspace, request: Launch, *, target: str, snapshot: str
+) -> JobSpec:
     settings = request.settings
-    spec = JobSpec(
+    return JobSpec(
         kind=request.command.kind,
         target=target,
         args=request.command.args,
         name=request.name,
-        python=settings.python or _own_python(connection.host, workspace.root),
+        python=settings.python or _own_python(host, workspace.root),
         workspace_id=workspace.id,
         snapshot=snapshot,
         directory=_directory(workspace.root),
@@ -89,19 +139,6 @@ async def launch(
         grace=settings.grace,
         hook=request.hook,
     )
-    return await _create(connection, spec)
-
-
-async def _create(connection: Connection, spec: JobSpec) -> Job:
-    # The request id makes it safe to ask again when the agent dies between asking and answering.
-    request_id = new_request_id()
-    delays = Backoff()
-    while True:
-        try:
-            return await Jobs(connection).create(spec, request_id=request_id)
-        except ConnectionLost:
-            await delays.wait()
-        await connection.recover()
 
 
 def beside(neighbour: Job | None, command: Sequence[str]) -> JobSpec:

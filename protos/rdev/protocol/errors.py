@@ -5,7 +5,7 @@
         WorkspaceRefused  ScriptOutsideWorkspace
       ConfigError ........... a configuration file is wrong
       NotFound
-        JobNotFound  WorkspaceNotFound  ScriptNotFound  CommandNotFound
+        JobNotFound  WorkspaceNotFound  SnapshotNotFound  ScriptNotFound  CommandNotFound
       CannotExecute
       PermissionRefused ..... an owner or a mode is not what it must be
       HostUnreachable
@@ -122,6 +122,13 @@ class WorkspaceNotFound(NotFound):
 
     reason = "WORKSPACE_NOT_FOUND"
     default_hint = "run `rdev sync` in the workspace first"
+
+
+class SnapshotNotFound(NotFound):
+    """The host no longer knows the snapshot that a job was to start from."""
+
+    reason = "SNAPSHOT_NOT_FOUND"
+    default_hint = "run the command again; it syncs first"
 
 
 class ScriptNotFound(NotFound):
@@ -302,7 +309,7 @@ class InternalError(RdevError):
 
 
 def os_failure(action: str, error: OSError) -> RdevError:
-    """The error for a failed system call: a full disk, a refused access, or the call's own words."""
+    """The error for a failed system call: disk full, access refused, or the call's own words."""
     cause = f"{error.strerror or error}"
     if error.filename:
         cause = f"{error.filename}: {cause}"

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rdev.agent.jobs.link import Link
 from rdev.agent.jobs.lookup import find, newest_first
@@ -38,7 +38,7 @@ from rdev.protocol.ids import (
     new_job_id,
     require,
 )
-from rdev.wire.files import Accepted, Status, read_status
+from rdev.wire.files import Accepted, Launch, Status, read_status
 from rdev.wire.home import boot_id
 from rdev.wire.job import Job, JobSpec, JobState, Reason
 
@@ -56,6 +56,16 @@ _REBOOTED = "the machine was rebooted while it ran"
 _REMOVED = "its directory was removed while it ran"
 
 
+class Snapshots(Protocol):
+    """Keeps what jobs were started from; the workspace manager does. Its methods block."""
+
+    def pin(self, snapshot: str, job_id: str) -> None:
+        """Keeps the contents of a snapshot until `unpin`; raises SnapshotNotFound, OSError."""
+
+    def unpin(self, job_id: str) -> None:
+        """Lets go of a job's snapshot; nothing happens if it has none."""
+
+
 class JobManager:
     """All jobs of one agent. Use as a context manager, in one task.
 
@@ -65,7 +75,7 @@ class JobManager:
         hook_dir: Put first on the PYTHONPATH of jobs that want the hook.
         environment: The login environment; by default this process's own.
         umask: The login's umask, which jobs get.
-        pin: Called with (workspace id, snapshot) of each new job, so that its sources are kept.
+        snapshots: Keeps the snapshots that jobs start from; None keeps none.
     """
 
     def __init__(
@@ -76,13 +86,13 @@ class JobManager:
         hook_dir: str | None = None,
         environment: Mapping[str, str] | None = None,
         umask: int = 0o022,
-        pin: Callable[[str, str], None] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._store = JobStore(jobs_dir)
         self._workspaces = workspaces
         login = dict(os.environ) if environment is None else environment
         self._surroundings = Surroundings(login, umask, hook_dir)
-        self._pin = pin
+        self._snapshots = snapshots
         self._records: dict[str, JobRecord] = {}
         self._links: dict[str, Link] = {}
         self._requests: dict[str, str] = {}
@@ -117,6 +127,7 @@ class JobManager:
         Raises:
             JobConflict: A live job has that name.
             WorkspaceNotFound: There is no such workspace.
+            SnapshotNotFound: The snapshot is not known any more; a sync makes it known.
             InvalidRequest: An id, a name or a path breaks a rule.
             DiskFull: There is no space for the job's directory; nothing was started.
         """
@@ -152,13 +163,24 @@ class JobManager:
             argv=launch.argv,
             directory=launch.directory,
         )
-        if self._pin is not None and spec.snapshot:
-            self._pin(spec.workspace_id, spec.snapshot)
         try:
-            await asyncio.to_thread(self._store.create, accepted, launch)
+            await asyncio.to_thread(self._write, accepted, launch)
         except OSError as error:
             raise os_failure(f"create the job {name!r}", error) from error
         return self._adopt(accepted, Status())
+
+    def _write(self, accepted: Accepted, launch: Launch) -> None:
+        if self._snapshots is not None and accepted.spec.snapshot:
+            self._snapshots.pin(accepted.spec.snapshot, accepted.id)
+        try:
+            self._store.create(accepted, launch)
+        except BaseException:
+            self._unpin(accepted.id)
+            raise
+
+    def _unpin(self, job_id: str) -> None:
+        if self._snapshots is not None:
+            self._snapshots.unpin(job_id)
 
     def _name(self, spec: JobSpec) -> str:
         live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
@@ -329,6 +351,7 @@ class JobManager:
             self._tasks[job_id].cancel()
         record.wake()
         await asyncio.to_thread(self._store.remove, job_id)
+        await asyncio.to_thread(self._unpin, job_id)
 
     def _live(self, job_id: str, verb: str) -> JobRecord:
         record = self.record(job_id)

@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 
 from rdev.agent.workspace.index import entry_row, row_entry
-from rdev.protocol.errors import NotFound
+from rdev.protocol.errors import SnapshotNotFound
 from rdev.protocol.ids import JOB_ID, require
 from rdev.protocol.snapshot import Entry, Snapshot
 
@@ -54,7 +54,7 @@ class Pins:
             job_id: The job that starts from it.
 
         Raises:
-            NotFound: No workspace was lately in that state.
+            SnapshotNotFound: No workspace was lately in that state.
             InvalidRequest: The job's id may not be part of a path.
         """
         require(JOB_ID, job_id, "job id")
@@ -63,8 +63,7 @@ class Pins:
         with self._lock:
             known = self._recent.get(snapshot)
         if known is None and not os.path.exists(manifest):
-            hint = "run the command again; it syncs first"
-            raise NotFound(f"keep the snapshot {snapshot[:12]}", "it is not known here", hint=hint)
+            raise SnapshotNotFound(f"keep the snapshot {snapshot[:12]}", "it is not known here")
         if known is not None and not os.path.exists(manifest):
             rows = [entry_row(entry) for entry in known]
             _replace(manifest, json.dumps({"format": 1, "entries": rows}))
@@ -88,13 +87,15 @@ class Pins:
         """Entries of a pinned snapshot.
 
         Raises:
-            NotFound: It is not pinned.
+            SnapshotNotFound: It is not pinned.
         """
         try:
             with open(self._manifest(require(_HEX, snapshot, "snapshot"))) as file:
                 return tuple(row_entry(row) for row in json.load(file)["entries"])
         except FileNotFoundError:
-            raise NotFound(f"read the snapshot {snapshot[:12]}", "no job keeps it") from None
+            raise SnapshotNotFound(
+                f"read the snapshot {snapshot[:12]}", "no job keeps it"
+            ) from None
 
     def digests(self) -> set[bytes]:
         """Digests of all contents that pinned and recent snapshots need."""
