@@ -194,6 +194,38 @@ async def test_a_job_that_ends_under_the_debugger_ends_the_session_and_stays_rig
                 pass
 
 
+THREADED = """\
+import os, sys, threading, time
+
+def work(found):
+    while not os.path.exists("stop"):
+        sum(number for number in range(100))
+        time.sleep(0.001)
+    found.append(sys.gettrace())
+
+found = []
+threads = [threading.Thread(target=work, args=(found,)) for _ in range(3)]
+[thread.start() for thread in threads]
+work(found)
+[thread.join() for thread in threads]
+print(found)
+"""
+
+
+@pytest.mark.parametrize("is_orderly", [True, False])
+async def test_no_thread_keeps_a_trace_function(tmp_path, is_orderly):
+    async with hooked_job(tmp_path, THREADED) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await client.attach([Breakpoint(str(tmp_path / "train.py"), 5)])
+            await stopped(client)
+            if is_orderly:
+                await client.detach()
+            else:
+                os.kill(adapters()[0], signal.SIGKILL)
+        await job.event("debug_detached")
+        assert await job.end() == "[None, None, None, None]\n"
+
+
 TIMED = """\
 import os
 import time

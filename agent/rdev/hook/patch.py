@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdev.hook.release import parked_threads, until
 from rdev.hook.stops import Stop, Stops
+
+if TYPE_CHECKING:
+    import socket
 
 # A parked thread looks at its state every 0.2 s (pydevd's TIMEOUT_SLOW).
 RESUMED_SECONDS = 2.0

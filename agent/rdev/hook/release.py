@@ -9,7 +9,6 @@ On 3.12 and later the monitoring events are turned off, those on single code obj
 from __future__ import annotations
 
 import atexit
-import ctypes
 import sys
 import threading
 import time
@@ -136,10 +135,13 @@ class _PendingClear:
     """Clears the main thread's trace function from within it, unless an attach came first."""
 
     def __init__(self) -> None:
+        import ctypes  # 5 ms that only a process with a debugger pays
+
         self._generation = 0
         self._asked: list[int] = []
         self._done = threading.Event()
         # Kept for good: the interpreter may call it long after everybody stopped waiting.
+        self._add_pending_call = ctypes.pythonapi.Py_AddPendingCall
         self._callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._run)
 
     def cancel(self) -> None:
@@ -149,7 +151,7 @@ class _PendingClear:
     def request(self, seconds: float) -> bool:
         self._done.clear()
         self._asked.append(self._generation)
-        if ctypes.pythonapi.Py_AddPendingCall(self._callback, None) != 0:
+        if self._add_pending_call(self._callback, None) != 0:
             self._asked.pop()
             return False
         return self._done.wait(seconds)

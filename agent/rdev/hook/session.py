@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdev.hook.patch import Patches
 from rdev.hook.release import (
@@ -29,6 +27,9 @@ from rdev.hook.release import (
 )
 from rdev.hook.stops import Report, Stops
 from rdev.hook.vendor import load
+
+if TYPE_CHECKING:
+    import socket  # where it is used it is imported: every process of a job pays for what is here
 
 # The adapter listens before the agent asks for the attach, so a connection takes microseconds.
 CONNECT_SECONDS = 5.0
@@ -126,6 +127,8 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is None or self._patches is None:
             return True
+        import socket
+
         self._patches.resume()
         # The adapter may have been faster.
         with contextlib.suppress(OSError):
@@ -183,6 +186,9 @@ def _connect(path: str) -> socket.socket:
         RuntimeError: It belongs to somebody else.
         OSError: Nothing listens there.
     """
+    import socket
+    import struct
+
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Through the folder's descriptor: a socket's address may have 103 bytes at most.
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import grpc
 
@@ -108,7 +107,7 @@ async def attached(connection: Connection, job_id: str, rank: int = 0) -> AsyncI
         JobNotRunning: The job has ended.
     """
     stub = debug_pb2_grpc.DebugServiceStub(connection.channel)
-    call = cast(_Call, stub.AttachDebugger())
+    call: _Call = stub.AttachDebugger()
     failure: RdevError | None = None
     try:
         pipe = RemotePipe(call, await _open(call, job_id, rank))

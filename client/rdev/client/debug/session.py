@@ -154,9 +154,8 @@ class DebugClient:
         # Its response comes only after `configurationDone`; a refusal comes at once.
         attached = await self._ask("attach", {"justMyCode": False})
         ready = self._state.initialized
-        await asyncio.wait(
-            {attached, ready}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {attached, ready}
+        await asyncio.wait(either, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             await self._answer("attach", attached)
         placed = await self.place(breakpoints)
