@@ -1,7 +1,7 @@
 """A connection to the agent of one host, and the mapping of what can go wrong on it.
 
-Nothing above this module sees a grpc type: calls are wrapped in `translating`, and what must outlive
-a break in `persisting` (calls) and `resuming` (streams).
+Nothing above this module sees a grpc type: calls are wrapped in `translating`, and what must
+outlive a break in `persisting` (calls) and `resuming` (streams).
 """
 
 from __future__ import annotations
