@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import IO, cast
 
 import zstandard
 
@@ -53,7 +54,7 @@ class Decoder:
         self._writer = None
         if encoding is Encoding.ZSTD:
             engine = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-            self._writer = engine.stream_writer(_Sink(self._put), closefd=False)
+            self._writer = engine.stream_writer(cast(IO[bytes], _Sink(self._put)), closefd=False)
 
     @property
     def given(self) -> int:

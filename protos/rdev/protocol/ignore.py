@@ -140,7 +140,7 @@ def _last(
     for file in reversed(files):
         pattern = file.match(path, name, is_directory=is_directory)
         if pattern is not None:
-            line = f":{pattern.line}" if pattern.line else ""
+            line = "" if file in _FIXED else f":{pattern.line}"
             return Verdict(not pattern.negated, f"{file.source}{line}: {pattern.text}")
     return None
 
@@ -157,3 +157,4 @@ def _any(patterns: Iterable[Pattern]) -> re.Pattern[str] | None:
 _SECRET_FILES = _fixed("secret", SECRET_FILES)
 _SECRET_FOLDERS = _fixed("secret", SECRET_FOLDERS)
 _BUILT_INS = _fixed("built-in", BUILT_INS)
+_FIXED = (_SECRET_FILES, _SECRET_FOLDERS, _BUILT_INS)

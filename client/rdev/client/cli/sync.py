@@ -107,8 +107,10 @@ async def _sync(options: argparse.Namespace, workspace: Workspace) -> int:
 
 
 async def _watch(options: argparse.Namespace, workspace: Workspace) -> int:
+    import asyncio
     import contextlib
     import json
+    import signal
     import sys
 
     from rdev.client.connection import connect
@@ -121,9 +123,18 @@ async def _watch(options: argparse.Namespace, workspace: Workspace) -> int:
         receipts = watch_workspace(
             connection, workspace, confirm=_confirm(options), on_trouble=on_trouble
         )
-        async with contextlib.aclosing(receipts):
-            async for receipt in receipts:
-                print(json.dumps(receipt.as_json()) if options.json else receipt, flush=True)
+        with contextlib.suppress(TimeoutError):
+            # The scope's end is Ctrl-C, which is how a watch is meant to end.
+            async with asyncio.timeout(None) as scope, contextlib.aclosing(receipts):
+                loop = asyncio.get_running_loop()
+
+                def end() -> None:
+                    if scope.when() is None:
+                        scope.reschedule(loop.time())
+
+                loop.add_signal_handler(signal.SIGINT, end)
+                async for receipt in receipts:
+                    print(json.dumps(receipt.as_json()) if options.json else receipt, flush=True)
     return 0
 
 

@@ -69,8 +69,9 @@ class ObserverWatcher:
         class Handler(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
                 if event.event_type not in ("opened", "closed_no_write"):
-                    for path in filter(None, (event.src_path, event.dest_path)):
-                        on_dirty(_relative(root, os.fsdecode(path)))
+                    on_dirty(_relative(root, os.fsdecode(event.src_path)))
+                    if event.dest_path:
+                        on_dirty(_relative(root, os.fsdecode(event.dest_path)))
 
         self._known: dict[str, int] = {}
         self._observer = Observer()
