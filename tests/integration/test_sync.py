@@ -19,7 +19,14 @@ from rdev.client.sync.watch import watch
 from rdev.client.sync.watcher import InotifyWatcher, ObserverWatcher
 from rdev.client.workspaces import RemoteEndpoint, endpoints, sync_workspace
 from rdev.protocol.digest import content_digest
-from rdev.protocol.errors import DiskFull, InvalidRequest, MassDeletion, RdevError, SyncFailed
+from rdev.protocol.errors import (
+    ConnectionLost,
+    DiskFull,
+    InvalidRequest,
+    MassDeletion,
+    RdevError,
+    SyncFailed,
+)
 from rdev.protocol.exchange import ContentRun, Encoding, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot, diff
 from rdev.v1 import workspace_pb2_grpc
@@ -387,6 +394,36 @@ async def test_a_stream_killed_in_the_middle_of_contents_changes_nothing(host: H
     (laptop / "train.py").write_text("after\n")
     await sync(host, laptop)
     assert content_of(host.folder) == content_of(laptop)
+
+
+async def test_an_agent_killed_in_the_middle_is_found_again_and_nothing_is_sent_twice(
+    tmp_path: Path, laptop: Path
+):
+    """A stream breaks once, after the contents and before the commit."""
+    (laptop / "big.bin").write_bytes(os.urandom(2 << 20))
+    broken = asyncio.Event()
+
+    class Breaking:
+        def __init__(self, host: Host) -> None:
+            self.host = host
+
+        @property
+        def channel(self):
+            return self.host.channel
+
+        async def recover(self) -> None:
+            broken.set()
+
+    def seam(point: str) -> None:
+        if point == "journalled" and not broken.is_set():
+            # What grpc reports when the process at the other end is gone.
+            raise ConnectionLost("sync", "the agent died")
+
+    async with serving(tmp_path / "home", seam) as host:
+        receipt = await sync_workspace(Breaking(host), workspace_at(laptop))
+        assert broken.is_set()
+        assert receipt.bytes < 1000
+        assert content_of(host.folder) == content_of(laptop)
 
 
 def an_endpoint(host: Host, kind: str) -> RemoteEndpoint | LocalEndpoint:

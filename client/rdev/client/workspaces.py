@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 import grpc
 
-from rdev.client.connection import Backoff, Connection, translating
+from rdev.client.connection import Backoff, translating
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.sync.scan import Confirm
@@ -35,6 +35,10 @@ class Channelled(Protocol):
         """The channel to the agent."""
         ...
 
+    async def recover(self) -> None:
+        """Makes the agent reachable again after a break."""
+        ...
+
 
 async def sync_workspace(
     connection: Channelled, workspace: Workspace, *, confirm: Confirm | None = None
@@ -50,14 +54,25 @@ async def sync_workspace(
         WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
         SyncFailed: It kept changing, or most of it vanished.
         DiskFull: The host has no space; nothing of it is visible there.
-        ConnectionLost: The connection broke; what was not committed is not visible.
+        ConnectionLost: The connection broke again; what was not committed is not visible.
     """
+    try:
+        return await _sync_once(connection, workspace, confirm)
+    except ConnectionLost:
+        # What has arrived is not sent twice.
+        await connection.recover()
+    return await _sync_once(connection, workspace, confirm)
+
+
+async def _sync_once(
+    connection: Channelled, workspace: Workspace, confirm: Confirm | None
+) -> Receipt:
     async with WorkspaceSync(workspace, endpoints(connection), confirm=confirm) as syncing:
         return await syncing.sync()
 
 
 async def watch_workspace(
-    connection: Connection,
+    connection: Channelled,
     workspace: Workspace,
     *,
     confirm: Confirm | None = None,

@@ -142,7 +142,7 @@ class Folder:
     def _compare(self, context: Applying, directories: Mapping[str, bytes]) -> Opened:
         index = context.index
         held = look(context.root, index)
-        if held.restamped:
+        with contextlib.suppress(OSError):  # They only spare us reading the files once more.
             index.record(index.transaction, held.restamped, ())
         self._held = held
         ours = held.snapshot.directories

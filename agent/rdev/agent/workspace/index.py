@@ -24,6 +24,9 @@ PATH = ".rdev/index"
 # Lines beyond twice the tree's size are rewritten, so that a log never costs more than the tree.
 SLACK = 1_000
 
+# Lines in a log that cannot be appended to: more than any slack.
+_UNFIT = 1 << 62
+
 
 class Applied:
     """One thing we put there: the entry, and its stamp if it is a file."""
@@ -67,8 +70,13 @@ class Index:
         self._logged += len(puts) + len(drops)
         if self._logged > 2 * len(self._applied) + SLACK or self._root.status(PATH) is None:
             self._rewrite()
-        else:
+            return
+        try:
             self._append(_line(transaction, puts, drops))
+        except OSError:
+            # The line may be torn; nothing may follow it, so the next record writes all anew.
+            self._logged = _UNFIT
+            raise
 
     def _update(self, transaction: int, put: Iterable[Applied], drop: Iterable[str]) -> None:
         self.transaction = transaction
@@ -101,7 +109,7 @@ class Index:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             # The last line may be torn by a crash; its transaction's journal is replayed. Without
             # an index at all every file is unknown, and is adopted only if its content is right.
-            self._logged = 1 << 30
+            self._logged = _UNFIT
 
     def _take(self, line: dict[str, Any]) -> None:
         puts = [_applied(row) for row in line.get("put", ())]

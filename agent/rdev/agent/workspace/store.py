@@ -1,7 +1,7 @@
 """The content store: every content once, named by its digest, whichever workspace it came from.
 
     <home>/store/objects/ab/cdef...     0400, immutable
-    <home>/store/incoming/              contents on their way, emptied at start
+    <home>/store/incoming/              contents on their way; leftovers of a crash go after a day
 
 A content becomes visible by one rename, after its digest was checked. It goes into a workspace as
 a copy (reflink where the file system can), never as a hard link: a program that writes in place
@@ -84,8 +84,11 @@ class Store:
         self._incoming = os.path.join(folder, "incoming")
         for path in (folder, self._objects, self._incoming):
             os.makedirs(path, mode=0o700, exist_ok=True)
+        # The home may be shared with another machine's agent, whose contents are on their way too.
         for name in os.listdir(self._incoming):
-            os.unlink(os.path.join(self._incoming, name))
+            path = os.path.join(self._incoming, name)
+            if os.stat(path).st_mtime < time.time() - GRACE:
+                os.unlink(path)
 
     def path(self, digest: bytes) -> str:
         """Where the content of that digest lies, or would."""

@@ -33,6 +33,9 @@ ATTEMPTS = 5
 # A file that changed under the reader this often is left out and named.
 UNSTEADY = 2
 
+# Bytes of a run on the wire beside its data: digest, size, tags.
+RUN_OVERHEAD = 64
+
 # A mass deletion is asked about: more than half of the files and more than this many, or all.
 MASS_DELETION = 100
 
@@ -180,8 +183,8 @@ class WorkspaceSync:
             # Read first, so that what is announced is surely what is sent.
             ready = await asyncio.to_thread(list, self._runs(scan, files.values()))
             await self._endpoint.stage(change)
-            if ready:
-                await self._endpoint.send(ready)
+            for batch in _batches(iter(ready)):
+                await self._endpoint.send(batch)
         else:
             await self._endpoint.stage(change)
             needs = await self._endpoint.needs()
@@ -189,8 +192,8 @@ class WorkspaceSync:
             size = sum(each.size for each in needed)
             runs = self._runs(scan, needed)
             batches = _batches(runs)
-            while batch := await asyncio.to_thread(next, batches, None):
-                await self._endpoint.send(batch)
+            while more := await asyncio.to_thread(next, batches, None):
+                await self._endpoint.send(more)
         return await self._endpoint.commit(wanted.digest), size
 
     def _runs(self, scan: Scan, files: Iterable[Entry]) -> Iterator[ContentRun]:
@@ -268,10 +271,11 @@ def _batches(runs: Iterator[ContentRun]) -> Iterator[list[ContentRun]]:
     batch: list[ContentRun] = []
     size = 0
     for run in runs:
-        if batch and size + len(run.data) > MAX_RUN:
+        added = len(run.data) + RUN_OVERHEAD
+        if batch and size + added > MAX_RUN:
             yield batch
             batch, size = [], 0
         batch.append(run)
-        size += len(run.data)
+        size += added
     if batch:
         yield batch
