@@ -6,6 +6,8 @@ import pytest
 
 from rdev.client.debug.listen import launch_configuration, with_path_mappings
 from rdev.client.debug.places import Place, Sources, parse_place, split_words
+from rdev.client.debug.session import Breakpoint, DebugClient, Placed
+from rdev.client.debug.view import View
 from rdev.protocol.errors import UsageError
 
 
@@ -89,6 +91,26 @@ def test_mappings_that_the_ide_has_are_kept_and_other_requests_untouched():
 
 
 def test_the_launch_configuration_names_the_port():
-    configuration = launch_configuration("train", 5678)
+    configuration = launch_configuration("train", 5678, Sources("/home/me/ws", "/host/ws"))
     assert configuration["connect"] == {"host": "127.0.0.1", "port": 5678}
+    mapping = {"localRoot": "/home/me/ws", "remoteRoot": "/host/ws"}
+    assert configuration["pathMappings"] == [mapping]
     assert (configuration["type"], configuration["request"]) == ("debugpy", "attach")
+
+
+async def test_control_characters_of_the_program_do_not_reach_the_terminal():
+    said: list[str] = []
+    view = View(DebugClient(Nowhere()), Sources("", "/host/ws"), said.append)
+    path = "/host/ws/a\x1b[2Jb.py"
+    view.say_placed([Placed(Breakpoint(path, 3), verified=False, line=3, message="bad\x07")])
+    assert said == ["no breakpoint at a\\x1b[2Jb.py:3: bad\\x07"]
+
+
+class Nowhere:
+    """A pipe whose other end has gone."""
+
+    async def receive(self) -> bytes:
+        return b""
+
+    async def send(self, data: bytes) -> None:
+        del data

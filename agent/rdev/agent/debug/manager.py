@@ -260,6 +260,8 @@ class DebugManager:
                         timeout=DETACH_SECONDS,
                     )
                 await adapter.close()
+        except Exception:  # noqa: BLE001 - one session's end must not end the others
+            _log.exception("the debug session of rank %d of job %s did not end well", *key[::-1])
         finally:
             del self._sessions[key]
             del self._closing[key]

@@ -71,17 +71,21 @@ class AdapterProcess:
             "client_token": secrets.token_hex(32),
         }
         log = os.path.join(folder, f"{rank}.log")
-        with theirs, _private(log) as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                _SCRIPT,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=stderr,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C at the agent's terminal is the agent's
-            )
+        try:
+            with theirs, _private(log) as stderr:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-I",
+                    _SCRIPT,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=stderr,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C at the agent's terminal is the agent's
+                )
+        except BaseException:
+            ours.close()
+            raise
         adapter = cls(process, ours, order=order, log=log)
         try:
             await adapter._order(order)

@@ -105,7 +105,7 @@ def _prompt() -> None:
 
 async def _listen(connection: Connection, job: Job, options: argparse.Namespace) -> int:
     from rdev.client.debug.listen import listening, paste
-    from rdev.client.debug.places import Sources
+    from rdev.client.debug.places import Sources, workspace_folder
     from rdev.client.debug.remote import attached
     from rdev.client.debug.terminal import until_interrupted
 
@@ -118,7 +118,7 @@ async def _listen(connection: Connection, job: Job, options: argparse.Namespace)
     ) as ide:
         print(f"listening on 127.0.0.1:{ide.port} for one IDE at a time; Ctrl-C ends it")
         print("paste into .vscode/launch.json, under configurations:")
-        print(paste(job.name, ide.port), flush=True)
+        print(paste(job.name, ide.port, Sources(root, workspace_folder(job))), flush=True)
         await until_interrupted(ide.serve())
     print("\nclosed; the job goes on")
     return 0

@@ -25,13 +25,16 @@ _LOOPBACK = "127.0.0.1"
 _READ_BYTES = 64 * 1024
 
 
-def launch_configuration(name: str, port: int) -> dict[str, Any]:
+def launch_configuration(name: str, port: int, sources: Sources) -> dict[str, Any]:
     """What goes into `.vscode/launch.json` under `configurations`."""
+    # VS Code's extension maps the folder to itself for a local port that comes without a mapping.
+    local = sources.local or "${workspaceFolder}"
     return {
         "name": f"rdev: {name}",
         "type": "debugpy",
         "request": "attach",
         "connect": {"host": _LOOPBACK, "port": port},
+        "pathMappings": [{"localRoot": local, "remoteRoot": sources.remote}],
         "justMyCode": True,
     }
 
@@ -169,6 +172,6 @@ async def listening(
         yield IdePort(listener, attach=attach, sources=sources, say=say)
 
 
-def paste(name: str, port: int) -> str:
+def paste(name: str, port: int, sources: Sources) -> str:
     """The text to paste into `.vscode/launch.json`."""
-    return json.dumps(launch_configuration(name, port), indent=2)
+    return json.dumps(launch_configuration(name, port, sources), indent=2)

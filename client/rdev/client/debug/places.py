@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from rdev.protocol.errors import UsageError
+from rdev.wire.job import Job
 
 # `train.py:42`; a job's name has neither a dot nor a colon.
 _PLACE = re.compile(r"(?P<file>.+\.\w+):(?P<line>[1-9][0-9]*)")
@@ -41,6 +42,12 @@ def split_words(words: list[str]) -> tuple[str, list[Place]]:
     if len(jobs) > 1:
         raise UsageError("debug a job", f"{jobs[1]!r} is not FILE:LINE, and the job is {jobs[0]!r}")
     return "".join(jobs), [place for place in places if place is not None]
+
+
+def workspace_folder(job: Job) -> str:
+    """The workspace's folder on the host: the job may run in a folder below it."""
+    below = job.spec.directory.strip("/")
+    return job.directory.removesuffix("/" + below) if below else job.directory
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ It knows nothing of terminals: the shell around it reads commands and prints wha
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ AROUND = 5
 
 # A value longer than this is cut: a tensor's repr must not fill the screen.
 LONGEST_VALUE = 2000
+
+# What a program says about itself may move a terminal's cursor, or worse.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 HELP = """\
 p EXPR, print EXPR    evaluate an expression, or execute a statement
@@ -64,7 +68,7 @@ class View:
     def __init__(self, client: DebugClient, sources: Sources, say: Callable[[str], None]) -> None:
         self.client = client
         self._sources = sources
-        self._say = say
+        self._show = say
         self._position = _Position(Stopped(0, ""), [])
         self._commands: dict[str, Callable[[str], Awaitable[Outcome]]] = {
             "p": self._print,
@@ -133,6 +137,9 @@ class View:
                 self._say(f"breakpoint at {shown}, moved to line {one.line}")
             else:
                 self._say(f"breakpoint at {shown}")
+
+    def _say(self, text: str) -> None:
+        self._show(_CONTROL.sub(_escaped, text))
 
     @property
     def _frame(self) -> Frame:
@@ -227,6 +234,10 @@ _RESUMING = {
     "out": "stepOut",
     "finish": "stepOut",
 }
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
 
 
 def _cut(value: str) -> str:
