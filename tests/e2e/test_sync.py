@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,26 @@ def test_a_watch_pushes_saves_until_ctrl_c(rdev: Rdev, project: Path):
         watching.send_signal(signal.SIGINT)
         _, errors = watching.communicate(timeout=20)
         assert (watching.returncode, errors) == (0, "")
+
+
+def test_an_agent_killed_while_contents_arrive_is_started_again_and_all_arrives(
+    rdev: Rdev, project: Path
+):
+    assert rdev.run("sync").returncode == 0
+    for number in range(3):
+        (project / f"{number}.bin").write_bytes(os.urandom(40 << 20))
+    incoming = rdev.home / ".rdev" / "store" / "incoming"
+    with rdev.started("sync", "--json", text=True) as syncing:
+        deadline = time.monotonic() + 30
+        while not os.listdir(incoming):
+            assert syncing.poll() is None, "the sync was over before the agent could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        rdev.kill_agent()
+        output, errors = syncing.communicate(timeout=60)
+    assert syncing.returncode == 0, errors
+    folder = Path(json.loads(output)["folder"])
+    for number in range(3):
+        name = f"{number}.bin"
+        assert (folder / name).read_bytes() == (project / name).read_bytes()
+    assert not (folder / ".rdev" / "journal").exists()

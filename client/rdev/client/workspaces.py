@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -16,7 +17,7 @@ from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.sync.watch import watch
 from rdev.client.sync.watcher import best_watcher
 from rdev.protocol import convert_workspace as convert
-from rdev.protocol.errors import ConnectionLost, HostUnreachable
+from rdev.protocol.errors import ConnectionLost, HostUnreachable, InternalError
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2 as pb
@@ -25,6 +26,9 @@ from rdev.v1 import workspace_pb2_grpc
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.SyncWorkspaceRequest, pb.SyncWorkspaceResponse]"
 
 _ACTION = "sync the workspace"
+
+# What grpc.aio makes of a write that fails before it has heard why.
+_BROKEN_WRITE = "Internal error from Core"
 
 
 class Channelled(Protocol):
@@ -115,6 +119,18 @@ def endpoints(connection: Channelled) -> Callable[[], RemoteEndpoint]:
     return lambda: RemoteEndpoint(stub)
 
 
+@contextlib.contextmanager
+def _translating() -> Iterator[None]:
+    """Translates, and knows grpc's words for a peer that went away under a write."""
+    try:
+        with translating(_ACTION):
+            yield
+    except InternalError as error:
+        if error.cause != _BROKEN_WRITE:
+            raise
+        raise ConnectionLost(_ACTION, "the connection broke") from error
+
+
 class RemoteEndpoint:
     """An `Endpoint` over SyncWorkspace; see there."""
 
@@ -126,7 +142,7 @@ class RemoteEndpoint:
 
     async def open(self, opening: Opening) -> Opened:
         """See `Endpoint`."""
-        with translating(_ACTION):
+        with _translating():
             self._call = self._stub.SyncWorkspace()
             await self._write(pb.SyncWorkspaceRequest(open=convert.opening_to_pb(opening)))
             parts = [part async for part in self._opened_parts()]
@@ -138,7 +154,7 @@ class RemoteEndpoint:
         """See `Endpoint`."""
         if self._needs_due:
             await self.needs()
-        with translating(_ACTION):
+        with _translating():
             for part in convert.change_to_pb(change):
                 await self._write(pb.SyncWorkspaceRequest(stage=part))
         self._needs_due = True
@@ -146,19 +162,19 @@ class RemoteEndpoint:
     async def send(self, runs: Sequence[ContentRun]) -> None:
         """See `Endpoint`."""
         contents = pb.SyncContents(contents=[convert.run_to_pb(run) for run in runs])
-        with translating(_ACTION):
+        with _translating():
             await self._write(pb.SyncWorkspaceRequest(contents=contents))
 
     async def needs(self) -> frozenset[bytes]:
         """See `Endpoint`."""
         self._needs_due = False
-        with translating(_ACTION):
+        with _translating():
             response = await self._read("needs")
         return frozenset(response.needs.digests)
 
     async def commit(self, snapshot: bytes) -> Committed:
         """See `Endpoint`."""
-        with translating(_ACTION):
+        with _translating():
             commit = pb.SyncCommit(snapshot=snapshot)
             await self._write(pb.SyncWorkspaceRequest(commit=commit))
             if self._needs_due:
@@ -177,7 +193,7 @@ class RemoteEndpoint:
         request.sequence = self._sequence
         try:
             await call.write(request)
-        except grpc.aio.UsageError:
+        except (grpc.aio.UsageError, asyncio.InvalidStateError):
             # The call is over; reading says why.
             await self._raise_end(call)
 

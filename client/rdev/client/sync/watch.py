@@ -23,8 +23,9 @@ from rdev.protocol.paths import RESERVED
 
 # An editor's save is several system calls within a millisecond or two.
 SETTLE_FIRST = 0.002
-# While events keep coming, wait for this long a quiet, ...
-SETTLE_QUIET = 0.010
+# While events keep coming, wait for this long a quiet; a save that is caught half done is only sent
+# twice, ...
+SETTLE_QUIET = 0.004
 # ... but a file that is written all the time does not hold up the others for longer than this.
 SETTLE_MOST = 0.050
 
