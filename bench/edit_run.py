@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.measure import Figure, table
 from bench.sshd import sshd
 
-ROUNDS = 15
+ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "15"))
 FILES = 300
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 BIN = Path(sys.executable).parent

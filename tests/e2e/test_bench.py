@@ -1,0 +1,32 @@
+"""The benchmarks run; what they measure is for people to read."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.peers import require_peer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_edit_then_run_is_compared_with_rsync_and_ssh():
+    for program in ("sshd", "ssh", "rsync"):
+        require_peer(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "edit_run"],
+        cwd=ROOT,
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "3"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(rsync \+ ssh|rdev run) .* ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["rsync + ssh", "rdev run"] * 2
+    assert all(float(ratio) > 0 for _, ratio in rows)
