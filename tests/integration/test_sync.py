@@ -198,6 +198,22 @@ async def test_an_unknown_file_in_the_way_is_kept_beside(host: Host, laptop: Pat
     assert kept == ["made on the host\n", "made on the host too\n"]
 
 
+async def test_a_file_and_what_lies_in_a_folder_of_its_name_are_both_kept_in_one_second(
+    host: Host, laptop: Path
+):
+    await sync(host, laptop)
+    (laptop / "d").mkdir()
+    (host.folder / "d").write_text("a file\n")
+    await sync(host, laptop)
+    (host.folder / "d" / "x").write_text("in a folder\n")
+    (laptop / "d" / "x").write_text("the laptop's\n")
+    assert len((await sync(host, laptop)).problems) == 1
+    assert content_of(host.folder) == content_of(laptop)
+    conflicts = (host.folder / ".rdev" / "conflicts").rglob("*")
+    kept = sorted(path.read_text() for path in conflicts if path.is_file())
+    assert kept == ["a file\n", "in a folder\n"]
+
+
 async def test_what_the_host_created_is_never_touched(host: Host, laptop: Path):
     await sync(host, laptop)
     (host.folder / "pkg" / "result.txt").write_text("42")

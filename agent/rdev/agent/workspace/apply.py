@@ -279,11 +279,26 @@ class _Placing:
         """Moves the host's version aside and says so."""
         kept = f"{CONFLICTS}/{self._started}/{path}"
         number = 1
-        while self._root.status(kept) is not None:
+        while not self._is_free(kept):
             number += 1
             kept = f"{CONFLICTS}/{self._started}-{number}/{path}"
-        self._root.make_directories(kept.rpartition("/")[0])
         self._root.move(path, kept)
         self._root.forget()
         message = f"changed on the host; the laptop's version took its place, the host's is {kept}"
         self.problems.append(Problem(path, ProblemKind.CONFLICT.value, message))
+
+    def _is_free(self, kept: str) -> bool:
+        """True if something may be kept there; makes its folders.
+
+        A file of the same second may have been kept where a folder is needed now.
+        """
+        parent = kept.rpartition("/")[0]
+        try:
+            self._root.make_directories(parent)
+        except NotADirectoryError:
+            return False
+        status = self._root.status(parent)
+        return status is not None and stat.S_ISDIR(status.st_mode) and not self._is_there(kept)
+
+    def _is_there(self, path: str) -> bool:
+        return self._root.status(path) is not None
