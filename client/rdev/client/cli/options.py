@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,22 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         metavar="JOB",
         help="name, id, id prefix or @-N; the latest job of this workspace by default",
     )
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """--yes, for verbs that may ask."""
+    parser.add_argument("--yes", action="store_true", help="say yes to every question")
+
+
+def confirm_of(options: argparse.Namespace) -> Callable[[str], bool] | None:
+    """What asks the person a question; None where nobody can answer."""
+    import sys
+
+    if options.yes:
+        return lambda _question: True
+    if not sys.stdin.isatty():
+        return None
+    return lambda question: input(f"rdev: {question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def host_of(options: argparse.Namespace, root: str | None = None) -> str:

@@ -11,10 +11,9 @@ killed it; 124 when --timeout ended it; 125 and up are rdev's own (see docs/comm
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host
+from rdev.client.cli.options import add_host, add_yes, confirm_of
 
 if TYPE_CHECKING:
     from rdev.client.launch import Launch
@@ -50,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", default="", help="interpreter for scripts and modules")
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
-    parser.add_argument("--yes", action="store_true", help="say yes to every question")
+    add_yes(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
     parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
 
@@ -81,12 +80,12 @@ async def execute(options: argparse.Namespace) -> int:
     request = _request(options, workspace)
 
     def on_synced(receipt: Receipt) -> None:
-        if not options.quiet or receipt.problems:
-            say(str(receipt))
+        for line in receipt.lines if receipt.problems or not options.quiet else ():
+            say(line)
 
     async with connect(request.settings.host) as connection:
         job = await launch(
-            connection, workspace, request, on_synced=on_synced, confirm=_confirm(options)
+            connection, workspace, request, on_synced=on_synced, confirm=confirm_of(options)
         )
         if not options.detach:
             return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
@@ -126,13 +125,3 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         hook=not options.no_hook,
         sync=not options.no_sync,
     )
-
-
-def _confirm(options: argparse.Namespace) -> Callable[[str], bool] | None:
-    import sys
-
-    if options.yes:
-        return lambda _question: True
-    if not sys.stdin.isatty():
-        return None
-    return lambda question: input(f"rdev: {question} [y/N] ").strip().lower() in ("y", "yes")

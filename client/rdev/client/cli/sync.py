@@ -12,10 +12,9 @@ Exit code: 0 when all of it travels as it should, 1 when `why` finds the path ig
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_json, host_of
+from rdev.client.cli.options import add_host, add_json, add_yes, confirm_of, host_of
 
 if TYPE_CHECKING:
     from rdev.client.sync.root import Workspace
@@ -30,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("path", nargs="?", metavar="PATH", help="for `why`")
     parser.add_argument("-w", "--watch", action="store_true", help="go on syncing on every save")
-    parser.add_argument("--yes", action="store_true", help="say yes to every question")
+    add_yes(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -101,7 +100,7 @@ async def _sync(options: argparse.Namespace, workspace: Workspace) -> int:
     from rdev.client.workspaces import sync_workspace
 
     async with connect(host_of(options, workspace.root)) as connection:
-        receipt = await sync_workspace(connection, workspace, confirm=_confirm(options))
+        receipt = await sync_workspace(connection, workspace, confirm=confirm_of(options))
     print(json.dumps(receipt.as_json()) if options.json else receipt)
     return 0
 
@@ -121,7 +120,7 @@ async def _watch(options: argparse.Namespace, workspace: Workspace) -> int:
 
     async with connect(host_of(options, workspace.root)) as connection:
         receipts = watch_workspace(
-            connection, workspace, confirm=_confirm(options), on_trouble=on_trouble
+            connection, workspace, confirm=confirm_of(options), on_trouble=on_trouble
         )
         with contextlib.suppress(TimeoutError):
             # The scope's end is Ctrl-C, which is how a watch is meant to end.
@@ -136,13 +135,3 @@ async def _watch(options: argparse.Namespace, workspace: Workspace) -> int:
                 async for receipt in receipts:
                     print(json.dumps(receipt.as_json()) if options.json else receipt, flush=True)
     return 0
-
-
-def _confirm(options: argparse.Namespace) -> Callable[[str], bool] | None:
-    import sys
-
-    if options.yes:
-        return lambda _question: True
-    if not sys.stdin.isatty():
-        return None
-    return lambda question: input(f"rdev: {question} [y/N] ").strip().lower() in ("y", "yes")
