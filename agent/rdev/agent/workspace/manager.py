@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
 import threading
@@ -20,6 +22,8 @@ from rdev.agent.workspace.session import SyncSession
 from rdev.agent.workspace.store import Store, disk_error
 from rdev.protocol.ids import WORKSPACE_ID, require
 from rdev.protocol.snapshot import Entry
+
+_log = logging.getLogger(__name__)
 
 # Of the name in a folder's name: enough to recognise it, and a path of a job stays short.
 MAX_NAME = 40
@@ -47,10 +51,21 @@ class WorkspaceManager:
         self._open: dict[str, Folder] = {}
 
     async def __aenter__(self) -> Self:
+        self._tidying = asyncio.ensure_future(asyncio.to_thread(self._tidy))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        await self._tidying
         self.close()
+
+    def _tidy(self) -> None:
+        try:
+            removed = self.collect()
+        except OSError as error:  # space is given back at a later start
+            _log.warning("unable to tidy the store: %s", error)
+            return
+        if removed:
+            _log.info("removed %d contents that no job and no workspace needs", removed)
 
     def close(self) -> None:
         """Closes all folders."""
