@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import grpc
 
 from rdev.client import embedded
-from rdev.client.hosts import require_served
+from rdev.client.hosts import LOCAL, require_served
 from rdev.protocol.convert import AgentInfo, agent_from_proto
 from rdev.protocol.errors import (
     ConnectionLost,
@@ -45,6 +45,8 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
 
 # A host that has been away this long is reported, and the job left to itself.
 _GIVE_UP = 60.0
+
+_LOCAL_UPGRADE = "`rdev-agent stop`, then run this again: the new agent starts, and jobs go on"
 
 _DETAIL_KEY = "rdev-error-bin"
 
@@ -140,6 +142,7 @@ def check_version(host: str, agent: AgentInfo) -> None:
         f"speak with the agent of {host}",
         f"it runs rdev {agent.version} (wire {agent.protocol}), this is rdev {ours} "
         f"(wire {REQUIRED_PROTOCOL})",
+        hint=_LOCAL_UPGRADE if host == LOCAL else None,
     )
 
 
