@@ -30,6 +30,7 @@ from rdev.wire import channel
 from rdev.wire.connect import connect
 from rdev.wire.outbox import CAPACITY, Outbox
 from rdev.wire.thread import ChannelThread
+from rdev.wire.wake import WakePipe
 
 Fields = Mapping[str, Any]
 Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
@@ -153,7 +154,7 @@ class Dialer:
         inbox.append((kind, time.time(), fields))
         if self._asleep:
             self._asleep = False
-            self._wake()
+            self._wakes.wake()
         elif self._thread is None:
             self.start()
         elif len(inbox) > self._capacity:
@@ -177,7 +178,7 @@ class Dialer:
                 return False
             if self._thread is None:
                 return False
-            self._wake()
+            self._wakes.wake()
             time.sleep(0.001)
         return True
 
@@ -195,7 +196,7 @@ class Dialer:
             _carriers.pop(self._path, None)
         self._stop()
         self._hang_up()
-        self._close_pipe()
+        self._wakes.close()
         return complete
 
     # The state of one process's life; a forked child begins anew.
@@ -217,17 +218,10 @@ class Dialer:
         self._thread = None
         self._back_off = FIRST_BACK_OFF
         self._greeting_until = self._lingers_until = 0.0
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        self._wakes = WakePipe()
 
     def _settled(self) -> bool:
         return not (self._inbox or self._busy or self._outbox.unacknowledged)
-
-    def _wake(self) -> None:
-        # The pipe may be full, and then the thread is woken already; or closed.
-        with contextlib.suppress(OSError):
-            os.write(self._wake_writer, b"\0")
 
     def _shed(self) -> None:
         # The thread is held up: keep the newest, count the rest. Both operations are atomic.
@@ -303,7 +297,7 @@ class Dialer:
 
     def _sleep(self, connection: _socket.socket) -> bool:
         poll = select.poll()
-        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self._wakes.reader, select.POLLIN)
         poll.register(connection.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
         # The flag goes up before the look into the inbox: an emit either sees it, or is seen.
         seconds = self._nap()
@@ -330,7 +324,7 @@ class Dialer:
         """Waits out a back-off, taking in events meanwhile."""
         until = time.monotonic() + seconds
         poll = select.poll()
-        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self._wakes.reader, select.POLLIN)
         while not self._stopping:
             self._gather()
             left = until - time.monotonic()
@@ -343,11 +337,7 @@ class Dialer:
             self._swallow_wakes()
 
     def _swallow_wakes(self) -> None:
-        try:
-            os.read(self._wake_reader, 4096)
-        except BlockingIOError:
-            return
-        except OSError:
+        if not self._wakes.swallow():
             self._stopping = True  # The program closed all descriptors, as daemons do.
 
     def _gather(self) -> None:
@@ -434,7 +424,7 @@ class Dialer:
         if thread is threading.current_thread():
             return False
         self._stopping = True
-        self._wake()
+        self._wakes.wake()
         if not thread.leave(FORK_SECONDS):
             return False
         self._thread = None
@@ -459,16 +449,10 @@ class Dialer:
         if self._closed:
             return
         resume = self._resume and self._redial_in_children
-        self._close_pipe()
+        self._wakes.close()
         self._begin()
         if resume:
             self.start()
-
-    def _close_pipe(self) -> None:
-        for descriptor in (self._wake_reader, self._wake_writer):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self._wake_writer = self._wake_reader = -1
 
 
 def job_socket() -> str | None:
