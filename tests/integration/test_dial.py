@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tests.support.interpreters import ROOT, interpreters
@@ -135,6 +136,30 @@ def test_two_dialers_of_one_process_number_their_events_together(listener, dial)
     listener.wait(lambda: len(listener.hellos) == 2)
 
 
+def channel_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "rdev-channel"]
+
+
+def test_threads_that_all_emit_first_share_one_channel(listener):
+    for _ in range(20):  # each round is a race
+        dialer = Dialer("loop", listener.path)
+        at_once = threading.Barrier(8)
+
+        def emit(number, dialer=dialer, at_once=at_once):
+            at_once.wait()
+            dialer.emit("metric", {"number": number})
+
+        threads = [threading.Thread(target=emit, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(channel_threads()) == 1
+        assert dialer.close(flush_seconds=10)
+        assert channel_threads() == []
+    assert sorted(numbers(listener)) == sorted([*range(8)] * 20)
+
+
 def test_a_program_that_replaces_itself_loses_no_event(listener):
     code = (
         "import os, sys\n"
@@ -195,17 +220,24 @@ def test_a_closed_dialer_has_no_thread_and_takes_no_memory(listener):
     for _ in range(10):
         dialer.emit("metric", {})
     assert not dialer._inbox
-    assert not [thread for thread in threading.enumerate() if thread.name == "rdev-channel"]
+    assert channel_threads() == []
 
 
-def test_an_idle_channel_uses_no_processor_time(listener, dial):
+def times_woken(thread):
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    return sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
+
+
+def test_a_channel_without_events_comes_to_rest_and_is_not_woken(listener, dial):
     dialer = dial(listener.path)
-    listener.wait(lambda: listener.hellos)
+    dialer.emit("metric", {"number": 1})
     assert dialer.flush(10)
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.02
+    [thread] = channel_threads()
+    deadline = time.monotonic() + 20
+    woken = -1
+    while woken != (woken := times_woken(thread)):
+        assert time.monotonic() < deadline, "it never rests"
+        time.sleep(0.5)  # the time in which nothing may wake it
 
 
 FORKING = """

@@ -52,6 +52,9 @@ FLUSH_SECONDS_UNCONNECTED = 0.3
 # it called (a command) holds it. Then the fork goes on with the thread, as it would without us.
 FORK_SECONDS = 1.0
 
+# Starting a thread takes 0.1 ms; a machine that swaps takes longer.
+START_SECONDS = 1.0
+
 # Waking a thread costs its waker about 100 us, for it gives away the interpreter's lock. So, while
 # events keep coming, at least one in so many seconds, the thread looks by itself.
 LINGER_SECONDS = 2.0
@@ -126,18 +129,14 @@ class Dialer:
 
     def start(self) -> None:
         """Starts the thread, which dials; does nothing if it runs or the dialer is closed."""
-        if self._closed:
-            self._inbox.clear()  # Nobody will ever take these.
+        # Starting a thread gives away the interpreter's lock, and many may emit first. Nobody waits
+        # here: whoever else is at it starts the thread that takes this one's event too.
+        if not self._gate.acquire(blocking=False):
             return
-        if self._thread is not None:
-            return
-        self._stopping = False
-        thread = ChannelThread(self._run)
         try:
-            thread.start()
-        except RuntimeError:
-            return  # The interpreter is shutting down, or there is no thread to be had.
-        self._thread = thread
+            self._start()
+        finally:
+            self._gate.release()
 
     def emit(self, kind: str, fields: Fields | Callable[[], Fields]) -> None:
         """Reports an event; never blocks, never raises, costs about a microsecond.
@@ -176,7 +175,7 @@ class Dialer:
             bound = FLUSH_SECONDS if self._welcomed else FLUSH_SECONDS_UNCONNECTED
             if time.monotonic() - began > (bound if seconds is None else seconds):
                 return False
-            if self._thread is None:
+            if self._thread is None and not self._gate.locked():
                 return False
             self._wakes.wake()
             time.sleep(0.001)
@@ -202,6 +201,7 @@ class Dialer:
     # The state of one process's life; a forked child begins anew.
 
     def _begin(self) -> None:
+        self._gate = threading.Lock()
         self._inbox = deque()
         self._shed_events = deque()
         self._outbox = Outbox(_drop_report, capacity=self._capacity)
@@ -414,10 +414,28 @@ class Dialer:
                 self._connection.close()
             self._connection = None
 
-    # Stopping, and forks.
+    # Starting and stopping, and forks.
+
+    def _start(self) -> None:
+        if self._closed:
+            self._inbox.clear()  # Nobody will ever take these.
+            return
+        if self._thread is not None:
+            return
+        self._stopping = False
+        thread = ChannelThread(self._run)
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # The interpreter is shutting down, or there is no thread to be had.
+        self._thread = thread
 
     def _stop(self) -> bool:
         """Ends the thread and waits until the kernel has forgotten it; False if it is held up."""
+        # A start that is under way is over in a moment; one that this very thread is in the middle
+        # of, because a signal's handler got here, never is.
+        if self._gate.acquire(timeout=START_SECONDS):
+            self._gate.release()
         thread = self._thread
         if thread is None:
             return True
