@@ -29,13 +29,14 @@ _EXIT_CODES = """\
 | 1 | another verb failed, or `doctor` found something |
 | 2 | the command line is wrong |
 | 69 | other verbs: the host cannot be reached |
+| 75 | `rdev-agent serve`: another agent serves this home |
 | 77 | other verbs: permission refused |
 | 78 | other verbs: a configuration file is wrong |
 | 124 | a timeout ran out |
 | 125 | rdev or its agent failed, or a job's end is not known |
-| 126 | the command cannot be executed |
+| 126 | the job's command cannot be executed |
 | 127 | the command or the script was not found |
-| 129 | the terminal was closed while following; the job goes on |
+| 129, 143 | SIGHUP or SIGTERM ended `run`, `exec` or `attach`; the job goes on |
 | 130 | Ctrl-C ended rdev itself |
 | 141 | whoever read rdev's output left, as `head` does |
 | 255 | `run`, `attach`, `wait`, `exec`, `debug`: the host cannot be reached or the connection is lost |

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from tests.support.command import DEADLINE
+from tests.support.command import BIN, DEADLINE
 
 
 def assert_told(done, code, *words):
@@ -78,7 +78,73 @@ def test_a_live_job_keeps_its_name(rdev):
 
 
 def test_a_bad_job_name(rdev):
-    assert_told(rdev.run("run", "--name", "No Good", "--", "true"), 125, "No Good")
+    for name in ("No Good", "exp_1", "stop"):
+        done = rdev.run("run", "--name", name, "--", "true")
+        assert_told(done, 2, name)
+    assert "--name exp-1" in rdev.run("run", "--name", "exp_1", "--", "true").stderr
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "-5", "soon"])
+def test_a_time_limit_that_is_none(rdev, limit):
+    for option in ("--timeout", "--grace"):
+        done = rdev.run("run", f"{option}={limit}", "--", "true")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    rdev.write("rdev.toml", f"timeout = {limit if limit != 'soon' else True}".lower())
+    assert_told(rdev.run("run", "--", "true"), 125, "timeout")
+
+
+def test_words_that_are_not_utf8(rdev):
+    assert_told(
+        rdev.run("run", "--", "echo", b"a\xff".decode(errors="surrogateescape")), 2, "UTF-8"
+    )
+
+
+def test_a_program_written_as_a_script(rdev):
+    done = rdev.run("run", "sh", "-c", "true")
+    assert_told(done, 127, "no such file")
+    assert "rdev run -- sh" in done.stderr
+
+
+def test_a_folder_that_was_removed(rdev):
+    folder = rdev.cwd / "gone"
+    folder.mkdir()
+    script = f"cd {folder} && rmdir {folder} && exec {BIN / 'rdev'} ps"
+    done = subprocess.run(
+        ["sh", "-c", script], env=rdev.environment, capture_output=True, text=True, check=False
+    )
+    assert_told(done, 2, "removed")
+
+
+def test_a_closed_stdout_receives_nothing_and_harms_nothing(rdev):
+    script = f"exec {BIN / 'rdev'} run -- echo out >&-"
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=rdev.cwd,
+        env=rdev.environment,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_locale_that_cannot_print_a_name(rdev):
+    rdev.run("run", "--", "echo", "ä")
+    done = rdev.run("ps", "-a", env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_name_cannot_drive_the_terminal(rdev):
+    os.mkfifo(rdev.cwd / "x\x1b[31m.py")
+    assert "\x1b" not in rdev.run("run", "--", "true").stderr
+
+
+def test_a_job_that_could_not_start_says_so_wherever_one_looks(rdev):
+    started = rdev.run("run", "-d", "--", "no-such-command")
+    assert started.returncode == 127
+    assert "did not start" in started.stderr
+    assert "did not start" in rdev.run("logs").stderr
 
 
 def test_a_broken_configuration_file_is_named(rdev):

@@ -169,7 +169,8 @@ def test_exec_runs_beside_a_job(rdev):
     rdev.run("run", "-d", "--name", "main", "-e", "A=1", "--", "sleep", "30")
     done = rdev.run("exec", "main", "--", "sh", "-c", "echo $A; pwd; exit 5")
     assert done.returncode == 5
-    assert done.stdout.splitlines() == ["1", rdev.json("ps")[-1]["directory"]]
+    (job,) = rdev.json("ps", "-a")
+    assert done.stdout.splitlines() == ["1", job["directory"]], "an exec leaves no job behind"
     assert rdev.run("exec", "local", "--", "pwd").stdout.strip() == str(rdev.home)
 
 
@@ -216,6 +217,19 @@ def test_a_closed_terminal_leaves_the_job_running(rdev):
         process.send_signal(signal.SIGHUP)
         assert process.wait(DEADLINE) == 129
         assert b"rdev attach" in process.stderr.read()
+    assert rdev.json("ps")[0]["state"] == "running"
+
+
+@pytest.mark.parametrize("verb", ["run", "attach"])
+def test_a_laptop_that_shuts_down_leaves_the_job_running(rdev, verb):
+    command = ["--", "sh", "-c", "echo ready; sleep 30"]
+    if verb == "attach":
+        rdev.run("run", "-d", *command)
+    words = ["attach"] if verb == "attach" else ["run", "--quiet", *command]
+    with rdev.started(*words) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.wait(DEADLINE) == 143
     assert rdev.json("ps")[0]["state"] == "running"
 
 

@@ -42,7 +42,17 @@ def test_environments_add_up(root):
 
 
 @pytest.mark.parametrize(
-    "text", ["hots = 'x'", "host = 3", "timeout = true", "host = [", "environment = 'A=1'"]
+    "text",
+    [
+        "hots = 'x'",
+        "host = 3",
+        "timeout = true",
+        "host = [",
+        "environment = 'A=1'",
+        "grace = -1",
+        "timeout = inf",
+        "[workspace]\npath = '/x'",
+    ],
 )
 def test_what_has_no_meaning_is_refused_by_file_and_key(root, text):
     (root / "rdev.toml").write_text(text)

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from rdev.agent.interceptor import DETAIL_KEY, as_rdev_error
+from rdev.agent.interceptor import as_rdev_error
 from rdev.client.connection import from_grpc
 from rdev.protocol.errors import (
     DiskFull,
@@ -13,12 +13,13 @@ from rdev.protocol.errors import (
     all_errors,
     error_class,
 )
+from rdev.protocol.transport import DETAIL_KEY
 from rdev.v1.error_pb2 import ErrorDetail
 
 CLASSES = list(all_errors())
 # Programs use 0 and 1; these are left to them, as 3 to 63 are by custom.
-OWN_EXIT_CODES = {2, 124, 125, 126, 127, 130, 255}
-VERB_EXIT_CODES = {1, 2, 69, 77, 78, 124, 126, 127, 130}
+OWN_EXIT_CODES = {2, 124, 125, 127, 130, 255}
+VERB_EXIT_CODES = {1, 2, 69, 75, 77, 78, 124, 127, 130}
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

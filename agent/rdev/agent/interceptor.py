@@ -16,13 +16,11 @@ from rdev.protocol.errors import (
     RdevError,
     os_failure,
 )
+from rdev.protocol.transport import DETAIL_KEY, MAX_WORDS
 from rdev.v1.error_pb2 import ErrorDetail
 from rdev.wire.home import UnsafePathError
 
 _log = logging.getLogger(__name__)
-
-# Matches what the client looks for; `-bin` is what makes gRPC carry bytes.
-DETAIL_KEY = "rdev-error-bin"
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -95,14 +93,14 @@ async def _abort(context: _Context, error: Exception) -> NoReturn:
     known, incident = as_rdev_error(error)
     detail = ErrorDetail(
         reason=known.reason,
-        action=known.action,
-        cause=known.cause,
-        hint=known.hint,
+        action=known.action[:MAX_WORDS],
+        cause=known.cause[:MAX_WORDS],
+        hint=known.hint[:MAX_WORDS],
         incident=incident,
     )
     await context.abort(
         getattr(grpc.StatusCode, known.status),
-        known.message,
+        known.message[:MAX_WORDS],
         trailing_metadata=((DETAIL_KEY, detail.SerializeToString()),),
     )
     raise AssertionError("abort returned")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,14 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from rdev.protocol.errors import AgentBusy, AgentStartFailed, RdevError, error_class
-from rdev.wire.home import Home, make_private
+from rdev.protocol.errors import (
+    AgentBusy,
+    AgentStartFailed,
+    RdevError,
+    error_as_json,
+    error_from_json,
+)
+from rdev.wire.home import Home, answers, make_private
 
 _READY = "ready"
 
@@ -45,18 +50,9 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def serving_pid(home: Home) -> int | None:
-    """Process id of the agent that holds the lock, or None if none does."""
-    try:
-        descriptor = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read_pid(home)
-    finally:
-        os.close(descriptor)
-    return None
+    """Process id of the agent that answers at the home's socket, or None if none does."""
+    # By the socket and not by the lock: to try the lock would make an agent fail that just starts.
+    return _read_pid(home) if answers(home) else None
 
 
 def _read_pid(home: Home) -> int:
@@ -83,7 +79,7 @@ def start_detached(home: Home) -> int:
         return _disown(process)
     process.wait()
     raise (
-        _reported(report)
+        error_from_json(report)
         if report
         else AgentStartFailed(
             "start the agent", f"it ended with status {process.returncode}; see {home.log}"
@@ -126,20 +122,13 @@ def report_ready(ready_fd: int | None) -> None:
 
 def report_failure(ready_fd: int | None, error: RdevError) -> None:
     """Tells the process that started us why we do not serve."""
-    body = {"reason": error.reason, "action": error.action, "cause": error.cause}
-    _report(ready_fd, json.dumps({**body, "hint": error.hint}))
+    _report(ready_fd, error_as_json(error))
 
 
 def _report(ready_fd: int | None, line: str) -> None:
     if ready_fd is not None:
         with contextlib.suppress(BrokenPipeError), open(ready_fd, "w", encoding="utf-8") as pipe:
             pipe.write(line + "\n")
-
-
-def _reported(report: str) -> RdevError:
-    body = json.loads(report)
-    cls = error_class(body["reason"], "UNKNOWN")
-    return cls(body["action"], body["cause"], hint=body["hint"])
 
 
 def terminate(pid: int) -> None:

@@ -11,7 +11,7 @@ import select
 import sys
 
 from rdev.agent import lifecycle
-from rdev.protocol.errors import PermissionRefused, RdevError, TimedOut, os_failure
+from rdev.protocol.errors import PermissionRefused, RdevError, TimedOut, error_as_json, os_failure
 from rdev.wire.home import Home, UnsafePathError, this_home
 
 # An agent ends within its own grace for open calls, 2 s; a busy machine may need a little longer.
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     serve = verbs.add_parser("serve", help="serve this machine until stopped")
     serve.add_argument("--detach", action="store_true", help="go on in the background")
+    serve.add_argument("--json", action="store_true", help="say errors as JSON")
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     serve.set_defaults(action=_serve)
     status = verbs.add_parser("status", help="say whether an agent serves")
@@ -100,7 +101,10 @@ def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # on
 
 def _fail(error: RdevError, options: argparse.Namespace) -> int:
     lifecycle.report_failure(getattr(options, "ready_fd", None), error)
-    print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+    if getattr(options, "json", False):
+        print(error_as_json(error), file=sys.stderr)
+    else:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
     return error.verb_exit_code
 
 

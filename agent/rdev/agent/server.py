@@ -24,6 +24,7 @@ from rdev.agent.services.job import JobService
 from rdev.agent.services.log import LogService
 from rdev.agent.services.workspace import WorkspaceService
 from rdev.agent.workspace.manager import WorkspaceManager
+from rdev.protocol.transport import SERVER_OPTIONS
 from rdev.v1 import (
     agent_pb2_grpc,
     debug_pb2_grpc,
@@ -38,17 +39,6 @@ _log = logging.getLogger(__name__)
 
 # Open streams get this long to say goodbye when the agent ends.
 _GOODBYE = 0.5
-
-# A data message carries at most 1 MiB of content; 4 MiB leaves room for long lists of entries.
-_MAX_MESSAGE = 4 << 20
-
-_OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    ("grpc.max_send_message_length", _MAX_MESSAGE),
-    # Clients ping every 20 s; anything much faster is not one of ours.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.so_reuseport", 0),
-]
 
 
 async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -> None:
@@ -91,7 +81,7 @@ async def _composed(
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentService(identify(home), stopping), server
         )

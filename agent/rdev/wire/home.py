@@ -146,6 +146,17 @@ def short_socket_path(path: str) -> Iterator[str]:
         os.close(folder)
 
 
+def answers(home: Home) -> bool:
+    """True if something accepts connections at the home's socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            with short_socket_path(home.socket) as path:
+                probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 def peer_uid(connection: socket.socket) -> int:
     """User id of the process at the other end of a connected AF_UNIX socket.
 

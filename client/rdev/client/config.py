@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,8 +36,8 @@ class Config:
     grace: float = DEFAULT_GRACE
 
 
-# Tables that other parts read: `[workspace]` belongs to rdev.client.sync.
-_FOREIGN_TABLES = frozenset({"workspace"})
+# `[workspace]` is read by rdev.client.sync.root; only its keys are checked here.
+_WORKSPACE_KEYS = frozenset({"id"})
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "host": (str,),
@@ -89,15 +89,27 @@ def _read(path: str, table: tuple[str, ...]) -> dict[str, Any]:
 
 def _merged(config: Config, values: Mapping[str, Any], path: str) -> Config:
     for key, value in values.items():
-        if key in _FOREIGN_TABLES:
+        if key == "workspace":
+            _require_known(value, _WORKSPACE_KEYS, path)
             continue
-        if key not in _TYPES:
-            known = ", ".join(sorted(_TYPES))
-            raise ConfigError(f"use {path}", f"{key!r} is no key of rdev; it knows {known}")
-        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+        _require_known({key: value}, _TYPES.keys() | {"workspace"}, path)
+        if not _is_sound(key, value):
             raise ConfigError(f"use {path}", f"{key} may not be {value!r}")
         config = replace(config, **{key: _added(config, key, value)})
     return config
+
+
+def _require_known(values: object, known: Collection[str], path: str) -> None:
+    for key in values if isinstance(values, dict) else ():
+        if key not in known:
+            names = ", ".join(sorted(known))
+            raise ConfigError(f"use {path}", f"{key!r} is no key of rdev; it knows {names}")
+
+
+def _is_sound(key: str, value: object) -> bool:
+    if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+        return False
+    return not isinstance(value, (int, float)) or 0 <= value < float("inf")
 
 
 def _added(config: Config, key: str, value: Any) -> Any:  # noqa: ANN401  # as TOML has it

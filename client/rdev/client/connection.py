@@ -28,6 +28,7 @@ from rdev.protocol.errors import (
     VersionSkew,
     error_class,
 )
+from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 from rdev.v1.error_pb2 import ErrorDetail
 from rdev.wire.home import Home, peer_uid, short_socket_path, this_home
@@ -47,20 +48,6 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
 _GIVE_UP = 60.0
 
 _LOCAL_UPGRADE = "`rdev-agent stop`, then run this again: the new agent starts, and jobs go on"
-
-_DETAIL_KEY = "rdev-error-bin"
-
-_OPTIONS = [
-    ("grpc.max_receive_message_length", 4 << 20),
-    ("grpc.max_send_message_length", 4 << 20),
-    # A dead peer behind a half-open link is noticed within 30 s.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # grpc's own default waits a second before it dials a restarted agent again.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
 
 
 class Connection:
@@ -98,11 +85,19 @@ async def connect(host: str) -> AsyncIterator[Connection]:
     """
     require_served(host)
     home = this_home()
-    await asyncio.to_thread(embedded.ensure_agent, home)
-    await asyncio.to_thread(_check_peer, home)
+    await asyncio.to_thread(_reach, home)
     with short_socket_path(home.socket) as path:
-        async with grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(f"unix:{path}", options=CLIENT_OPTIONS) as channel:
             yield Connection(host, channel, await _identify(host, channel))
+
+
+def _reach(home: Home) -> None:
+    embedded.ensure_agent(home)
+    try:
+        _check_peer(home)
+    except HostUnreachable:  # it died between the two
+        embedded.ensure_agent(home)
+        _check_peer(home)
 
 
 def _check_peer(home: Home) -> None:
@@ -159,14 +154,21 @@ def translating(action: str) -> Iterator[None]:
         raise from_grpc(action, error) from error
 
 
+# How gRPC words a peer that died while a call was under way; the status is then of no use.
+_BROKEN = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+_BREAKS = ("Stream removed", "Internal error from Core")
+
+
 def from_grpc(action: str, error: grpc.aio.AioRpcError) -> RdevError:
     """The `RdevError` for a failed call; grpc's own status falls back to its category."""
     status = error.code().name
     for key, value in error.trailing_metadata() or ():
-        if key == _DETAIL_KEY and isinstance(value, bytes):
+        if key == DETAIL_KEY and isinstance(value, bytes):
             detail = ErrorDetail.FromString(value)
             cls = error_class(detail.reason, status)
             return cls(detail.action, detail.cause, hint=detail.hint or None)
+    if error.code() in _BROKEN and (error.details() or "").startswith(_BREAKS):
+        return ConnectionLost(action, "the agent went away")
     return error_class("", status)(action, _plain(error.details() or status))
 
 

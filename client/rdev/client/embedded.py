@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
 
-from rdev.protocol.errors import AgentStartFailed
-from rdev.wire.home import Home, short_socket_path
+from rdev.protocol.errors import AgentBusy, AgentStartFailed, RdevError, error_from_json
+from rdev.wire.home import Home, answers
 
 # Two clients may start an agent at once; the one whose agent lost the lock waits for the other's.
 _WINNER_DEADLINE = 10.0
@@ -19,13 +18,13 @@ def ensure_agent(home: Home) -> None:
     """Returns once an agent answers at `home`, starting one if there is none.
 
     Raises:
-        AgentStartFailed: None could be started; the cause is what it said itself.
+        AgentStartFailed: None could be started.
+        RdevError: What the new agent said itself, such as PermissionRefused.
     """
-    if _answers(home):
+    if answers(home):
         return
     started = subprocess.run(
-        [sys.executable, "-I", "-m", "rdev.agent.main", "serve", "--detach"],
-        env=None,
+        [sys.executable, "-I", "-m", "rdev.agent.main", "serve", "--detach", "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -33,26 +32,23 @@ def ensure_agent(home: Home) -> None:
     )
     if started.returncode == 0:
         return
-    if "process" in started.stderr and _answers_before(home, time.monotonic() + _WINNER_DEADLINE):
-        return
-    lines = started.stderr.strip().splitlines() or [f"it exited with {started.returncode}"]
-    said = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    raise AgentStartFailed("start the agent of this machine", said[0].removeprefix("error: "))
+    error = _said(started)
+    if not (isinstance(error, AgentBusy) and _answers_soon(home)):
+        raise error
 
 
-def _answers_before(home: Home, deadline: float) -> bool:
-    while not _answers(home):
+def _answers_soon(home: Home) -> bool:
+    deadline = time.monotonic() + _WINNER_DEADLINE
+    while not answers(home):
         if time.monotonic() > deadline:
             return False
         time.sleep(_WINNER_POLL)
     return True
 
 
-def _answers(home: Home) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            with short_socket_path(home.socket) as path:
-                probe.connect(path)
-        except OSError:
-            return False
-    return True
+def _said(started: subprocess.CompletedProcess[str]) -> RdevError:
+    lines = started.stderr.strip().splitlines() or [f"it exited with {started.returncode}"]
+    try:
+        return error_from_json(lines[-1])
+    except ValueError:
+        return AgentStartFailed("start the agent of this machine", lines[-1])

@@ -9,7 +9,7 @@ from rdev.protocol.convert import job_from_proto, spec_to_proto
 from rdev.protocol.errors import ConnectionLost
 from rdev.protocol.ids import new_request_id
 from rdev.v1 import job_pb2, job_pb2_grpc
-from rdev.wire.job import Job, JobSpec
+from rdev.wire.job import Job, JobSpec, JobState
 
 
 class Jobs:
@@ -76,6 +76,13 @@ class Jobs:
             yield job
             if job.state.is_final:
                 return
+
+    async def until_started(self, job_id: str) -> Job:
+        """The job once its command was executed, or could not be."""
+        async for job in self.watch(job_id):
+            if job.state not in (JobState.PENDING, JobState.STARTING):
+                return job
+        raise ConnectionLost("start the job", "the host ended the stream")
 
     async def wait(self, job_id: str) -> Job:
         """The job once it has ended and its logs are drained.

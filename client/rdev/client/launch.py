@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rdev.client.command import Command
@@ -22,7 +23,7 @@ from rdev.protocol.errors import (
     SnapshotNotFound,
     UsageError,
 )
-from rdev.protocol.ids import new_request_id
+from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
 from rdev.wire.job import CommandKind, Job, JobSpec
 
 
@@ -130,7 +131,7 @@ def _spec(
         target=target,
         args=request.command.args,
         name=request.name,
-        python=settings.python or _own_python(host, workspace.root),
+        python=_python(host, workspace.root, settings.python),
         workspace_id=workspace.id,
         snapshot=snapshot,
         directory=_directory(workspace.root),
@@ -154,7 +155,7 @@ def beside(neighbour: Job | None, command: Sequence[str]) -> JobSpec:
         workspace_id=spec.workspace_id,
         directory=spec.directory,
         environment=spec.environment,
-        hook=False,
+        hook=spec.hook,
     )
 
 
@@ -181,9 +182,38 @@ def require_script(path: str) -> None:
     Raises:
         ScriptNotFound: There is none.
     """
-    if not os.path.isfile(path):
-        what = "it is a folder" if os.path.isdir(path) else "there is no such file"
-        raise ScriptNotFound(f"run {path}", what)
+    if os.path.isfile(path):
+        return
+    if os.path.isdir(path):
+        raise ScriptNotFound(f"run {path}", "it is a folder")
+    hint = f"to run the program, write `rdev run -- {path} ...`" if shutil.which(path) else None
+    raise ScriptNotFound(f"run {path}", "there is no such file", hint=hint)
+
+
+def require_name(name: str, *, forbidden: Container[str]) -> None:
+    """Returns if a job may have that name; an empty one lets the agent make one.
+
+    Raises:
+        UsageError: It may not.
+    """
+    action = f"name the job {name!r}"
+    if name in forbidden:
+        raise UsageError(action, "it is a verb of rdev", hint="choose another name")
+    if name and not JOB_NAME.fullmatch(name):
+        cause = "a name is lower-case letters, digits and dashes, and begins with a letter"
+        raise UsageError(action, cause, hint=f"`--name {job_name_from(name)}` would do")
+
+
+def require_text(words: Sequence[str], folder: str) -> None:
+    """Returns if everything that will travel as text is UTF-8.
+
+    Raises:
+        UsageError: A word of the command line, or the folder's name, is not.
+    """
+    for word in (*words, folder):
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = word.encode(errors="backslashreplace").decode()
+            raise UsageError("run", f"{shown} is not UTF-8", hint="rename it, or write it as UTF-8")
 
 
 def _directory(root: str) -> str:
@@ -193,10 +223,12 @@ def _directory(root: str) -> str:
     return "" if outside or relative == os.curdir else relative.replace(os.sep, "/")
 
 
-def _own_python(host: str, root: str) -> str:
+def _python(host: str, root: str, chosen: str) -> str:
     # The environment that the person works in is at hand here; elsewhere the host chooses.
     if host != LOCAL:
-        return ""
+        return chosen
+    if chosen:
+        return os.path.abspath(chosen) if os.sep in chosen else chosen
     active = os.environ.get("VIRTUAL_ENV") or os.environ.get("CONDA_PREFIX")
     prefixes = [active] if active else []
     for prefix in [*prefixes, os.path.join(root, ".venv")]:

@@ -6,7 +6,6 @@
       ConfigError ........... a configuration file is wrong
       NotFound
         JobNotFound  WorkspaceNotFound  SnapshotNotFound  ScriptNotFound  CommandNotFound
-      CannotExecute
       PermissionRefused ..... an owner or a mode is not what it must be
       HostUnreachable
         ConnectionLost  AgentStartFailed
@@ -15,8 +14,8 @@
       DebuggerUnavailable
         DebuggerBusy
       SyncFailed
-        MassDeletion
-      DiskFull
+        MassDeletion  WorkspaceGone
+      DiskFull  LimitExceeded
       TimedOut  Interrupted
       InternalError
 
@@ -27,6 +26,7 @@ problem (`rdev.protocol.snapshot.Problem`), not an error.
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -35,7 +35,9 @@ DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RdevError(Exception):
-    """Root of all errors that rdev raises on purpose.
+    """An error of rdev's that no class below describes.
+
+    The root of the tree: everything that rdev raises on purpose is one.
 
     Attributes:
         status: Name of the gRPC status that carries the class over the wire.
@@ -148,16 +150,6 @@ class CommandNotFound(NotFound):
     default_hint = "check the name and the PATH of the host; `rdev doctor` shows it"
 
 
-class CannotExecute(RdevError):
-    """The command exists and cannot be executed."""
-
-    status = "FAILED_PRECONDITION"
-    reason = "CANNOT_EXECUTE"
-    exit_code = 126
-    verb_exit_code = 126
-    default_hint = "check that it is executable and made for this machine"
-
-
 class PermissionRefused(RdevError):
     """A file, folder or socket has the wrong owner or mode, or access to it was refused."""
 
@@ -197,6 +189,7 @@ class AgentBusy(RdevError):
 
     status = "ALREADY_EXISTS"
     reason = "AGENT_BUSY"
+    verb_exit_code = 75
     default_hint = "use it, or end it with `rdev-agent stop`"
 
 
@@ -272,12 +265,27 @@ class MassDeletion(SyncFailed):
     default_hint = "answer yes in a terminal, or give --yes, if it is meant"
 
 
+class WorkspaceGone(SyncFailed):
+    """The workspace's folder on the laptop was moved, or its file system was unmounted."""
+
+    reason = "WORKSPACE_GONE"
+    default_hint = "put the folder back, or run from where it is now"
+
+
 class DiskFull(RdevError):
     """No space, or no quota, is left on the host; nothing half done was left behind."""
 
     status = "RESOURCE_EXHAUSTED"
     reason = "DISK_FULL"
     default_hint = "free space there: `rdev rm JOB` removes ended jobs with their logs"
+
+
+class LimitExceeded(RdevError):
+    """More was asked for, or sent, than fits into one message."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "LIMIT_EXCEEDED"
+    default_hint = "ask for less at once"
 
 
 class TimedOut(RdevError):
@@ -291,7 +299,7 @@ class TimedOut(RdevError):
 
 
 class Interrupted(RdevError):
-    """Ctrl-C ended rdev itself before a job was started."""
+    """Ctrl-C ended rdev itself; no job was started, and none was touched."""
 
     status = "CANCELLED"
     reason = "INTERRUPTED"
@@ -308,8 +316,33 @@ class InternalError(RdevError):
     default_hint = "please report it with the lines of the agent's log that carry this incident"
 
 
-def os_failure(action: str, error: OSError) -> RdevError:
-    """The error for a failed system call: disk full, access refused, or the call's own words."""
+def error_as_json(error: RdevError) -> str:
+    """The error as one line of JSON, for a process of ours to read back."""
+    words = {"action": error.action, "cause": error.cause, "hint": error.hint}
+    return json.dumps({"reason": error.reason, **words})
+
+
+def error_from_json(line: str) -> RdevError:
+    """The inverse of `error_as_json`.
+
+    Raises:
+        ValueError: The line is no such error.
+    """
+    body = json.loads(line)
+    if not isinstance(body, dict) or not {"reason", "action", "cause", "hint"} <= body.keys():
+        raise ValueError("not an error of rdev's")
+    cls = error_class(body["reason"], "UNKNOWN")
+    return cls(body["action"], body["cause"], hint=body["hint"])
+
+
+def os_failure(action: str, error: OSError, *, otherwise: type[RdevError] = RdevError) -> RdevError:
+    """The error for a failed system call, in the call's own words.
+
+    Args:
+        action: What was attempted.
+        error: How it failed.
+        otherwise: The class where it is neither a full disk nor a refused access.
+    """
     cause = f"{error.strerror or error}"
     if error.filename:
         cause = f"{error.filename}: {cause}"
@@ -317,7 +350,7 @@ def os_failure(action: str, error: OSError) -> RdevError:
         return DiskFull(action, cause)
     if isinstance(error, PermissionError):
         return PermissionRefused(action, cause)
-    return RdevError(action, cause)
+    return otherwise(action, cause)
 
 
 def all_errors(root: type[RdevError] = RdevError) -> Iterator[type[RdevError]]:
@@ -346,7 +379,7 @@ _BY_STATUS: dict[str, type[RdevError]] = {
     "NOT_FOUND": NotFound,
     "ALREADY_EXISTS": JobConflict,
     "PERMISSION_DENIED": PermissionRefused,
-    "RESOURCE_EXHAUSTED": DiskFull,
+    "RESOURCE_EXHAUSTED": LimitExceeded,
     "FAILED_PRECONDITION": JobConflict,
     "ABORTED": SyncFailed,
     "OUT_OF_RANGE": InvalidRequest,

@@ -26,12 +26,22 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.checkup import check_up
 
-    findings = await check_up(host_of(options))
+    findings = await check_up(_host(options))
     if options.json:
         print(json.dumps([item.as_json() for item in findings], indent=2))
     else:
         print("\n".join(_line(item) for item in findings))
     return 0 if all(item.ok for item in findings) else 1
+
+
+def _host(options: argparse.Namespace) -> str:
+    from rdev.client.hosts import LOCAL
+    from rdev.protocol.errors import ConfigError
+
+    try:
+        return host_of(options)
+    except ConfigError:  # a finding of its own
+        return LOCAL
 
 
 def _line(finding: Finding) -> str:

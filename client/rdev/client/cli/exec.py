@@ -45,5 +45,10 @@ async def execute(options: argparse.Namespace) -> int:
     host = LOCAL if options.target == LOCAL else host_of(options)
     async with connect(host) as connection:
         neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
-        job = await Jobs(connection).create(beside(neighbour, options.command))
-        return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+        jobs = Jobs(connection)
+        job = await jobs.create(beside(neighbour, options.command))
+        code = await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+        # It was a means, not a job that anybody will ask for; one that was detached from stays.
+        if (await jobs.get(job.id)).state.is_final:
+            await jobs.delete(job.id)
+    return code

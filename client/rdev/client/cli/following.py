@@ -3,7 +3,7 @@
 run      Ctrl-C on a TTY asks: d detaches, Enter stops the job, Ctrl-C again stops it too
          Ctrl-C elsewhere goes to the job as SIGINT; the second one stops the job
 attach   Ctrl-C detaches
-both     SIGHUP detaches; SIGTERM stops the job, and rdev stays until it has ended
+both     SIGHUP and SIGTERM detach: a laptop that shuts down sends them
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def follow_to_end(
     """Shows a job until it ends or the person detaches.
 
     Returns:
-        The job's own exit code; 0 after a detach, 129 when the terminal was closed.
+        The job's own exit code; 0 after a detach, 128 + N when signal N made us detach.
     """
     async with asyncio.TaskGroup() as group:
         streaming = group.create_task(follow(connection, job.id, sink, lines=lines))
@@ -104,12 +104,10 @@ class _Person:
                 loop.remove_signal_handler(number)
 
     async def _serve(self, number: signal.Signals) -> None:
-        if number is signal.SIGHUP:
-            self._detach(128 + signal.SIGHUP)
-        elif number is signal.SIGTERM:
-            await self._jobs.stop(self._job.id)
-        else:
+        if number is signal.SIGINT:
             await self._interrupted()
+        else:
+            self._detach(128 + number)
 
     async def _interrupted(self) -> None:
         self._interrupts += 1

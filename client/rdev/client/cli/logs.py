@@ -42,9 +42,12 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.connection import connect
     from rdev.client.follow import drain
+    from rdev.client.jobs import Jobs
     from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
-    from rdev.client.ui.output import JsonOutput, RawOutput
+    from rdev.client.ui.jobs import closing_line
+    from rdev.client.ui.output import JsonOutput, RawOutput, say
+    from rdev.wire.job import Reason
 
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
@@ -55,6 +58,9 @@ async def execute(options: argparse.Namespace) -> int:
             group.create_task(drain(tail, output))
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
+        job = await Jobs(connection).get(job.id)
+    if job.reason is Reason.START_FAILED:
+        say(closing_line(job))
     return 0
 
 

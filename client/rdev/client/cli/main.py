@@ -68,7 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _prepare_streams()
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if words else 2
@@ -80,6 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
         print("hint: `rdev --help` lists the verbs", file=sys.stderr)
         return 2
     return _run(name, rest)
+
+
+def _prepare_streams() -> None:
+    import os
+
+    # A closed stdout's number would be given to the next file or socket opened, and a job's output
+    # be written there.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a person's locale must not make a name unprintable
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file
 
 
 def overview() -> str:
@@ -119,6 +137,7 @@ def parser_for(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 def _run(name: str, words: list[str]) -> int:
     options: argparse.Namespace | None = None
     try:
+        _require_folder()
         module, parser = parser_for(name)
         parse = getattr(module, "parse", None)
         options = parse(parser, words) if parse else parser.parse_args(words)
@@ -126,11 +145,29 @@ def _run(name: str, words: list[str]) -> int:
 
         return int(asyncio.run(module.execute(options)))
     except KeyboardInterrupt:
-        print(f"\ninterrupted: rdev {name} was left unfinished", file=sys.stderr)
-        return 130
+        return _fail(name, options, _interrupted(name))
     except Exception as error:  # noqa: BLE001  # the edge: a person never sees a traceback
         cause = _sole(error)
         return _reader_left() if isinstance(cause, BrokenPipeError) else _fail(name, options, cause)
+
+
+def _require_folder() -> None:
+    import os
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        from rdev.protocol.errors import UsageError
+
+        hint = "go to a folder that exists"
+        raise UsageError("run here", "the current folder was removed", hint=hint) from None
+
+
+def _interrupted(name: str) -> RdevError:
+    from rdev.protocol.errors import Interrupted
+
+    hint = None if VERBS[name].passes_code else "jobs are not touched by this"
+    return Interrupted(f"finish `rdev {name}`", "it was interrupted", hint=hint)
 
 
 def _sole(error: Exception) -> Exception:

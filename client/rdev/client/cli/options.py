@@ -27,6 +27,14 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seconds(word: str) -> float:
+    """A time limit as typed, for argparse."""
+    value = float(word)
+    if not 0 <= value < float("inf"):  # NaN is not either
+        raise argparse.ArgumentTypeError(f"{word} is no number of seconds")
+    return value
+
+
 def add_yes(parser: argparse.ArgumentParser) -> None:
     """--yes, for verbs that may ask."""
     parser.add_argument("--yes", action="store_true", help="say yes to every question")

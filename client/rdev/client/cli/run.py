@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_yes, confirm_of
+from rdev.client.cli.options import add_host, add_yes, confirm_of, seconds
 
 if TYPE_CHECKING:
     from rdev.client.launch import Launch
@@ -41,12 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--env-file", metavar="FILE", help="set the variables of a file of K=V lines"
     )
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="stop the job after this long; exit 124"
+        "--timeout", type=seconds, metavar="SECONDS", help="stop the job after this long; exit 124"
     )
     parser.add_argument(
-        "--grace", type=float, metavar="SECONDS", help="time between TERM and KILL at a stop"
+        "--grace", type=seconds, metavar="SECONDS", help="time between TERM and KILL at a stop"
     )
-    parser.add_argument("--python", default="", help="interpreter for scripts and modules")
+    parser.add_argument("--python", help="interpreter for scripts and modules")
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
     add_yes(parser)
@@ -62,6 +62,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
         parser.parse_args(words)
     ours, command = split_command(words, with_value=_WITH_VALUE)
     options = parser.parse_args(ours)
+    if options.json and not options.detach:
+        parser.error("--json goes with --detach: otherwise stdout is the job's")
     options.command = command
     return options
 
@@ -72,9 +74,12 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.cli.following import OnInterrupt, follow_to_end
     from rdev.client.connection import connect
+    from rdev.client.follow import exit_code
+    from rdev.client.jobs import Jobs
     from rdev.client.launch import launch
-    from rdev.client.ui.jobs import as_json
+    from rdev.client.ui.jobs import as_json, closing_line
     from rdev.client.ui.output import RawOutput, say
+    from rdev.wire.job import Reason
 
     workspace = _workspace(options)
     request = _request(options, workspace)
@@ -89,8 +94,12 @@ async def execute(options: argparse.Namespace) -> int:
         )
         if not options.detach:
             return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+        job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
-    return 0
+    if job.reason is not Reason.START_FAILED:
+        return 0
+    say(closing_line(job))
+    return exit_code(job)
 
 
 def _workspace(options: argparse.Namespace) -> Workspace:
@@ -108,15 +117,28 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 
 
 def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
+    import os
+    import sys
     from dataclasses import replace
 
     from rdev.client import config
-    from rdev.client.launch import Launch, environment_from, script_path
+    from rdev.client.cli.main import VERBS
+    from rdev.client.launch import (
+        Launch,
+        environment_from,
+        require_name,
+        require_text,
+        script_path,
+    )
 
-    script_path(options.command, workspace)  # a wrong name is said before anything is sent
+    # What is wrong is said before anything is sent.
+    script_path(options.command, workspace)
+    require_name(options.name, forbidden=VERBS)
+    require_text(sys.argv[1:], os.getcwd())
     settings = config.load(workspace.root)
     flags = ("host", "python", "timeout", "grace")
-    chosen = {name: getattr(options, name) for name in flags if getattr(options, name)}
+    given = {name: getattr(options, name) for name in flags}
+    chosen = {name: value for name, value in given.items() if value is not None}
     return Launch(
         command=options.command,
         settings=replace(settings, **chosen),

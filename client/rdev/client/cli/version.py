@@ -1,4 +1,4 @@
-"""Say which releases of rdev run, here and at the host."""
+"""Say which release of rdev this is; `rdev doctor` says what the agent runs."""
 
 from __future__ import annotations
 

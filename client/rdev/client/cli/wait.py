@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_job, add_json, host_of
+from rdev.client.cli.options import add_host, add_job, add_json, host_of, seconds
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_job(parser)
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="wait no longer; the job goes on"
+        "--timeout", type=seconds, metavar="SECONDS", help="wait no longer; the job goes on"
     )
 
 

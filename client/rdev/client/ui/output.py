@@ -7,11 +7,14 @@ import base64
 import contextlib
 import json
 import os
+import re
 import sys
 
 from rdev.client.logs import Chunk, Gap
 
 _STDOUT, _STDERR = 1, 2
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # A printed line may come as two writes, microseconds apart; a progress bar never ends its line.
 _LINE_PATIENCE = 0.1
@@ -109,4 +112,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def say(line: str) -> None:
     """Says something of rdev's own, apart from what jobs print."""
-    print(f"rdev: {line}", file=sys.stderr, flush=True)  # noqa: T201  # this is the place
+    print(f"rdev: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201  # the place for it
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: a file's name must not drive the terminal."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
