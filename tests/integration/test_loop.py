@@ -135,6 +135,20 @@ def test_each_tracked_loop_is_an_epoch_of_one_run(listener):
     assert reported[-1] == 2.0
 
 
+def test_a_loop_that_only_logs_has_a_step_for_each_call(listener):
+    code = """
+        from rdev.loop import log
+        for number in range(50):
+            log(loss=float("nan") if number == 3 else number, rate=0.1)
+    """
+    assert run(code, socket=listener.path).returncode == 0
+    metrics = listener.of_kind("metric")
+    assert [event["step"] for event in metrics] == list(range(1, 51))
+    losses = [event["values"]["loss"] for event in metrics]
+    assert losses[3] != losses[3]
+    assert losses[:3] + losses[4:] == [float(n) for n in range(50) if n != 3]
+
+
 def test_a_forked_child_that_logs_has_a_run_of_its_own(listener):
     code = """
         import os, sys

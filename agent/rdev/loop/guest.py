@@ -39,10 +39,15 @@ def track(
 def log(**metrics: object) -> None:
     """Reports metrics of the step at hand: numbers, or tensors of one element on any device.
 
-    Costs a dictionary update. Values that come faster than they are sampled replace one another;
-    the last of each name is always reported, at the latest when the epoch or the process ends.
+    In a `Loop` or a `track`ed loop it costs a dictionary update: values that come faster than they
+    are sampled replace one another, and the last of each name is always reported, at the latest
+    when the epoch or the process ends. Without either, each call is a step and is reported.
     """
-    (_active or _own or _guest()).log(metrics)
+    probe = _active or _own or _guest()
+    if probe is _active or probe.state.epoch:
+        probe.log(metrics)
+    else:
+        probe.lone(metrics)
 
 
 class Tracked(Generic[Batch]):
