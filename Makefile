@@ -8,6 +8,7 @@ PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
+	@echo "making .venv, which takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

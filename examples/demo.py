@@ -24,6 +24,7 @@ def main() -> int:
         try:
             demo.train()
             demo.debug()
+            demo.close()
         finally:
             demo.end()
         return demo.failures
@@ -69,6 +70,13 @@ class Demo:
         if done.returncode:
             self.failures += 1
             print(f"(exit code {done.returncode})", flush=True)
+
+    def close(self) -> None:
+        """Says what to do next."""
+        if not self.failures:
+            say(
+                "That was an agent of the demo's own, and it is gone. Now yours: `rdev init`, `rdev run`."
+            )
 
     def end(self) -> None:
         """Ends what still runs, and the agent."""
