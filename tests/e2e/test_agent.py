@@ -1,12 +1,15 @@
 """The agent as a process: one a home, private, started on demand."""
 
 import os
+import select
+import shutil
 import signal
 import socket
 import stat
 from pathlib import Path
 
 import pytest
+from tests.support.command import DEADLINE
 
 from rdev.wire.home import Home, answers, check_private, machine_id, short_socket_path
 
@@ -67,6 +70,16 @@ def test_nothing_of_the_agent_is_open_to_others(rdev):
     for path in (home, *home.rglob("*")):
         if not path.is_symlink():
             assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+
+
+def test_an_agent_whose_home_is_removed_ends(rdev):
+    rdev.run("ps")
+    handle = os.pidfd_open(rdev.agent_pid)
+    try:
+        shutil.rmtree(rdev.home / ".rdev")
+        assert select.select([handle], [], [], DEADLINE)[0]
+    finally:
+        os.close(handle)
 
 
 def test_a_home_that_others_may_enter_is_refused(rdev):

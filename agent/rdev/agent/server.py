@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 # Open streams get this long to say goodbye when the agent ends.
 _GOODBYE = 0.5
 
+# Nobody waits for an agent to notice that its home is gone; idle it should cost next to nothing.
+_LOOK_FOR_HOME = 10.0
+
 
 async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM, SIGINT or a StopAgent call; jobs go on afterwards.
@@ -59,7 +62,10 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
         await _listen(server, home)
         _log.info("agent serves %s", home.socket)
         on_ready()
-        await stopping.wait()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(_stop_without_home(home, stopping))
+            await stopping.wait()
+            watching.cancel()
         await server.stop(_GOODBYE)
     _log.info("agent stopped")
 
@@ -93,6 +99,22 @@ async def _composed(
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
         debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
         yield server
+
+
+async def _stop_without_home(home: Home, stopping: asyncio.Event) -> None:
+    # Whoever removes the home, or puts another in its place, wants no agent that serves a socket
+    # which nobody can reach any more.
+    mine = os.stat(home.socket)
+    while True:
+        await asyncio.sleep(_LOOK_FOR_HOME)
+        try:
+            found = os.stat(home.socket)
+        except FileNotFoundError:
+            break
+        if (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            break
+    _log.warning("the home %s was removed", home.root)
+    stopping.set()
 
 
 def _plant_folder() -> str:
