@@ -74,9 +74,7 @@ class Demo:
     def close(self) -> None:
         """Says what to do next."""
         if not self.failures:
-            say(
-                "That was an agent of the demo's own, and it is gone. Now yours: `rdev init`, `rdev run`."
-            )
+            say("That agent was the demo's own, and is gone. Yours starts with `rdev run SCRIPT`.")
 
     def end(self) -> None:
         """Ends what still runs, and the agent."""
