@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
-.PHONY: demo test test-all lint format check bench docs clean
+.PHONY: demo test test-all lint format check audit coverage bench docs clean
 
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
@@ -39,6 +39,15 @@ check: lint
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Asks a vulnerability service over the network, so it is no part of check.
+audit: $(STAMP)
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
+
+coverage: $(STAMP)
+	$(BIN)/python -m coverage run -m pytest -q -m 'not slow'
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --sort cover | tail -40
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
