@@ -17,7 +17,7 @@ from rdev.protocol.errors import (
     ScriptNotFound,
 )
 from rdev.supervisor.processes import look_at
-from rdev.wire.files import read_status
+from rdev.wire.files import read_exit, read_status
 from rdev.wire.job import CommandKind, JobSpec, JobState, Reason
 
 
@@ -56,6 +56,14 @@ async def test_a_command_that_cannot_start(jobs, program, code):
     assert (job.state, job.reason) == (JobState.FAILED, Reason.START_FAILED)
     assert job.exit_code == code
     assert job.message.startswith(f"unable to execute {program}: ")
+
+
+@pytest.mark.parametrize("step", ["a/", "/\N{GRINNING FACE}"])
+async def test_a_command_that_cannot_start_and_is_very_long(jobs, step):
+    job = await jobs.run(step * (3000 // len(step.encode())))
+    assert (job.state, job.reason, job.exit_code) == (JobState.FAILED, Reason.START_FAILED, 127)
+    assert job.message.startswith(f"unable to execute {step}{step}")
+    assert job.message.endswith("…: No such file or directory")
 
 
 async def test_a_program_of_no_known_format(jobs, tmp_path):
@@ -294,6 +302,18 @@ async def test_a_job_that_ends_takes_its_children_along_but_no_daemon(jobs, tmp_
     finally:
         os.kill(daemon, signal.SIGKILL)
         await asyncio.to_thread(await_gone, daemon)
+
+
+async def test_a_stop_hastens_the_end_of_what_an_ended_job_has_left(jobs):
+    job = await jobs.start("sh", "-c", "(trap '' TERM; sleep 600) & exit 0", grace=600.0)
+    async with asyncio.timeout(DEADLINE):
+        while read_exit(jobs.files(job)) is None:
+            await asyncio.sleep(0.01)  # other processes set no event of ours
+    assert (await jobs.reach(job, JobState.RUNNING)).state is JobState.RUNNING
+    await jobs.manager.stop(job.id)  # its grace goes on
+    await jobs.manager.stop(job.id, now=True)
+    ended = await jobs.end(job)
+    assert (ended.state, ended.reason, ended.exit_code) == (JobState.SUCCEEDED, Reason.EXITED, 0)
 
 
 async def test_a_job_within_a_job_survives_the_outer_ones_stop(jobs, tmp_path):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -268,6 +269,33 @@ async def test_a_command_is_routed_to_the_process_that_answers_it(jobs):
     assert result == {"value": 2}
     assert [peer["pid"] for peer in await jobs.manager.peers(job.id)] == [77]
     dialer.socket.close()
+
+
+async def test_a_supervisor_out_of_descriptors_rests_and_then_lets_in_who_waits(jobs):
+    job = await jobs.start("sleep", "600")
+    await jobs.reach(job, JobState.RUNNING)
+    pid = jobs.supervisor(job)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = len(os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, before[1]))
+    dialer = Dialer(jobs.files(job))
+    spent = await ticks_in(pid, seconds=0.5)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert (await asyncio.to_thread(dialer.hear))["type"] == "welcome"
+    assert spent < 5
+    dialer.socket.close()
+
+
+async def ticks_in(pid, *, seconds):
+    """Processor time that a process takes in so many seconds, in ticks of 10 ms."""
+
+    def spent():
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
+
+    before = spent()
+    await asyncio.sleep(seconds)
+    return spent() - before
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The supervisor's end of the job's control socket: who is connected, and what they say.
 
-accepted -> (not our user: closed) -> hello -> welcome -> lines both ways -> closed
+waiting -> accepted -> (not our user: closed) -> hello -> welcome -> lines both ways -> closed
+   '--no descriptor or memory for it--> (a second later) waiting
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import contextlib
 import os
 import selectors
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from rdev.wire.channel import VERSION, ChannelError, LineBuffer, decode, encode
+from rdev.wire.channel import VERSION, ChannelError, LineBuffer, decode, encode, whole_number
 from rdev.wire.home import peer_uid
 
 AGENT = "agent"
@@ -20,6 +22,9 @@ AGENT = "agent"
 # What a peer that does not read may have waiting; beyond it the connection is dropped, and the
 # peer dials again and asks for the state.
 _OUT_LIMIT = 4 << 20
+
+# How long nobody is let in after that failed for want of a descriptor or memory; who dials waits.
+_PAUSE = 1.0
 
 _NAME = "job.sock"
 
@@ -103,7 +108,11 @@ class Peer:
 
 
 class Server:
-    """The listening socket and all connections."""
+    """The listening socket and all connections.
+
+    Attributes:
+        resume_at: When `resume` wants to be called, on CLOCK_MONOTONIC; None while all are let in.
+    """
 
     def __init__(
         self, selector: selectors.BaseSelector, listener: Listener, *, job_id: str
@@ -113,6 +122,7 @@ class Server:
         self._listener = listener
         self._job_id = job_id
         self._socket = _listen()
+        self.resume_at: float | None = None
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def welcome(self, peer: Peer, *, acknowledged: int) -> None:
@@ -154,11 +164,18 @@ class Server:
 
     def drain(self) -> None:
         """Takes in all that processes of the job have said and that nobody has read yet."""
-        while self._accept_one():
-            pass
+        with contextlib.suppress(OSError):  # no descriptor: then without those who still wait
+            while self._accept_one():
+                pass
         for peer in [peer for peer in self.peers if peer.role != AGENT]:
             while self._receive(peer):
                 pass
+
+    def resume(self) -> None:
+        """Lets peers in again once the pause is over."""
+        if self.resume_at is not None and time.monotonic() >= self.resume_at:
+            self.resume_at = None
+            self._selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
         """Says goodbye: what is waiting is sent if the peer takes it within half a second."""
@@ -166,28 +183,37 @@ class Server:
             peer.connection.settimeout(0.5)
             peer.flush()
             peer.connection.close()
-        self._selector.unregister(self._socket)
         self._socket.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_NAME)
 
     def _accept(self, _events: int) -> None:
-        self._accept_one()
+        try:
+            self._accept_one()
+        except OSError:
+            # Whoever dials stays in the queue, so the socket stays readable: it is not asked.
+            self._selector.unregister(self._socket)
+            self.resume_at = time.monotonic() + _PAUSE
 
     def _accept_one(self) -> bool:
+        """Lets one peer in; False if nobody waits.
+
+        Raises:
+            OSError: There is no descriptor or no memory for it.
+        """
         try:
             connection, _ = self._socket.accept()
-        except OSError:  # nobody waits, it went away again, or we are out of descriptors
+        except (BlockingIOError, ConnectionAbortedError):
             return False
         if peer_uid(connection) != os.geteuid():
             connection.close()
             return True
         connection.settimeout(0)
         peer = Peer(connection, self)
-        self.peers.append(peer)
         self._selector.register(
             connection, selectors.EVENT_READ, lambda events: self._serve(peer, events)
         )
+        self.peers.append(peer)
         return True
 
     def _serve(self, peer: Peer, events: int) -> None:
@@ -212,14 +238,10 @@ class Server:
 
 def _introduce(peer: Peer, hello: Mapping[str, Any]) -> None:
     peer.role = str(hello.get("role", ""))
-    peer.rank = _number(hello.get("rank"))
-    peer.pid = _number(hello.get("pid"))
+    peer.rank = whole_number(hello.get("rank"))
+    peer.pid = whole_number(hello.get("pid"))
     peer.script = str(hello.get("script", ""))
     peer.python = str(hello.get("python", ""))
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _listen() -> socket.socket:

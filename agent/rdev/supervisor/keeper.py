@@ -35,6 +35,10 @@ _SHORT_LIFE = 1.0
 _BREATHER = 0.05
 _LONGEST_BREATHER = 5.0
 
+# What of a long command is named when it fails: a character may take 12 bytes in the record of the
+# exit, and all of it has to fit in the block, see rdev.wire.files.
+_MAX_OBJECT = 100
+
 
 def keep(directory: str, *, ready: int) -> NoReturn:
     """Runs a keeper in this process, which was forked for it; never returns.
@@ -144,7 +148,8 @@ class _Keeping:
 
     def _object(self) -> str:
         words = {"enter the folder": self.launch.directory, "execute": self.launch.argv[0]}
-        return words.get(str(self.failure["step"]), "the job")
+        named = words.get(str(self.failure["step"]), "the job")
+        return named if len(named) <= _MAX_OBJECT else f"{named[: _MAX_OBJECT - 1]}…"
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -11,6 +11,7 @@ import os
 from dataclasses import replace
 
 from rdev.supervisor.execute import CANNOT_EXECUTE, NOT_FOUND
+from rdev.wire.channel import whole_number
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
 from rdev.wire.files import Exit, Started, Status
 from rdev.wire.job import DebugStop, JobState, Reason
@@ -107,12 +108,11 @@ def _verdict(status: Status) -> tuple[JobState, Reason]:
 
 def _stop_of(event: Event) -> DebugStop:
     fields = event.fields
-    line = fields.get("line")
     return DebugStop(
         rank=event.rank,
         pid=event.pid,
         file=str(fields.get("file", ""))[-_MAX_PATH:],
-        line=line if isinstance(line, int) else 0,
+        line=whole_number(fields.get("line")),
         function=str(fields.get("function", ""))[:_MAX_WORD],
         reason=str(fields.get("reason", ""))[:_MAX_WORD],
         since=event.time,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rdev.wire.channel import JOB_VARIABLE
+from rdev.wire.files import Started
 
 # The names that our own processes give themselves begin so, see rdev.supervisor.platform.
 OUR_NAMES = "rdev-"
@@ -65,15 +66,19 @@ def is_alive(pid: int, *, ticks: int) -> bool:
     return found is not None and found.ticks == ticks and not found.is_dead
 
 
-def members(job_id: str, *, keeper: int, main: int) -> list[Process]:
+def members(
+    job_id: str, *, keeper: int, main: Started | None, in_session: bool = False
+) -> list[Process]:
     """All living processes of a job, the main process first if it lives.
 
     Args:
         job_id: The job.
         keeper: Its keeper; 0 if that has gone.
-        main: Its main process; 0 if that is not known.
+        main: Its main process; None if that is not known.
+        in_session: Only those in the main process's session.
     """
     table = {process.pid: process for process in _all_processes()}
+    leader = _main_pid(table, main)
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
@@ -81,7 +86,7 @@ def members(job_id: str, *, keeper: int, main: int) -> list[Process]:
     found: dict[int, Process] = {}
     # Nobody's keeper is 0, the parent of init and the kernel's threads, or init itself.
     descendants = children.get(keeper, []) if keeper > 1 else []
-    pending = [pid for pid in (main, *descendants, *marked) if pid > 1]
+    pending = [pid for pid in (leader, *descendants, *marked) if pid > 1]
     untouchable = _ancestors(table, os.getpid())
     while pending:
         candidate = table.get(pending.pop(0))
@@ -91,7 +96,19 @@ def members(job_id: str, *, keeper: int, main: int) -> list[Process]:
             continue
         found[candidate.pid] = candidate
         pending += children.get(candidate.pid, ())
-    return [process for process in found.values() if not process.is_dead]
+    living = [process for process in found.values() if not process.is_dead]
+    return [process for process in living if process.session == leader] if in_session else living
+
+
+def _main_pid(table: Mapping[int, Process], main: Started | None) -> int:
+    """The main process's id, which is its session's too; 0 if another process has it by now.
+
+    The kernel gives an id away only when no process of the session is left.
+    """
+    if main is None:
+        return 0
+    found = table.get(main.pid)
+    return main.pid if found is None or found.ticks == main.ticks else 0
 
 
 def _ancestors(table: dict[int, Process], pid: int) -> set[int]:

@@ -8,6 +8,7 @@ its main process's session: what has made itself a daemon was meant to stay.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -27,32 +28,38 @@ class Sweep:
 
     Attributes:
         keeper: The keeper, whose descendants are the job's; 0 once it has gone.
-        main: The main process; 0 until it is known.
+        main: The main process; None until it is known.
     """
 
     def __init__(self, launch: Launch, *, keeper: int) -> None:
         self.keeper = keeper
-        self.main = 0
+        self.main: Started | None = None
         self._launch = launch
-        self._kill_at: float | None = None
+        self._has_begun = False
+        self._kill_at = math.inf
         self._next = 0.0
         self._is_narrow = False
         self._is_over = False
 
     def begin(self, *, kill_at: float) -> None:
-        """Sends TERM to all of the job; again only sets another time for KILL.
+        """Sends TERM to all of the job; again may only hasten KILL.
 
         Args:
             kill_at: When KILL follows, on CLOCK_MONOTONIC.
         """
-        if self._kill_at is None:
+        self.hasten(kill_at=kill_at)
+        if not self._has_begun:
+            self._has_begun, self._next = True, self._kill_at
             self._terminate(self._members())
-        self._kill_at = kill_at
-        self._next = kill_at
+
+    def hasten(self, *, kill_at: float) -> None:
+        """KILL follows no later than then, whenever and for whatever reason TERM is sent."""
+        self._kill_at = min(self._kill_at, kill_at)
+        self._next = min(self._next, kill_at)
 
     def next_look(self) -> float | None:
         """When `step` wants to be called, on CLOCK_MONOTONIC; None while nothing is ended."""
-        return None if self._kill_at is None else self._next
+        return self._next if self._has_begun else None
 
     def step(self, *, is_over: bool) -> bool:
         """Does what is due; True once the main process and all who have to go are gone.
@@ -64,7 +71,7 @@ class Sweep:
         if is_over and not self._is_over:
             self._is_over = True
             self._next = now
-        if self._kill_at is None:
+        if not self._has_begun:
             return is_over and self._leave(now)
         if now < self._next:
             return False
@@ -82,15 +89,15 @@ class Sweep:
         if not left:
             return True
         self._terminate(left)
-        self._kill_at = now + self._launch.grace
+        self._has_begun = True
+        self._kill_at = min(self._kill_at, now + self._launch.grace)
         self._next = now + _LOOK
         return False
 
     def _members(self) -> list[Process]:
-        found = members(self._launch.id, keeper=self.keeper, main=self.main)
-        if self._is_narrow:
-            return [process for process in found if process.session == self.main]
-        return found
+        return members(
+            self._launch.id, keeper=self.keeper, main=self.main, in_session=self._is_narrow
+        )
 
     def _terminate(self, processes: list[Process]) -> None:
         send_all(processes, signal.SIGTERM)

@@ -109,6 +109,7 @@ class _Supervisor:
                 handler: Callable[[int], None] = key.data
                 handler(events)
             self._check_timeout()
+            self.server.resume()
         self._finish()
 
     def _register(self) -> None:
@@ -119,16 +120,16 @@ class _Supervisor:
     def _begin(self) -> None:
         started = read_started(self.files)  # the keeper writes it before it starts a supervisor
         if started is not None:
-            self.sweep.main = started.pid
+            self.sweep.main = started
             if self.launch.timeout is not None:
                 self.timeout_at = started.monotonic + self.launch.timeout
+        self._look_for_exit()
         if self.keeper.phase is Phase.STARTING:
             self.change(lifecycle.starting(self.status))
         else:
             self._on_running()
         if self.keeper.phase is Phase.ORPHANED:
             self._watch_main()
-        self._look_for_exit()
         if self.status.stop_reason is not Reason.NONE:
             # The one before was killed, perhaps before it sent TERM: once more rather than never.
             self.sweep.begin(kill_at=self.status.kill_at)
@@ -150,8 +151,7 @@ class _Supervisor:
     def _on_wake(self, _events: int) -> None:
         if os.read(self.keeper.wake, 4096):
             self._look_for_exit()
-            if not self.is_over:
-                self._on_running()
+            self._on_running()
             return
         # The keeper was killed. Perhaps it recorded the end before; else we watch the process.
         self.sweep.keeper = 0
@@ -161,8 +161,9 @@ class _Supervisor:
             self._watch_main()
 
     def _on_running(self) -> None:
+        """Once the command was executed, though it may have ended since; not if it could not be."""
         started = read_started(self.files)
-        if started is not None:
+        if started is not None and not (self.ending and self.ending.message):
             self.change(lifecycle.running(self.status, started))
 
     def _watch_main(self) -> None:
@@ -201,7 +202,9 @@ class _Supervisor:
 
     def _stop(self, reason: Reason, *, kill_at: float) -> None:
         if self.is_over and self.status.stop_reason is Reason.NONE:
-            return  # it has ended by itself and is being swept up
+            # It has ended by itself and is being swept up: that only goes faster.
+            self.sweep.hasten(kill_at=kill_at)
+            return
         # Recorded first: a successor goes on with it.
         self.change(lifecycle.stopping(self.status, reason=reason, kill_at=kill_at))
         self.sweep.begin(kill_at=self.status.kill_at)
@@ -218,7 +221,8 @@ class _Supervisor:
     def _until_timer(self) -> float | None:
         """Seconds until something has to be done; None if nothing is planned."""
         timeout_at = self.timeout_at if self._may_time_out() else None
-        due = [timer for timer in (self.sweep.next_look(), timeout_at) if timer is not None]
+        timers = (self.sweep.next_look(), timeout_at, self.server.resume_at)
+        due = [timer for timer in timers if timer is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _check_timeout(self) -> None:

@@ -66,6 +66,11 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
+def whole_number(value: object) -> int:
+    """A number in a message; 0 if it is none, as a peer may say anything."""
+    return value if isinstance(value, int) else 0
+
+
 class LineBuffer:
     """Cuts a byte stream into lines, however the bytes arrive."""
 
