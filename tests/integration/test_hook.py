@@ -192,6 +192,36 @@ async def test_a_child_forked_under_the_debugger_runs_through_its_breakpoints(tm
         assert await job.end() == "0\ndone\n"
 
 
+ENDING = """\
+import os
+import time
+
+while not os.path.exists("stop"):
+    time.sleep(0.002)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("version", HOOKED)
+async def test_a_job_held_on_its_last_line_reports_that_it_went_on(tmp_path, version):
+    async with (
+        hooked_job(tmp_path, ENDING, python=HOOKED[version]) as job,
+        DebugManager(job) as manager,
+        manager.session("0" * 12, 0) as session,
+        debugging(SessionPipe(session)) as client,
+    ):
+        await client.attach([Breakpoint(str(tmp_path / "train.py"), 6)])
+        (tmp_path / "stop").touch()
+        async with asyncio.timeout(20):
+            stop = await client.halted()
+        assert isinstance(stop, Stopped)
+        await client.resume("continue", stop.thread)
+        assert await job.end() == "done\n"
+        await job.event("debug_detached")
+        kinds = [event["kind"] for event in job.events]
+        assert kinds == ["debug_attached", "debug_paused", "debug_resumed", "debug_detached"]
+
+
 CLOCKED = """\
 import os
 import time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +23,16 @@ def arm() -> None:
     session = _session = Session(_report)
     _dialer = Dialer("hook", path, on_command=session.command, redial_in_children=True)
     os.register_at_fork(after_in_child=session.after_fork_in_child)
+    # First to be registered, so last to be called: what the program's own end says is said by then.
+    atexit.register(_leave, session, _dialer)
     _dialer.start()
 
 
 def _report(kind: str, fields: Mapping[str, Any]) -> None:
     if _dialer is not None:
         _dialer.emit(kind, fields)
+
+
+def _leave(session: Session, dialer: Dialer) -> None:
+    session.leave()
+    dialer.flush()  # returns at once unless something is owed

@@ -67,6 +67,16 @@ class Session:
             raise RuntimeError(f"the hook does not know the command {name!r}")
         return _on_own_thread(actions[name])
 
+    def leave(self) -> None:
+        """The process ends: a debugger that is still attached lets go of it first."""
+        # pydevd's own end may have begun that on a thread which waits for this one to run Python,
+        # so this one looks again and again instead of sleeping in the lock.
+        if until(lambda: self._lock.acquire(blocking=False), THREADS_GONE):
+            try:
+                self._release()
+            finally:
+                self._lock.release()
+
     def after_fork_in_child(self) -> None:
         """Nothing of the parent's session is alive in a forked child."""
         self._lock = threading.Lock()
