@@ -184,3 +184,9 @@ class Job:
     stops: tuple[DebugStop, ...] = ()
     revision: int = 0
     message: str = ""
+
+    @property
+    def workspace_folder(self) -> str:
+        """The workspace's folder on the host; the job may run in a folder below it."""
+        below = self.spec.directory.strip("/")
+        return self.directory.removesuffix("/" + below) if below else self.directory

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,7 +24,6 @@ from rdev.protocol.dap import DapError, Framer, encode
 from rdev.protocol.errors import (
     DebuggerBusy,
     DebuggerUnavailable,
-    JobConflict,
     JobNotRunning,
     RdevError,
 )
@@ -39,9 +38,6 @@ COMMAND_SECONDS = 35.0
 # machine may take seconds. One that runs for longer without a hook has none.
 ARRIVAL_SECONDS = 3.0
 ARRIVAL_TICK = 0.05
-
-# How the supervisor says that no hook of the rank is connected to it.
-_NO_HOOK = "no hook"
 
 # A detach waits up to 3 s for pydevd's threads and 1 s for the main thread.
 DETACH_SECONDS = 10.0
@@ -66,6 +62,10 @@ class Jobs(Protocol):
 
     def record(self, job_id: str) -> _Record:
         """The job's files; adapters' sockets lie in `debug` below its own directory."""
+        ...
+
+    async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
+        """The processes that are connected to the job's supervisor, with `role` and `rank`."""
         ...
 
     async def command(
@@ -140,7 +140,7 @@ class DebugManager:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._sessions: dict[tuple[str, int], asyncio.Event] = {}
+        self._sessions: set[tuple[str, int]] = set()
         self._closing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
 
@@ -177,12 +177,13 @@ class DebugManager:
             await asyncio.wait({self._closing[key]})
         if key in self._sessions:
             raise DebuggerBusy(action, "another debugger is attached to it")
-        self._sessions[key] = asyncio.Event()
+        self._sessions.add(key)
         adapter: AdapterProcess | None = None
         attached: Attached | None = None
         try:
             job = await self._running_job(job_id, action)
             folder = debugpy_folder()
+            await self._await_hook(job, rank, action=action)
             directory = self._jobs.record(job_id).files.directory
             adapter = await AdapterProcess.start(directory, rank, folder)
             attached = await self._attach(job, rank, adapter, action=action)
@@ -196,7 +197,10 @@ class DebugManager:
     async def _running_job(self, job_id: str, action: str) -> Job:
         job = await self._jobs.get(job_id)
         if job.state is not JobState.RUNNING:
-            raise JobNotRunning(action, f"it is {job.state.value}")
+            state = job.state.value
+            raise JobNotRunning(
+                action, f"it has ended ({state})" if job.state.is_final else f"it is {state}"
+            )
         if not job.spec.hook:
             raise DebuggerUnavailable(
                 action,
@@ -215,7 +219,9 @@ class DebugManager:
             "client_token": adapter.client_token,
         }
         try:
-            result = await self._command(job, rank, order)
+            result = await self._jobs.command(
+                job.id, "hook", rank, "attach", order, timeout=COMMAND_SECONDS
+            )
             async with asyncio.timeout(DETACH_SECONDS):
                 pid = await adapter.debuggee()
         except TimeoutError as error:
@@ -224,24 +230,23 @@ class DebugManager:
         except JobNotRunning:
             raise
         except RdevError as error:
-            raise _unavailable(action, job, error) from error
+            raise DebuggerUnavailable(action, error.cause or error.message) from error
         return Attached(
             session_id=secrets.token_hex(6),
             pid=pid,
             python_version=str(result.get("python", "")),
-            workspace=_workspace(job),
+            workspace=job.workspace_folder,
         )
 
-    async def _command(self, job: Job, rank: int, order: Mapping[str, Any]) -> Mapping[str, Any]:
-        while True:
-            try:
-                return await self._jobs.command(
-                    job.id, "hook", rank, "attach", order, timeout=COMMAND_SECONDS
-                )
-            except JobConflict as error:
-                if _NO_HOOK not in error.cause or time.time() - job.started > ARRIVAL_SECONDS:
-                    raise
+    async def _await_hook(self, job: Job, rank: int, *, action: str) -> None:
+        while not await self._has_hook(job, rank):
+            if time.time() - job.started > ARRIVAL_SECONDS:
+                raise DebuggerUnavailable(action, _why_no_hook(job))
             await asyncio.sleep(ARRIVAL_TICK)
+
+    async def _has_hook(self, job: Job, rank: int) -> bool:
+        peers = await self._jobs.peers(job.id)
+        return any((peer.get("role"), peer.get("rank")) == ("hook", rank) for peer in peers)
 
     async def _close(
         self, key: tuple[str, int], adapter: AdapterProcess | None, attached: Attached | None
@@ -263,7 +268,7 @@ class DebugManager:
         except Exception:  # noqa: BLE001 - one session's end must not end the others
             _log.exception("the debug session of rank %d of job %s did not end well", *key[::-1])
         finally:
-            del self._sessions[key]
+            self._sessions.remove(key)
             del self._closing[key]
 
 
@@ -276,17 +281,6 @@ async def _feed(session: DebugSession, data: AsyncIterator[bytes]) -> None:
         _log.info("the debug client's stream broke", exc_info=True)
     finally:
         session.hang_up()
-
-
-def _workspace(job: Job) -> str:
-    """The workspace's folder: the job may run in a folder below it."""
-    below = job.spec.directory.strip("/")
-    return job.directory.removesuffix("/" + below) if below else job.directory
-
-
-def _unavailable(action: str, job: Job, error: RdevError) -> DebuggerUnavailable:
-    cause = error.cause or error.message
-    return DebuggerUnavailable(action, _why_no_hook(job) if _NO_HOOK in cause else cause)
 
 
 def _why_no_hook(job: Job) -> str:
