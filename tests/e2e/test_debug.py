@@ -144,6 +144,26 @@ def test_a_condition_decides_where_it_stops(job):
     assert "\n42\n" in done.stdout
 
 
+def test_options_may_stand_between_the_job_and_the_line(job):
+    done = job.run(
+        "debug", "train", "--when", "step % 10 == 7", "train.py:8", "--command", "p step % 10"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\n7\n" in done.stdout
+
+
+def test_a_condition_that_is_no_expression_is_refused_before_anything_is_attached(rdev):
+    done = rdev.run("debug", "train.py:8", "--when", "step ==", "--command", "bt")
+    assert done.returncode == 2
+    assert "'step ==' is no Python expression" in done.stderr
+
+
+def test_a_condition_without_a_line_is_refused(rdev):
+    done = rdev.run("debug", "--when", "step == 3", "--command", "bt")
+    assert done.returncode == 2
+    assert "--when needs a FILE:LINE" in done.stderr
+
+
 def test_without_a_line_it_stops_where_the_program_is(job):
     done = job.run("debug", "--command", "bt")
     assert done.returncode == 0, done.stderr
@@ -182,7 +202,39 @@ def test_a_job_that_has_ended_cannot_be_debugged(rdev):
     assert rdev.run("run", "train.py").returncode == 0
     done = rdev.run("debug", "train.py:1")
     assert done.returncode == 125
-    assert "it is succeeded" in done.stderr
+    assert "it has ended (succeeded)" in done.stderr
+
+
+def test_a_job_that_ends_at_the_prompt_ends_the_session_and_that_is_said(rdev):
+    rdev.write("train.py", TRAIN)
+    assert rdev.run("run", "-d", "train.py").returncode == 0
+    with rdev.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
+        lines_until(session.stdout, "paused at train.py:8")
+        assert rdev.run("stop", "train", "--now").returncode == 0
+        assert session.wait(DEADLINE) == 0
+        assert re.fullmatch(
+            r"(?s).*\njob train \(\w+\) was stopped after .*\n", session.stdout.read()
+        )
+
+
+ENDING = """\
+import os
+import time
+
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""
+
+
+def test_commands_that_a_job_does_not_live_to_see_are_an_error(rdev):
+    rdev.write("train.py", ENDING)
+    assert rdev.run("run", "-d", "train.py").returncode == 0
+    going = ("--command", "p open('go', 'w').close()", "--command", "c")
+    done = rdev.run("debug", *going, "--command", "bt")
+    assert re.search(r"^job train \(\w+\) succeeded after ", done.stdout, re.MULTILINE)
+    assert "the job goes on" not in done.stdout
+    assert done.returncode == 125
+    assert "unable to execute 'bt': the process has ended" in done.stderr
 
 
 class Ide:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rdev.client.debug.listen import launch_configuration, with_path_mappings
-from rdev.client.debug.places import Place, Sources, parse_place, split_words
+from rdev.client.debug.places import Place, Sources, parse_condition, parse_place, split_words
 from rdev.client.debug.session import Breakpoint, DebugClient, Placed
 from rdev.client.debug.view import View
 from rdev.protocol.errors import UsageError
@@ -43,6 +43,16 @@ def test_the_one_word_that_is_no_place_is_the_job():
 def test_two_jobs_are_refused():
     with pytest.raises(UsageError, match="'b' is not FILE:LINE"):
         split_words(["a", "b"])
+
+
+@pytest.mark.parametrize("text", ["i ==", "i = 3", "", "import os", "a b", "\0"])
+def test_a_condition_that_the_debugger_could_never_evaluate_is_refused(text):
+    with pytest.raises(UsageError, match="is no Python expression"):
+        parse_condition(text)
+
+
+def test_a_condition_is_any_expression():
+    assert parse_condition(" (n := step % 100) == 42 and n ") == "(n := step % 100) == 42 and n"
 
 
 def test_a_file_is_found_from_a_folder_below_the_root(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """Put a debugger into a running job, at once and without a restart.
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
-exactly as before when you leave. Ctrl-C and Ctrl-D leave. Exit code: 0 after leaving.
+exactly as before when you leave. Ctrl-C and Ctrl-D leave. Exit code: 0 after leaving, and if the
+job ends meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.debug.places import Place
+    from rdev.client.debug.session import Ended
+    from rdev.client.debug.terminal import Commands
     from rdev.wire.job import Job
+
+# A job is over a moment after its process, when its output is recorded; one that is not by then
+# has only lost its debugger.
+_SETTLE = 3.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="[JOB] FILE:LINE",
         help="the job (the latest of this workspace by default), and where to stop",
     )
-    parser.add_argument("--when", metavar="EXPR", default="", help="stop only if EXPR is true")
+    parser.add_argument("--when", metavar="EXPR", help="stop only if EXPR is true")
     parser.add_argument(
         "--command",
         action="append",
@@ -45,16 +52,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to stop")
 
 
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Options may stand between the job and the lines."""
+    return parser.parse_intermixed_args(words)
+
+
 async def execute(options: argparse.Namespace) -> int:
     """Debugs."""
     from rdev.client.connection import connect
-    from rdev.client.debug.places import split_words
+    from rdev.client.debug.places import parse_condition, split_words
     from rdev.client.lookup import find_job
     from rdev.protocol.errors import UsageError
 
     reference, places = split_words(options.words)
-    if options.listen is not None and (places or options.command):
+    if options.listen is not None and (places or options.command or options.when):
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
+    if options.when is not None:
+        if not places:
+            raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
+        options.when = parse_condition(options.when)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, reference)
         if options.listen is not None:
@@ -67,33 +83,66 @@ async def _converse(
 ) -> int:
     import sys
 
+    from rdev.client.debug.terminal import Scripted, Typed, until_interrupted
+    from rdev.protocol.errors import JobNotRunning
+
+    script = None if options.command is None else Scripted(options.command)
+    commands = script or Typed(sys.stdin.fileno(), _prompt)
+
+    async def session() -> None:
+        ended = await _session(connection, job, commands, places=places, options=options)
+        print(await _farewell(connection, job, ended), flush=True)
+        if ended is not None and script is not None and script.left:
+            raise JobNotRunning(f"execute {script.left[0]!r}", ended.cause)
+
+    if not await until_interrupted(session()):
+        print(f"\n{await _farewell(connection, job)}", flush=True)
+    return 0
+
+
+async def _session(
+    connection: Connection,
+    job: Job,
+    commands: Commands,
+    *,
+    places: list[Place],
+    options: argparse.Namespace,
+) -> Ended | None:
     from rdev.client.debug.places import Sources
     from rdev.client.debug.remote import attached
     from rdev.client.debug.session import Breakpoint, debugging
-    from rdev.client.debug.terminal import Plan, Scripted, Typed, converse, until_interrupted
+    from rdev.client.debug.terminal import Plan, converse
     from rdev.client.debug.view import View
 
-    person = Typed(sys.stdin.fileno(), _prompt)
-    commands = person if options.command is None else Scripted(options.command)
+    async with attached(connection, job.id, options.rank) as pipe, debugging(pipe) as client:
+        opened = pipe.opened
+        print(f"attached to {job.name} (pid {opened.pid}, Python {opened.python_version})")
+        sources = Sources(_local_root(job), opened.workspace)
+        breakpoints = tuple(
+            Breakpoint(sources.on_host(place.file), place.line, options.when or "")
+            for place in places
+        )
+        plan = Plan(job.name, breakpoints, options.timeout)
+        view = View(client, sources, lambda text: print(text, flush=True))
+        return await converse(view, sources, commands, plan)
 
-    async def session() -> None:
-        async with attached(connection, job.id, options.rank) as pipe:
-            opened = pipe.opened
-            print(f"attached to {job.name} (pid {opened.pid}, Python {opened.python_version})")
-            sources = Sources(_local_root(job), opened.workspace)
-            breakpoints = tuple(
-                Breakpoint(sources.on_host(place.file), place.line, options.when)
-                for place in places
-            )
-            async with debugging(pipe) as client:
-                plan = Plan(job.name, breakpoints, options.timeout)
-                view = View(client, sources, lambda text: print(text, flush=True))
-                await converse(view, sources, commands, plan)
 
-    if not await until_interrupted(session()):
-        print()
-    print("detached; the job goes on", flush=True)
-    return 0
+async def _farewell(connection: Connection, job: Job, ended: Ended | None = None) -> str:
+    """What is to be said of the job when its session is over; `ended` if that came by itself."""
+    import asyncio
+
+    from rdev.client.jobs import Jobs
+    from rdev.client.ui.jobs import closing_line
+
+    jobs = Jobs(connection)
+    if ended is None:
+        now = await jobs.get(job.id)
+        return closing_line(now) if now.state.is_final else "detached; the job goes on"
+    try:
+        async with asyncio.timeout(_SETTLE):
+            return f"\n{closing_line(await jobs.wait(job.id))}"
+    except TimeoutError:
+        return f"\n{ended.cause}; the job goes on"
 
 
 def _prompt() -> None:
@@ -105,9 +154,10 @@ def _prompt() -> None:
 
 async def _listen(connection: Connection, job: Job, options: argparse.Namespace) -> int:
     from rdev.client.debug.listen import listening, paste
-    from rdev.client.debug.places import Sources, workspace_folder
+    from rdev.client.debug.places import Sources
     from rdev.client.debug.remote import attached
     from rdev.client.debug.terminal import until_interrupted
+    from rdev.client.jobs import Jobs
 
     root = _local_root(job)
     async with listening(
@@ -118,9 +168,10 @@ async def _listen(connection: Connection, job: Job, options: argparse.Namespace)
     ) as ide:
         print(f"listening on 127.0.0.1:{ide.port} for one IDE at a time; Ctrl-C ends it")
         print("paste into .vscode/launch.json, under configurations:")
-        print(paste(job.name, ide.port, Sources(root, workspace_folder(job))), flush=True)
+        print(paste(job.name, ide.port, Sources(root, job.workspace_folder)), flush=True)
         await until_interrupted(ide.serve())
-    print("\nclosed; the job goes on")
+    final = (await Jobs(connection).get(job.id)).state.is_final
+    print("\nclosed; the job has ended" if final else "\nclosed; the job goes on")
     return 0
 
 

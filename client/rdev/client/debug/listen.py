@@ -108,7 +108,7 @@ class IdePort:
         except* (RdevError, DapError, OSError) as group_of_errors:
             for error in group_of_errors.exceptions:
                 self._say(error.message if isinstance(error, RdevError) else str(error))
-        self._say("the IDE has left; the job goes on")
+        self._say("the IDE has left")
 
 
 async def _to_adapter(client: socket.socket, pipe: RemotePipe, sources: Sources) -> None:

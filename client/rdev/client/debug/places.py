@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 
 from rdev.protocol.errors import UsageError
-from rdev.wire.job import Job
 
 # `train.py:42`; a job's name has neither a dot nor a colon.
 _PLACE = re.compile(r"(?P<file>.+\.\w+):(?P<line>[1-9][0-9]*)")
@@ -31,6 +30,21 @@ def parse_place(word: str) -> Place | None:
     return Place(match["file"], int(match["line"])) if match else None
 
 
+def parse_condition(text: str) -> str:
+    """The expression that decides whether a breakpoint stops.
+
+    Raises:
+        UsageError: It is none; the debugger would not say so, and never stop.
+    """
+    condition = text.strip()
+    try:
+        compile(condition, "--when", "eval")
+    except (SyntaxError, ValueError) as error:
+        cause = f"{text!r} is no Python expression: {error.args[0]}"
+        raise UsageError("understand --when", cause) from error
+    return condition
+
+
 def split_words(words: list[str]) -> tuple[str, list[Place]]:
     """The job (empty if none was named) and the places among a command line's words.
 
@@ -42,12 +56,6 @@ def split_words(words: list[str]) -> tuple[str, list[Place]]:
     if len(jobs) > 1:
         raise UsageError("debug a job", f"{jobs[1]!r} is not FILE:LINE, and the job is {jobs[0]!r}")
     return "".join(jobs), [place for place in places if place is not None]
-
-
-def workspace_folder(job: Job) -> str:
-    """The workspace's folder on the host: the job may run in a folder below it."""
-    below = job.spec.directory.strip("/")
-    return job.directory.removesuffix("/" + below) if below else job.directory
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class _State:
     pending: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
     halts: asyncio.Queue[Stopped | Ended] = field(default_factory=asyncio.Queue)
     initialized: asyncio.Future[None] = field(default_factory=asyncio.Future)
-    ended: Ended | None = None
+    ended: asyncio.Future[Ended] = field(default_factory=asyncio.Future)
 
 
 class DebugClient:
@@ -197,10 +197,19 @@ class DebugClient:
         """The breakpoints as last placed."""
         return tuple(self._breakpoints)
 
+    @property
+    def end(self) -> Ended | None:
+        """How the session ended; None while it goes on."""
+        return self._state.ended.result() if self._state.ended.done() else None
+
+    async def over(self) -> Ended:
+        """Waits until the session has ended."""
+        return await asyncio.shield(self._state.ended)
+
     async def halted(self) -> Stopped | Ended:
         """Waits until a thread stops or the session ends."""
-        if self._state.ended is not None and self._state.halts.empty():
-            return self._state.ended
+        if self.end is not None and self._state.halts.empty():
+            return self.end
         return await self._state.halts.get()
 
     async def stack(self, thread: int) -> list[Frame]:
@@ -246,7 +255,7 @@ class DebugClient:
 
     async def detach(self) -> None:
         """Leaves the process running without a debugger."""
-        if self._state.ended is not None:
+        if self.end is not None:
             return
         # The adapter says `terminated` first, and may hang up before it answers.
         with contextlib.suppress(DebuggerUnavailable):
@@ -271,8 +280,8 @@ class DebugClient:
                     waiting.set_result({"success": False, "message": cause})
 
     async def _ask(self, command: str, arguments: Mapping[str, Any]) -> asyncio.Future[Message]:
-        if self._state.ended is not None:
-            raise DebuggerUnavailable(_asking(command), self._state.ended.cause)
+        if self.end is not None:
+            raise DebuggerUnavailable(_asking(command), self.end.cause)
         number = next(self._numbers)
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._state.pending[number] = answer
@@ -315,10 +324,9 @@ class DebugClient:
                 self._end("the process has ended")
 
     def _end(self, cause: str) -> None:
-        if self._state.ended is not None:
-            return
-        self._state.ended = Ended(cause)
-        self._state.halts.put_nowait(self._state.ended)
+        if self.end is None:
+            self._state.ended.set_result(Ended(cause))
+            self._state.halts.put_nowait(Ended(cause))
 
 
 def _asking(command: str) -> str:

@@ -1,8 +1,9 @@
 """A debug session at a terminal, or driven by a script.
 
 attach -> waiting --stop--> prompt --c, n, s, out--> waiting
-             |                 '--detach, Ctrl-C, Ctrl-D--> detached
-             '--the process ends, the time is up--> error
+             |                 |--detach, Ctrl-C, Ctrl-D--> left
+             |                 '--the session ends--> over, as in waiting after the first stop
+             '--the session ends before the first stop, the time is up--> error
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Scripted:
 
     def __init__(self, commands: Sequence[str]) -> None:
         self._commands = deque(commands)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Commands that were not asked for yet."""
+        return tuple(self._commands)
 
     async def next(self) -> str | None:
         """The next command; None when they are used up."""
@@ -73,12 +79,15 @@ class Plan:
     timeout: float | None = None
 
 
-async def converse(view: View, sources: Sources, commands: Commands, plan: Plan) -> None:
+async def converse(view: View, sources: Sources, commands: Commands, plan: Plan) -> Ended | None:
     """Attaches, waits for stops and executes commands until the person leaves.
+
+    Returns:
+        How the session ended by itself; None if the person left.
 
     Raises:
         TimedOut: No breakpoint was hit in time.
-        JobNotRunning: The job ended first.
+        JobNotRunning: The session ended before the first stop.
         DebuggerUnavailable: No breakpoint could be set.
     """
     client = view.client
@@ -87,12 +96,20 @@ async def converse(view: View, sources: Sources, commands: Commands, plan: Plan)
     _require_one(plan, placed, sources)
     if not plan.breakpoints:
         await client.request("pause", {"threadId": 1})
-    while True:
-        await view.show_stop(await _next_stop(client, sources, plan))
-        outcome = await _at_stop(view, commands)
-        if outcome is Outcome.DETACH:
-            await client.detach()
-            return
+    halt = await _next_halt(client, sources, plan)
+    if isinstance(halt, Ended):
+        raise JobNotRunning(_waiting(plan, sources), halt.cause)
+    try:
+        while isinstance(halt, Stopped):
+            await view.show_stop(halt)
+            if await _at_stop(view, commands) is Outcome.DETACH:
+                await client.detach()
+                return None
+            halt = await _next_halt(client, sources, plan)
+    except DebuggerUnavailable:
+        if client.end is None:
+            raise
+    return client.end
 
 
 async def until_interrupted(work: Coroutine[None, None, None]) -> bool:
@@ -114,21 +131,35 @@ async def until_interrupted(work: Coroutine[None, None, None]) -> bool:
 async def _at_stop(view: View, commands: Commands) -> Outcome:
     outcome = Outcome.STAY
     while outcome is Outcome.STAY:
-        line = await commands.next()
+        line = await _next_command(view.client, commands)
+        if view.client.end is not None:
+            return Outcome.RUN  # nothing is held any more
         outcome = Outcome.DETACH if line is None else await view.execute(line)
     return outcome
 
 
-async def _next_stop(client: DebugClient, sources: Sources, plan: Plan) -> Stopped:
-    action = f"stop job {plan.job} at {_places(plan, sources) or 'its present line'}"
+async def _next_command(client: DebugClient, commands: Commands) -> str | None:
+    """The next command; None too if the session ends meanwhile."""
+    async with asyncio.TaskGroup() as group:
+        typing = group.create_task(commands.next())
+        ending = group.create_task(client.over())
+        await asyncio.wait({typing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        typing.cancel()
+        ending.cancel()
+    return None if typing.cancelled() else typing.result()
+
+
+async def _next_halt(client: DebugClient, sources: Sources, plan: Plan) -> Stopped | Ended:
     try:
         async with asyncio.timeout(plan.timeout):
-            halt = await client.halted()
+            return await client.halted()
     except TimeoutError as error:
-        raise TimedOut(action, f"it was not reached within {plan.timeout:g} s") from error
-    if isinstance(halt, Ended):
-        raise JobNotRunning(action, halt.cause)
-    return halt
+        cause = f"it was not reached within {plan.timeout:g} s"
+        raise TimedOut(_waiting(plan, sources), cause) from error
+
+
+def _waiting(plan: Plan, sources: Sources) -> str:
+    return f"stop job {plan.job} at {_places(plan, sources) or 'its present line'}"
 
 
 def _require_one(plan: Plan, placed: Sequence[Placed], sources: Sources) -> None:
