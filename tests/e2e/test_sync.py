@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from tests.support.command import Rdev
+from tests.support.command import DEADLINE, Rdev
 
 
 @pytest.fixture
@@ -43,8 +45,22 @@ def test_why_names_the_rule_and_says_it_by_its_exit_code(rdev: Rdev, project: Pa
     assert (done.returncode, done.stdout) == (1, ".env is not synced, by secret: .env*\n")
     done = rdev.run("sync", "why", "a.py")
     assert (done.returncode, done.stdout) == (0, "a.py is synced\n")
+    done = rdev.run("sync", "why", "b.py")
+    assert (done.returncode, done.stdout) == (1, "b.py does not exist; it would be synced\n")
     assert rdev.run("sync", "why").returncode == 2
     assert rdev.run("sync", "why", "/etc/passwd").returncode == 2
+
+
+def test_why_says_of_a_file_what_the_receipt_says_of_it(rdev: Rdev, project: Path):
+    with open(project / "huge.bin", "wb") as file:
+        file.truncate(51 << 20)
+    os.mkfifo(project / "pipe")
+    receipt = rdev.run("sync").stdout.splitlines()
+    for name in ("huge.bin", "pipe"):
+        done = rdev.run("sync", "why", name)
+        assert done.returncode == 1
+        assert done.stdout.rstrip() in receipt
+        assert done.stdout.startswith(f"{name}: not synced: ")
 
 
 def test_status_sends_nothing(rdev: Rdev, project: Path):
@@ -72,6 +88,94 @@ def test_a_watch_pushes_saves_until_ctrl_c(rdev: Rdev, project: Path):
         watching.send_signal(signal.SIGINT)
         _, errors = watching.communicate(timeout=20)
         assert (watching.returncode, errors) == (0, "")
+
+
+def _await_line(process, *words: str) -> str:
+    """The next line on stderr, which has to hold the words."""
+    line = process.stderr.readline()
+    assert all(word in line for word in words), line
+    return line
+
+
+def test_a_watch_outlives_the_removal_of_its_folder_on_the_host(rdev: Rdev, project: Path):
+    with rdev.started("sync", "--watch", "--json", text=True) as watching:
+        folder = Path(json.loads(watching.stdout.readline())["folder"])
+        for text in ("print(2)\n", "print(3)\n"):
+            shutil.rmtree(folder)
+            (project / "a.py").write_text(text)
+            pushed = json.loads(watching.stdout.readline())
+            assert pushed["written"] == 2
+            assert (folder / "a.py").read_text() == text
+            assert (folder / "rdev.toml").exists()
+
+
+def test_a_watch_outlives_the_removal_of_the_store(rdev: Rdev, project: Path):
+    with rdev.started("sync", "--watch", "--json", text=True) as watching:
+        folder = Path(json.loads(watching.stdout.readline())["folder"])
+        shutil.rmtree(rdev.home / ".rdev" / "store")
+        (project / "a.py").write_text("print(2)\n")
+        assert json.loads(watching.stdout.readline())["written"] >= 1
+        assert (folder / "a.py").read_text() == "print(2)\n"
+
+
+def test_a_watch_holds_while_the_laptops_folder_is_away(rdev: Rdev, project: Path):
+    away = project.with_name("away")
+    with rdev.started("sync", "--watch", "--json", text=True) as watching:
+        folder = Path(json.loads(watching.stdout.readline())["folder"])
+        project.rename(away)
+        _await_line(watching, "unable to read the workspace", "nothing is sent until")
+        assert (folder / "a.py").exists()
+        (away / "a.py").write_text("print(2)\n")
+        away.rename(project)
+        assert json.loads(watching.stdout.readline())["written"] == 1
+        assert (folder / "a.py").read_text() == "print(2)\n"
+        # And it watches on.
+        (project / "a.py").write_text("print(3)\n")
+        assert json.loads(watching.stdout.readline())["written"] == 1
+
+
+def test_a_watch_holds_while_an_empty_folder_lies_where_the_laptops_was(rdev: Rdev, project: Path):
+    """As a mount point does when its disk is unmounted."""
+    away = project.with_name("away")
+    with rdev.started("sync", "--watch", "--json", text=True) as watching:
+        folder = Path(json.loads(watching.stdout.readline())["folder"])
+        project.rename(away)
+        project.mkdir()
+        while "2 of 2 files are gone" not in _await_line(watching, "nothing is sent until"):
+            pass
+        assert (folder / "a.py").exists()
+        (away / "a.py").write_text("print(2)\n")
+        project.rmdir()
+        away.rename(project)
+        assert json.loads(watching.stdout.readline())["written"] == 1
+        (project / "a.py").write_text("print(3)\n")
+        assert json.loads(watching.stdout.readline())["written"] == 1
+
+
+def test_too_few_inotify_watches_are_named_as_such(rdev: Rdev, project: Path):
+    for number in range(8):
+        (project / f"d{number}").mkdir()
+    limited = "echo 4 > /proc/sys/user/max_inotify_watches && exec rdev sync --watch"
+    unshare = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unshare, "true"], check=False).returncode
+    ):
+        pytest.skip("no user namespace with limits of its own can be made here")
+    rdev.run("sync")  # the agent runs outside
+    done = subprocess.run(
+        [*unshare, limited],
+        cwd=project,
+        env=rdev.environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "unable to watch the workspace" in done.stderr
+    assert "fs.inotify.max_user_watches" in done.stderr
+    assert "rdev rm" not in done.stderr
 
 
 def test_an_agent_killed_while_contents_arrive_is_started_again_and_all_arrives(

@@ -13,7 +13,8 @@ import rignore
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rdev.client.sync.tree import Tree, why
+from rdev.client.sync.explain import Fate, explain
+from rdev.client.sync.tree import Tree
 from rdev.protocol.ignore import Rules
 from rdev.protocol.patterns import parse
 
@@ -251,16 +252,46 @@ def test_git_rules_above_a_root_inside_a_repository_hold(tmp_path: Path):
     assert {found.path for visit in tree.visits.values() for found in visit.found} == {"a.py"}
 
 
-def test_why_names_the_rule(tmp_path: Path):
-    make(tmp_path, ["data/x.csv", "src/a.py", ".env", "src/w.pt"])
-    (tmp_path / ".gitignore").write_text("# data\ndata/\n")
+def test_a_path_is_explained_by_the_rule_that_decides(tmp_path: Path):
+    make(tmp_path, ["data/x.csv", "src/a.py", ".env", "src/w.pt", "my-env/pyvenv.cfg"])
+    (tmp_path / ".gitignore").write_text("# data\ndata/\n!src/a.py\n")
+    (tmp_path / "link").symlink_to("src")
     root = str(tmp_path)
-    assert why(root, "data/x.csv").rule == ".gitignore:2: data/"
-    assert why(root, ".env").secret
-    assert why(root, "src/w.pt").rule.endswith(": *.pt")
-    assert why(root, "src/w.pt").rule.startswith("built-in")
-    assert not why(root, "src/a.py").ignored
-    assert not why(root, "not/there.py").ignored
+    assert explain(root, "data/x.csv") == Fate(travels=False, rule=".gitignore:2: data/")
+    assert explain(root, ".env").secret
+    assert explain(root, "src/w.pt").rule.startswith("built-in: ")
+    assert explain(root, "src/w.pt").rule.endswith(": *.pt")
+    assert explain(root, "my-env/pyvenv.cfg").rule == "built-in: a Python environment"
+    assert explain(root, ".rdev").rule == "rdev's own folder"
+    assert explain(root, "src/a.py") == Fate(travels=True, rule=".gitignore:3: !src/a.py")
+    assert explain(root, "src") == explain(root, "link") == Fate(travels=True)
+
+
+def test_a_path_that_does_not_exist_is_explained_as_if_it_did(tmp_path: Path):
+    make(tmp_path, ["src/a.py"])
+    (tmp_path / ".gitignore").write_text("data/\n")
+    root = str(tmp_path)
+    assert explain(root, "not/there.py") == Fate(travels=True, exists=False)
+    assert explain(root, "src/a.py/x") == Fate(travels=True, exists=False)
+    absent = Fate(travels=False, exists=False, rule=".gitignore:1: data/")
+    assert explain(root, "data/x.csv") == explain(root, "src/data/x.csv") == absent
+
+
+def test_a_path_that_no_rule_leaves_out_is_explained_by_its_problem(tmp_path: Path):
+    make(tmp_path, ["Readme", "src/README", "src/readme", os.fsdecode(b"bad\xff")])
+    os.mkfifo(tmp_path / "src" / "pipe")
+    (tmp_path / "out").symlink_to("/etc")
+    with open(tmp_path / "huge.bin", "wb") as file:
+        file.truncate(51 << 20)
+    root = str(tmp_path)
+    assert "51 MiB" in explain(root, "huge.bin").problem
+    assert "FIFO" in explain(root, "src/pipe").problem
+    assert "link not synced" in explain(root, "out").problem
+    assert "not synced" in explain(root, os.fsdecode(b"bad\xff")).problem
+    left_out = ("huge.bin", "src/pipe", "out", os.fsdecode(b"bad\xff"))
+    assert not any(explain(root, path).travels for path in left_out)
+    twin = explain(root, "src/readme")  # both travel, and a Mac cannot hold both
+    assert (twin.travels, "by case only" in twin.problem) == (True, True)
 
 
 def test_names_that_a_mac_confuses_are_named(tmp_path: Path):

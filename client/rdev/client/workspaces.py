@@ -94,17 +94,22 @@ async def watch_workspace(
         on_trouble: Told, in one line, what holds changes back.
 
     Raises:
-        WorkspaceRefused, SyncFailed, DiskFull: See `sync_workspace`.
+        WorkspaceRefused: See `sync_workspace`.
+        SyncFailed, DiskFull: Likewise, of the first sync; later ones hold until they are mended.
         ConnectionLost: The host has been away for a minute.
     """
     delays = Backoff()
+    begun = False
     while True:
         try:
             async with WorkspaceSync(workspace, endpoints(connection), confirm=confirm) as syncing:
-                receipts = watch(syncing, workspace.root, best_watcher, on_hold=on_trouble)
+                receipts = watch(
+                    syncing, workspace.root, best_watcher, on_hold=on_trouble, resuming=begun
+                )
                 async with contextlib.aclosing(receipts):
                     async for receipt in receipts:
                         delays.reset()
+                        begun = True
                         yield receipt
         except ConnectionLost as error:
             on_trouble(error.message)

@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from rdev.agent.workspace.beneath import Root
 from rdev.agent.workspace.bytecode import drop_bytecode, fresh_mtime
 from rdev.agent.workspace.index import Applied, Index, entry_row, row_entry
-from rdev.agent.workspace.store import Store, disk_error, file_mode
+from rdev.agent.workspace.store import Store, file_mode
 from rdev.protocol.digest import descriptor_digest
-from rdev.protocol.errors import RdevError
+from rdev.protocol.errors import RdevError, SyncFailed, os_failure
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem, ProblemKind
 from rdev.protocol.stamp import Stamp
 
@@ -69,7 +69,7 @@ def apply_change(context: Applying, change: Change) -> list[Problem]:
         _write_journal(context, transaction, Change(tuple(staged), change.deletes))
     except OSError as error:
         clear_stage(context.root)
-        raise disk_error("write the workspace", error) from error
+        raise os_failure("write the workspace", error, otherwise=SyncFailed) from error
     except RdevError:
         clear_stage(context.root)
         raise
@@ -92,7 +92,7 @@ def replay(context: Applying) -> list[Problem]:
         try:
             problems = _place_all(context, transaction, change)
         except OSError as error:
-            raise disk_error("write the workspace", error) from error
+            raise os_failure("write the workspace", error, otherwise=SyncFailed) from error
     else:
         problems = []
     context.root.remove(JOURNAL)

@@ -17,8 +17,8 @@ from rdev.agent.workspace.apply import STAGE, Applying, Seam, apply_change, no_s
 from rdev.agent.workspace.beneath import Root, best_opener
 from rdev.agent.workspace.drift import Held, look
 from rdev.agent.workspace.index import Applied, Index
-from rdev.agent.workspace.store import Store, disk_error, require_space
-from rdev.protocol.errors import InvalidRequest, SyncFailed
+from rdev.agent.workspace.store import Store, require_space
+from rdev.protocol.errors import InvalidRequest, SyncFailed, os_failure
 from rdev.protocol.exchange import MAX_ENTRIES, Committed, Opened
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem, Snapshot, TreeFault
 
@@ -67,16 +67,18 @@ class Folder:
         """
         with self._lock:
             try:
+                self._store.prepare()
                 return self._compare(self._opened(), directories)
             except OSError as error:
                 self._forget()
-                raise disk_error("open the workspace", error) from error
+                raise os_failure("open the workspace", error, otherwise=SyncFailed) from error
 
     def require_space(self, change: Change) -> None:
         """Checks that a change's contents fit, in the store and in the folder.
 
         Raises:
             DiskFull: They do not.
+            SyncFailed: The folder, or the store, was removed; another opening makes it again.
         """
         files = {each.path: each for each in change.upserts if each.kind is Kind.FILE}.values()
         lacking = {each.digest: each.size for each in files if not self._store.has(each.digest)}
@@ -84,7 +86,10 @@ class Folder:
             (self._store.folder, sum(lacking.values())),
             (self.path, sum(each.size for each in files)),
         ]
-        require_space("take in the changes", demands)
+        try:
+            require_space("take in the changes", demands)
+        except OSError as error:
+            raise os_failure("take in the changes", error, otherwise=SyncFailed) from error
 
     def commit(self, change: Change, expected: bytes) -> Committed:
         """Applies a change if it leads to the tree the laptop expects.
@@ -96,7 +101,7 @@ class Folder:
         """
         with self._lock:
             context, held = self._context, self._held
-            if context is None or held is None:
+            if context is None or held is None or not self._is_same(context):
                 raise _stale()
             after = _after(held.snapshot, change, expected)
             try:
@@ -113,7 +118,7 @@ class Folder:
             return Committed(after.digest, *counts, tuple(problems))
 
     def _opened(self) -> Applying:
-        if self._context is not None and not self._is_same():
+        if self._context is not None and not self._is_same(self._context):
             self._forget()
         if self._context is None:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -128,15 +133,14 @@ class Folder:
         self._late += replay(self._context)
         return self._context
 
-    def _is_same(self) -> bool:
+    def _is_same(self, context: Applying) -> bool:
         """False if the folder was deleted or replaced under its open descriptor."""
-        assert self._context is not None
         try:
             status = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        kept = os.fstat(self._context.root.descriptor)
-        has_own = self._context.root.status(OWN) is not None
+        kept = os.fstat(context.root.descriptor)
+        has_own = context.root.status(OWN) is not None
         return has_own and (status.st_dev, status.st_ino) == (kept.st_dev, kept.st_ino)
 
     def _compare(self, context: Applying, directories: Mapping[str, bytes]) -> Opened:

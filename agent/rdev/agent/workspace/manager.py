@@ -19,7 +19,8 @@ from rdev.agent.workspace.folder import Folder, read_marker, write_marker
 from rdev.agent.workspace.index import Index
 from rdev.agent.workspace.pins import Pins
 from rdev.agent.workspace.session import SyncSession
-from rdev.agent.workspace.store import Store, disk_error
+from rdev.agent.workspace.store import Store
+from rdev.protocol.errors import SyncFailed, os_failure
 from rdev.protocol.ids import WORKSPACE_ID, require
 from rdev.protocol.snapshot import Entry
 
@@ -140,4 +141,4 @@ def _make_folder(path: str, workspace_id: str, name: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
         write_marker(path, workspace_id, name)
     except OSError as error:
-        raise disk_error("make the workspace's folder", error) from error
+        raise os_failure("make the workspace's folder", error, otherwise=SyncFailed) from error

@@ -11,7 +11,6 @@ would corrupt the store.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -24,7 +23,13 @@ from blake3 import blake3
 
 from rdev.protocol.compression import BombRefused, Decoder
 from rdev.protocol.digest import SIZE
-from rdev.protocol.errors import DiskFull, InvalidRequest, RdevError, SyncFailed
+from rdev.protocol.errors import (
+    DISK_FULL_ERRNOS,
+    DiskFull,
+    InvalidRequest,
+    SyncFailed,
+    os_failure,
+)
 from rdev.protocol.exchange import MAX_FILE, Encoding
 
 # From <linux/fs.h>: share the blocks of another file.
@@ -37,15 +42,6 @@ RESERVE = 4 << 20
 # A content that nothing refers to is kept this long, in seconds: branches are switched back and
 # forth, and a job may be about to pin the snapshot it came with.
 GRACE = 24 * 3600.0
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_error(action: str, error: OSError) -> RdevError:
-    """The error for a person behind an OSError of writing."""
-    if error.errno in _NO_SPACE:
-        return DiskFull(action, "no space is left on the host's disk")
-    return SyncFailed(action, error.strerror or str(error))
 
 
 def require_space(action: str, demands: Collection[tuple[str, int]]) -> None:
@@ -82,13 +78,21 @@ class Store:
         self.folder = folder
         self._objects = os.path.join(folder, "objects")
         self._incoming = os.path.join(folder, "incoming")
-        for path in (folder, self._objects, self._incoming):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+        self.prepare()
         # The home may be shared with another machine's agent, whose contents are on their way too.
         for name in os.listdir(self._incoming):
             path = os.path.join(self._incoming, name)
             if os.stat(path).st_mtime < time.time() - GRACE:
                 os.unlink(path)
+
+    def prepare(self) -> None:
+        """Makes the store's folders where they are missing; somebody may have removed them.
+
+        Raises:
+            OSError: They cannot be made.
+        """
+        for path in (self.folder, self._objects, self._incoming):
+            os.makedirs(path, mode=0o700, exist_ok=True)
 
     def path(self, digest: bytes) -> str:
         """Where the content of that digest lies, or would."""
@@ -176,7 +180,7 @@ class Incoming:
         try:
             self._descriptor = os.open(temporary, flags, 0o400)
         except OSError as error:
-            raise disk_error("take in a content", error) from error
+            raise os_failure("take in a content", error, otherwise=SyncFailed) from error
         self._decoder = Decoder(encoding, size, self._write)
 
     def feed(self, data: bytes) -> None:
@@ -193,7 +197,7 @@ class Incoming:
             raise InvalidRequest("take in a content", str(error)) from error
         except OSError as error:
             self.abort()
-            raise disk_error("take in a content", error) from error
+            raise os_failure("take in a content", error, otherwise=SyncFailed) from error
 
     def finish(self) -> None:
         """Checks the digest and makes the content visible.
@@ -210,7 +214,7 @@ class Incoming:
             self._store.admit(self._temporary, self.digest)
         except OSError as error:
             self.abort()
-            raise disk_error("take in a content", error) from error
+            raise os_failure("take in a content", error, otherwise=SyncFailed) from error
 
     def abort(self) -> None:
         """Leaves no trace of it."""
@@ -233,7 +237,7 @@ def _copy(source: int, destination: int, size: int) -> None:
         fcntl.ioctl(destination, _FICLONE, source)
         return
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
     copied = 0
     try:
@@ -243,7 +247,7 @@ def _copy(source: int, destination: int, size: int) -> None:
                 break
             copied += count
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
     if copied == size:
         return

@@ -6,7 +6,7 @@
     rdev sync status         say what a sync would leave out; send nothing
     rdev sync why PATH       say whether a path travels, and by which rule
 
-Exit code: 0 when all of it travels as it should, 1 when `why` finds the path ignored.
+Exit code: 0 when all of it travels as it should, 1 when `why` finds that the path does not travel.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ async def execute(options: argparse.Namespace) -> int:
 def _why(options: argparse.Namespace) -> int:
     import json
     import os
+    from dataclasses import asdict
 
+    from rdev.client.sync.explain import explain
     from rdev.client.sync.root import find_workspace
-    from rdev.client.sync.tree import why
     from rdev.protocol.errors import UsageError
 
     whole = os.path.join(os.path.realpath(os.path.dirname(options.path) or "."), "")
@@ -67,15 +68,9 @@ def _why(options: argparse.Namespace) -> int:
     path = os.path.relpath(whole, workspace.root)
     if path == os.curdir or path.startswith(os.pardir):
         raise UsageError(f"explain {options.path}", "it is not inside the workspace")
-    verdict = why(workspace.root, path)
-    if options.json:
-        body = {"path": path, "ignored": verdict.ignored, "rule": verdict.rule}
-        print(json.dumps({**body, "secret": verdict.secret}))
-    elif verdict.ignored:
-        print(f"{path} is not synced, by {verdict.rule}")
-    else:
-        print(f"{path} is synced" + (f", by {verdict.rule}" if verdict.rule else ""))
-    return 1 if verdict.ignored else 0
+    fate = explain(workspace.root, path)
+    print(json.dumps({"path": path, **asdict(fate)}) if options.json else fate.said_of(path))
+    return 0 if fate.travels and fate.exists else 1
 
 
 async def _status(options: argparse.Namespace, workspace: Workspace) -> int:

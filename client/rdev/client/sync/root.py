@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import subprocess
 import tomllib
@@ -243,8 +242,3 @@ def _read(path: str) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
-
-
-def safe_name(name: str) -> str:
-    """A folder's name as it may travel: printable ASCII, at most 64 characters."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:64]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rdev.client.sync.cache import ScanCache
-from rdev.client.sync.tree import Found, Tree, Visit
+from rdev.client.sync.tree import Found, Tree, Visit, unreadable
 from rdev.protocol.digest import descriptor_digest
-from rdev.protocol.errors import SyncFailed, WorkspaceRefused
+from rdev.protocol.errors import WorkspaceGone, WorkspaceRefused
 from rdev.protocol.exchange import MAX_ENTRIES
 from rdev.protocol.snapshot import Directory, Entry, Kind, Problem, ProblemKind, Snapshot
 from rdev.protocol.stamp import Stamp
@@ -62,8 +62,9 @@ class Scanner:
 
     @property
     def folders(self) -> dict[str, int]:
-        """The folders of the last scan, as they lie here, with their inodes."""
-        return {visit.local: visit.inode for visit in self._tree.visits.values()}
+        """The folders of the last scan that could be read, as they lie here; their inodes."""
+        visits = self._tree.visits.values()
+        return {visit.local: visit.inode for visit in visits if visit.inode}
 
     @property
     def ignored(self) -> frozenset[str]:
@@ -79,12 +80,12 @@ class Scanner:
 
         Raises:
             WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
-            SyncFailed: The root cannot be read.
+            WorkspaceGone: The root cannot be read; the next scan must be of all.
         """
         try:
             touched = self._tree.walk(dirty)
         except OSError as error:
-            raise SyncFailed(f"read the workspace {self._root}", str(error.strerror)) from error
+            raise WorkspaceGone(f"read the workspace {self._root}", str(error.strerror)) from error
         self._require_sane()
         if dirty is None:
             self._sources = {}
@@ -135,8 +136,7 @@ class Scanner:
             except FileNotFoundError:
                 return None  # It vanished since the walk.
             except OSError as error:
-                message = f"not synced: it cannot be read ({error.strerror})"
-                problems.append(Problem(found.path, ProblemKind.UNREADABLE.value, message))
+                problems.append(unreadable(found.path, error))
                 return None
         self._sources[found.path] = found.local
         return file_entry(found.path, digest, status)

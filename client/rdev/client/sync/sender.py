@@ -64,6 +64,7 @@ class WorkspaceSync:
         self._endpoint: Endpoint | None = None
         self._opened: Opened | None = None
         self._remote: Snapshot | None = None
+        self._declined = ""
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,6 +100,7 @@ class WorkspaceSync:
 
         Raises:
             WorkspaceRefused: The tree is too large.
+            WorkspaceGone: Its root cannot be read.
             MassDeletion: Most of it vanished, and nobody confirmed that it is meant.
             SyncFailed: It kept changing.
             DiskFull, ConnectionLost: As they say; nothing of the transaction is visible.
@@ -142,6 +144,7 @@ class WorkspaceSync:
         wanted = _kept(scan, remote)
         change = diff(remote, wanted)
         await self._require_meant(change, remote, wanted)
+        self._declined = ""
         done, sent = Committed(wanted.digest, 0, 0), 0
         if change:
             done, sent = await self._transact(scan, change, wanted)
@@ -215,9 +218,13 @@ class WorkspaceSync:
             return
         question = f"{gone} of {files} files are gone from {self._workspace.root}"
         question += "; delete them on the host too?"
-        if self._confirm is None or not await asyncio.to_thread(self._confirm, question):
+        if question == self._declined or not await self._is_confirmed(question):
+            self._declined = question
             cause = f"{gone} of {files} files are gone from it, which may be a mistake"
             raise MassDeletion(f"sync {self._workspace.root}", cause)
+
+    async def _is_confirmed(self, question: str) -> bool:
+        return self._confirm is not None and await asyncio.to_thread(self._confirm, question)
 
 
 def _told(local: Snapshot, opened: Opened) -> Snapshot:

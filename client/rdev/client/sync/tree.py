@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from rdev.protocol.ignore import GITIGNORE, RDEVIGNORE, RuleFile, Rules, Verdict
+from rdev.protocol.ignore import GITIGNORE, RDEVIGNORE, RuleFile, Rules
 from rdev.protocol.paths import RESERVED, path_fault, target_fault
 from rdev.protocol.snapshot import Kind, Problem, ProblemKind
 
@@ -95,6 +95,10 @@ class Tree:
             OSError: The root itself cannot be read.
         """
         touched: set[str] = set()
+        # A root that was moved away, or that another file system covers, is looked at anew.
+        inode = os.stat(self._root).st_ino
+        if "" not in self.visits or self.visits[""].inode != inode:
+            dirty = None
         if dirty is None:
             touched.update(self.visits)
             self.visits.clear()
@@ -162,7 +166,7 @@ def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit,
             raise
         visit = Visit(path, local, rules, 0)
         if not isinstance(error, FileNotFoundError):
-            visit.problems.append(_unreadable(path, error))
+            visit.problems.append(unreadable(path, error))
         return visit, rules
     visit = Visit(path, local, rules, inode)
     entered = _entered(rules, path, root, local, {entry.name for entry in entries})
@@ -170,32 +174,6 @@ def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit,
     for entry in entries:
         _visit_entry(visit, root, entry, entered, seen)
     return visit, entered
-
-
-def why(root: str, path: str) -> Verdict:
-    """The verdict on one path, which need not exist, and the rule behind it.
-
-    Args:
-        root: The workspace's root.
-        path: Relative to it, with `/`.
-    """
-    rules, parts = rules_above(root), path.split("/")
-    at = ""
-    for number, part in enumerate(parts):
-        folder = os.path.join(root, at) if at else root
-        names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        rules = _entered(rules, at, root, at, names)
-        at = f"{at}/{part}" if at else part
-        whole = os.path.join(root, at)
-        is_directory = number < len(parts) - 1 or (
-            os.path.isdir(whole) and not os.path.islink(whole)
-        )
-        verdict = rules.verdict(at, is_directory=is_directory)
-        if not verdict.ignored and is_directory and _is_environment(whole):
-            verdict = Verdict(ignored=True, rule="built-in: a Python environment")
-        if verdict.ignored:
-            return verdict
-    return verdict
 
 
 def rules_above(root: str) -> Rules:
@@ -229,7 +207,7 @@ def _visit_entry(
     local = f"{visit.local}/{entry.name}" if visit.local else entry.name
     is_directory = entry.is_dir(follow_symlinks=False)
     verdict = rules.verdict(path, is_directory=is_directory)
-    if verdict.ignored or (is_directory and _is_environment(entry.path)):
+    if verdict.ignored or (is_directory and is_environment(entry.path)):
         if path != RESERVED:
             visit.ignored.append(path)
         if verdict.secret:
@@ -262,8 +240,9 @@ def _looked_at(
 ) -> Found | None:
     """What an entry of a folder is, or None with a problem noted."""
     if fault := path_fault(path):
-        shown = path.encode(errors="replace").decode()
-        visit.problems.append(Problem(shown, ProblemKind.BAD_NAME.value, f"not synced: {fault}"))
+        visit.problems.append(
+            Problem(shown(path), ProblemKind.BAD_NAME.value, f"not synced: {fault}")
+        )
         return None
     try:
         status = entry.stat(follow_symlinks=False)
@@ -271,7 +250,7 @@ def _looked_at(
             return _link(visit, root, Found(path, local, Kind.SYMLINK, status), entry)
     except OSError as error:
         if not isinstance(error, FileNotFoundError):  # It vanished since the listing.
-            visit.problems.append(_unreadable(path, error))
+            visit.problems.append(unreadable(path, error))
         return None
     if stat.S_ISDIR(status.st_mode):
         return Found(path, local, Kind.DIRECTORY, status)
@@ -311,7 +290,7 @@ def _entered(rules: Rules, path: str, root: str, local: str, names: set[str]) ->
     return rules.entering(path, git, own)
 
 
-def _is_environment(folder: str) -> bool:
+def is_environment(folder: str) -> bool:
     """True for a Python environment, whatever its name."""
     return os.path.lexists(os.path.join(folder, "pyvenv.cfg"))
 
@@ -325,6 +304,12 @@ def _text(path: str) -> list[str] | None:
         return None
 
 
-def _unreadable(path: str, error: OSError) -> Problem:
+def shown(path: str) -> str:
+    """A path in characters that can be printed and sent, whatever its bytes are."""
+    return path.encode(errors="replace").decode()
+
+
+def unreadable(path: str, error: OSError) -> Problem:
+    """The problem of a file or folder that the person may not read."""
     message = f"not synced: it cannot be read ({error.strerror})"
     return Problem(path, ProblemKind.UNREADABLE.value, message)

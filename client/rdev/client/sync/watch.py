@@ -2,7 +2,7 @@
 
 full sync -> watch the kept folders -> wait -> settle -> sync the dirty folders -> wait ...
                                         |                        |
-                          60 s idle, or events lost: full sync   trouble: said, tried again
+                          60 s idle, or events lost: full sync   trouble: held, tried again
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.scan import Scanner
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.sync.watcher import OnDirty, Watcher
-from rdev.protocol.errors import MassDeletion
+from rdev.protocol.errors import DiskFull, SyncFailed
 from rdev.protocol.paths import RESERVED
 
 # An editor's save is several system calls within a millisecond or two.
@@ -40,6 +40,10 @@ DELETION_HOLD = 0.150
 
 # Against events that an operating system loses without a word, and a laptop that slept.
 SAFETY_SCAN = 60.0
+
+# Between tries while something holds changes back: no event tells of a disk that has space again,
+# or is mounted again.
+HOLD_SCAN = 1.0
 
 
 class DirtySet:
@@ -91,6 +95,7 @@ async def watch(
     make_watcher: Callable[[str, OnDirty], Watcher],
     *,
     on_hold: Callable[[str], None],
+    resuming: bool = False,
 ) -> AsyncGenerator[Receipt, None]:
     """Syncs, then syncs again whenever something is saved; yields every receipt that says so.
 
@@ -98,29 +103,34 @@ async def watch(
         syncing: Stays open all the while.
         root: The workspace's root.
         make_watcher: Makes the watcher.
-        on_hold: Told why changes are held back, once for each time that it happens.
+        on_hold: Told why changes are held back, once for each reason.
+        resuming: An earlier watch broke off, so that trouble is held from the beginning.
 
     Raises:
-        RdevError: What `WorkspaceSync.sync` raises, but MassDeletion: then nothing is sent until
-            the files are back.
+        RdevError: What the first `WorkspaceSync.sync` raises; later, and when resuming, all but
+            SyncFailed and DiskFull: those hold changes back until the next try that succeeds.
     """
     dirty = DirtySet()
     watcher = await asyncio.to_thread(make_watcher, root, dirty.add)
+    begun, held = False, ""
+    folders: set[str] | None = None
     try:
-        yield await syncing.sync()
-        holding = False
         while True:
-            folders = await _next_folders(dirty, watcher, syncing.scanner, root)
             try:
                 receipt = await syncing.sync(folders, hold_deletions=DELETION_HOLD)
-            except MassDeletion as error:
-                if not holding:
-                    on_hold(error.cause)
-                holding = True
+            except (SyncFailed, DiskFull) as error:
+                if not begun and not resuming:
+                    raise
+                if error.message != held:
+                    on_hold(f"{error.message}; nothing is sent until that is mended")
+                held = error.message
+                await asyncio.sleep(HOLD_SCAN)
+                folders = None  # What was seen before the trouble may be only half of it.
                 continue
-            holding = False
-            if receipt.written or receipt.deleted:
+            if not begun or receipt.written or receipt.deleted:
                 yield receipt
+            begun, held = True, ""
+            folders = await _next_folders(dirty, watcher, syncing.scanner, root)
     finally:
         await asyncio.to_thread(watcher.close)
 

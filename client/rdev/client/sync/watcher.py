@@ -6,11 +6,14 @@ A watcher says where to look, never what is there: the content is decided by a l
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
+
+from rdev.protocol.errors import RdevError, SyncFailed
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -106,6 +109,8 @@ class InotifyWatcher:
         self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
         self._lock = threading.Lock()
         self._closed = False
+        # Descriptors, never used twice, of watches that the kernel ended by itself.
+        self._ended: set[WatchDescriptor] = set()
         self._mask = Mask(
             Bits.IN_MODIFY
             | Bits.IN_ATTRIB
@@ -119,16 +124,24 @@ class InotifyWatcher:
             | Bits.IN_ONLYDIR
             | Bits.IN_DONT_FOLLOW
         )
-        self._inotify: InotifyFD = InotifyFD()
+        try:
+            self._inotify: InotifyFD = InotifyFD()
+        except OSError as error:
+            raise _limit_reached(error, "max_user_instances") from error
         self._inotify.start()
 
     def watch(self, folders: Mapping[str, int]) -> frozenset[str]:
         """See `Watcher`."""
-        gone = [path for path, (_, inode) in self._watched.items() if folders.get(path) != inode]
+        gone = [
+            path
+            for path, (descriptor, inode) in self._watched.items()
+            if folders.get(path) != inode or descriptor in self._ended
+        ]
         # First all that go: a folder that was renamed keeps its descriptor otherwise.
         for path in gone:
             descriptor, _ = self._watched.pop(path)
             self._inotify.remove_callbacks([(descriptor, _callback_id())])
+            self._ended.discard(descriptor)
         new = [path for path in folders if path not in self._watched]
         added = []
         for path in new:
@@ -137,8 +150,13 @@ class InotifyWatcher:
                 descriptor = self._inotify.add_callback(
                     os.fsencode(whole), self._mask, _Folder(self, path), _callback_id()
                 )
-            except FileNotFoundError:
-                continue  # It is gone again, and its parent's watch tells of that.
+            except (FileNotFoundError, NotADirectoryError):
+                # It is gone again. Its parent's watch tells of that; of the root nobody else does.
+                if not path:
+                    self.dirty("")
+                continue
+            except OSError as error:
+                raise _limit_reached(error, "max_user_watches") from error
             self._watched[path] = (descriptor, folders[path])
             added.append(path)
         return frozenset(added)
@@ -149,6 +167,10 @@ class InotifyWatcher:
             self._closed = True
         self._inotify.stop()
         self._inotify.join()
+
+    def ended(self, descriptor: WatchDescriptor) -> None:
+        """Notes a watch whose folder was deleted or unmounted; another may take its inode."""
+        self._ended.add(descriptor)
 
     def dirty(self, path: str | None) -> None:
         """Reports a path, unless the watcher is closed."""
@@ -169,10 +191,20 @@ class _Folder:
         self._watcher.dirty(f"{self._path}/{name}" if self._path and name else self._path or name)
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
-        """The parent's watch tells of it."""
+        self._watcher.ended(wd)
 
     def on_queue_overflow(self) -> None:
         self._watcher.dirty(None)
+
+
+def _limit_reached(error: OSError, setting: str) -> RdevError:
+    """What a refused watch means: inotify reports its own limits as a full disk or table."""
+    action = "watch the workspace"
+    if error.errno not in (errno.ENOSPC, errno.EMFILE):
+        return SyncFailed(action, error.strerror or str(error))
+    cause = f"the limit fs.inotify.{setting} of this machine is reached"
+    hint = f"raise it: `sudo sysctl fs.inotify.{setting}=524288`; or sync without --watch"
+    return SyncFailed(action, cause, hint=hint)
 
 
 def _callback_id() -> CallbackId:
