@@ -168,12 +168,43 @@ def test_a_file_over_the_limit_is_named_and_the_rest_runs(rdev):
     assert "huge.bin" in done.stderr
 
 
-def test_an_unreadable_file_is_named_and_the_rest_runs(rdev):
+def test_a_pipe_is_named_and_the_rest_runs(rdev):
     rdev.write("train.py", "print('ran')")
-    os.mkfifo(rdev.cwd / "pipe.py")  # root may read every file, but nobody can sync a pipe
+    os.mkfifo(rdev.cwd / "pipe.py")
     done = rdev.run("run", "train.py")
     assert (done.returncode, done.stdout) == (0, "ran\n")
-    assert "pipe.py" in done.stderr
+    assert "pipe.py: not synced: a socket, FIFO or device" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to a second user needs root")
+def test_an_unreadable_file_is_named_and_the_rest_runs(rdev):
+    """A file that is another user's, and rdev without root's power to read it all the same."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing")
+    rdev.write("train.py", "print('ran')")
+    theirs = rdev.write("theirs.py", "secret = 1")
+    theirs.chmod(0o600)
+    os.chown(theirs, 65534, 65534)
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+    def as_a_person(*words):
+        return subprocess.run(
+            [*powerless, "rdev", *words],
+            cwd=rdev.cwd,
+            env=rdev.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    done = as_a_person("run", "train.py")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "theirs.py: not synced: it cannot be read (Permission denied)" in done.stderr
+    assert "No such file" in as_a_person("run", "--quiet", "--", "cat", "theirs.py").stderr
+    why = as_a_person("sync", "why", "theirs.py")
+    assert (why.returncode, why.stdout.split(": ")[1]) == (1, "not synced")
 
 
 def _await_content(rdev, process):

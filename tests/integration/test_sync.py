@@ -528,24 +528,27 @@ async def test_two_laptops_take_turns(host: Host, laptop: Path, tmp_path: Path):
     assert content_of(host.folder) in (content_of(laptop), content_of(other))
 
 
-async def test_a_file_that_never_holds_still_is_left_out_and_named(
-    host: Host, laptop: Path, monkeypatch: pytest.MonkeyPatch
-):
+_RESTLESS = """
+import itertools, os, sys
+file = os.open(sys.argv[1], os.O_WRONLY)
+for number in itertools.count():
+    os.pwrite(file, b"%016d\\n" % number, 0)
+    if number == 0:
+        print("begun", flush=True)
+"""
+
+
+async def test_a_file_that_never_holds_still_is_left_out_and_named(host: Host, laptop: Path):
     await sync(host, laptop)
-    hashed = scanning.Scanner._hash
-
-    def restless(self, local):
-        # Each time the file has been hashed, somebody writes it.
-        result = hashed(self, local)
-        if local == "train.py":
-            with open(laptop / "train.py", "a") as file:
-                file.write("# more\n")
-        return result
-
-    monkeypatch.setattr(scanning.Scanner, "_hash", restless)
-    (laptop / "train.py").write_text("start\n")
     (laptop / "pkg" / "model.py").write_text("SIZE = 3\n")
-    receipt = await sync(host, laptop)
+    command = [sys.executable, "-c", _RESTLESS, str(laptop / "train.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            receipt = await sync(host, laptop)
+        finally:
+            writer.kill()
     assert [(each.path, each.kind) for each in receipt.problems] == [("train.py", "CHANGING")]
     assert (host.folder / "train.py").read_text() == "import pkg.model\n"
     assert (host.folder / "pkg" / "model.py").read_text() == "SIZE = 3\n"

@@ -7,6 +7,8 @@ import os
 import random
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +237,61 @@ def test_an_unknown_snapshot_cannot_be_pinned(manager: WorkspaceManager):
     with pytest.raises(InvalidRequest):
         manager.pin("../x", "0123456789ab")
     manager.unpin("0123456789ab")
+
+
+_DYING = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.support.sync import LocalEndpoint, workspace_at
+from rdev.agent.workspace.manager import WorkspaceManager
+from rdev.client.sync.sender import WorkspaceSync
+base, fatal, lives = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def seam(point):
+    global lives
+    lives -= point == fatal
+    if lives == 0:
+        os._exit(9)
+manager = WorkspaceManager(str(base / "home"), seam=seam)
+async def main():
+    root = workspace_at(base / "project")
+    async with WorkspaceSync(root, lambda: LocalEndpoint(manager)) as syncing:
+        await syncing.sync()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("fatal", "lives"),
+    [("staged", 1), ("journalled", 1), *(("placing", step) for step in (1, 2, 3, 4))],
+)
+def test_the_opening_after_a_death_finishes_what_has_a_journal_and_drops_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: str, lives: int
+):
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    dying = [sys.executable, "-c", _DYING, str(tmp_path)]
+    project, home = tmp_path / "project", tmp_path / "home"
+    home.mkdir()
+    (project / "old").mkdir(parents=True)
+    (project / "old" / "gone.py").write_text("1")
+    (project / "a.py").write_text("1")
+    subprocess.run([*dying, "nowhere", "1"], check=True)
+    before = content_of(project)
+    shutil.rmtree(project / "old")
+    (project / "new").mkdir()
+    (project / "new" / "b.py").write_text("2")
+    (project / "a.py").write_text("22")
+    assert subprocess.run([*dying, fatal, str(lives)], check=False).returncode == 9
+    # Opened for a laptop that has nothing at all: what lies there now is the agent's own doing.
+    manager = WorkspaceManager(str(home))
+    try:
+        folder = Path(manager.session().open(Opening(ID, "project", "c", EMPTY)).folder)
+        assert content_of(folder) == (before if fatal == "staged" else content_of(project))
+        assert not (folder / ".rdev" / "journal").exists()
+        assert os.listdir(folder / ".rdev" / "stage") == []
+        assert not (folder / ".rdev" / "conflicts").exists()
+    finally:
+        manager.close()
 
 
 class CrashError(Exception):

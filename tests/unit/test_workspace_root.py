@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from rdev.client.sync.cache import ScanCache
 from rdev.client.sync.receipt import Receipt, human_size
 from rdev.client.sync.root import client_id, find_workspace
 from rdev.client.sync.scan import Scanner
+from rdev.protocol.digest import content_digest
 from rdev.protocol.errors import ConfigError, WorkspaceRefused
 from rdev.protocol.snapshot import Problem
+from rdev.protocol.stamp import RACY_NS, Stamp
 
 
 @pytest.fixture(autouse=True)
@@ -114,38 +117,49 @@ def test_a_large_tree_is_asked_about_once(tmp_path: Path):
         asked.append(question)
         return True
 
+    claim(tmp_path, *(f"{number}.bin" for number in range(50)))  # spares us reading them all
     scanner = Scanner(str(tmp_path), confirm)
-    scanner._tree.walk()
-    scanner._require_sane()
-    scanner._require_sane()
+    scanner.scan()
+    scanner.scan()
     assert len(asked) == 1
     assert "2.4 GB" in asked[0]
 
 
-def test_a_scan_hashes_again_only_what_may_have_changed(tmp_path: Path, monkeypatch):
-    old = 1_600_000_000
-    tmp_path = tmp_path / "project"
-    tmp_path.mkdir()
-    for name in ("a", "b"):
-        (tmp_path / name).write_text(name)
-    hashed = []
-    original = Scanner._hash
+def claim(root: Path, *names: str, age_ns: int = RACY_NS) -> bytes:
+    """Has the cache say of files what is not true, as seen `age_ns` after they last changed.
 
-    def counting(self, local):
-        hashed.append(local)
-        return original(self, local)
+    Who believes it has not read the file.
+    """
+    untrue = content_digest(b"untrue")
+    cache = ScanCache(str(root))
+    for name in names:
+        status = os.stat(root / name)
+        cache.note(name, Stamp.of(status, status.st_ctime_ns + age_ns), untrue)
+    cache.save(names)
+    return untrue
 
-    monkeypatch.setattr(Scanner, "_hash", counting)
-    first = Scanner(str(tmp_path)).scan().snapshot.digest
-    assert sorted(hashed) == ["a", "b"]
-    # Both are too young to be believed: the second scan reads them again.
-    assert Scanner(str(tmp_path)).scan().snapshot.digest == first
-    assert sorted(hashed) == ["a", "a", "b", "b"]
+
+def scanned_digest(root: Path, name: str) -> bytes:
+    entry = Scanner(str(root)).scan().snapshot.get(name)
+    assert entry is not None
+    return entry.digest
+
+
+def test_a_scan_reads_only_what_may_have_changed(tmp_path: Path):
+    path = tmp_path / "a"
+    path.write_text("a")
+    truth = scanned_digest(tmp_path, "a")
+    assert scanned_digest(tmp_path, "a") == truth == content_digest(b"a")
+    # A settled file is not read again; one that was younger when it was hashed is not believed.
+    claim(tmp_path, "a", age_ns=RACY_NS - 1)
+    assert scanned_digest(tmp_path, "a") == truth
+    untrue = claim(tmp_path, "a")
+    assert scanned_digest(tmp_path, "a") == untrue
     # An equally sized edit whose mtime is put back changes the ctime, which nobody can put back.
-    os.utime(tmp_path / "a", (old, old))
-    (tmp_path / "a").write_text("z")
-    os.utime(tmp_path / "a", (old, old))
-    assert Scanner(str(tmp_path)).scan().snapshot.digest != first
+    before = path.stat()
+    path.write_text("z")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scanned_digest(tmp_path, "a") == content_digest(b"z")
 
 
 def test_a_receipt_says_what_was_done_and_left_out():
