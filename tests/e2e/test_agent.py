@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tests.support.command import DEADLINE
 
-from rdev.wire.home import Home, answers, check_private, machine_id, short_socket_path
+from rdev.wire.home import Home, answers, check_private, machine_id
+from rdev.wire.unix import short_socket_path
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -20,7 +20,7 @@ from rdev.agent.debug.vendor import debugpy_folder
 from rdev.client.debug.session import Breakpoint, DebugClient, Ended, Stopped, debugging
 from rdev.protocol.dap import Framer, encode
 from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, JobNotRunning
-from rdev.wire.home import short_socket_path
+from rdev.wire.unix import short_socket_path
 
 # An ordinary training script: nothing in it knows of rdev. Line 9 is inside the step.
 TRAIN = """\

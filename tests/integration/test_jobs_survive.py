@@ -21,8 +21,8 @@ from rdev.supervisor.processes import look_at
 from rdev.wire.blocks import read_file, write_file
 from rdev.wire.channel import LineBuffer, encode
 from rdev.wire.files import Accepted, output_size
-from rdev.wire.home import short_socket_path
 from rdev.wire.job import JobState, Reason
+from rdev.wire.unix import short_socket_path
 
 NUMBERED = "import sys\nfor i in range({count}):\n    print('line', i)\n"
 STEADY = (

@@ -19,7 +19,7 @@ from rdev.client.sync.root import Workspace
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2_grpc
-from rdev.wire.home import short_socket_path
+from rdev.wire.unix import short_socket_path
 
 OPTIONS = [("grpc.max_receive_message_length", 4 << 20)]
 ID = "0123456789abcdef"

@@ -33,7 +33,8 @@ from rdev.v1 import (
     log_pb2_grpc,
     workspace_pb2_grpc,
 )
-from rdev.wire.home import Home, check_private, short_socket_path
+from rdev.wire.home import Home, check_private
+from rdev.wire.unix import short_socket_path
 
 _log = logging.getLogger(__name__)
 

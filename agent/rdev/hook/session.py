@@ -27,12 +27,10 @@ from rdev.hook.release import (
 )
 from rdev.hook.stops import Report, Stops
 from rdev.hook.vendor import load
+from rdev.wire.unix import connect, peer_uid
 
 if TYPE_CHECKING:
     import socket  # where it is used it is imported: every process of a job pays for what is here
-
-# The adapter listens before the agent asks for the attach, so a connection takes microseconds.
-CONNECT_SECONDS = 5.0
 
 # Importing debugpy takes 0.3 s on an idle core, and its share of a busy one's time.
 ATTACH_SECONDS = 30.0
@@ -197,21 +195,10 @@ def _connect(path: str) -> socket.socket:
         OSError: Nothing listens there.
     """
     import socket
-    import struct
 
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Through the folder's descriptor: a socket's address may have 103 bytes at most.
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        connection.settimeout(CONNECT_SECONDS)
-        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("3i", credentials)
-        if uid != os.geteuid():
-            raise RuntimeError(f"the debug adapter belongs to user {uid}")
-    except BaseException:
+    connection = socket.socket(fileno=connect(path).detach())
+    uid = peer_uid(connection)
+    if uid != os.geteuid():
         connection.close()
-        raise
-    finally:
-        os.close(folder)
+        raise RuntimeError(f"the debug adapter belongs to user {uid}")
     return connection

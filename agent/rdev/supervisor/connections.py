@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rdev.wire.channel import VERSION, ChannelError, LineBuffer, decode, encode, whole_number
-from rdev.wire.home import peer_uid
+from rdev.wire.unix import peer_uid
 
 AGENT = "agent"
 

@@ -27,9 +27,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rdev.wire import channel
-from rdev.wire.connect import connect
 from rdev.wire.outbox import CAPACITY, Outbox
 from rdev.wire.thread import ChannelThread
+from rdev.wire.unix import connect
 from rdev.wire.wake import WakePipe
 
 Fields = Mapping[str, Any]
@@ -380,11 +380,11 @@ class Dialer:
     def _receive(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
         if kind == "welcome":
-            self._outbox.reconnected(_whole_number(message.get("acknowledged")))
+            self._outbox.reconnected(channel.whole_number(message.get("acknowledged")))
             self._welcomed = True
             self._back_off = FIRST_BACK_OFF
         elif kind == "ack":
-            self._outbox.acknowledge(_whole_number(message.get("seq")))
+            self._outbox.acknowledge(channel.whole_number(message.get("seq")))
         elif kind == "command":
             self._replies.append(channel.encode(self._answer(message)))
 
@@ -481,10 +481,6 @@ def job_socket() -> str | None:
 def _drop_report(count: int) -> bytes:
     body = {"kind": EVENTS_DROPPED, "time": time.time(), "count": count}
     return channel.encode(body).rstrip()
-
-
-def _whole_number(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _rank_of_environment() -> int:

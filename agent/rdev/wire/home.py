@@ -1,4 +1,4 @@
-"""Where an agent keeps its state, and how a socket there is reached and trusted.
+"""Where an agent keeps its state, and how far a file there is trusted.
 
 One home may be shared by many machines over a network file system, so everything that belongs to a
 running machine lies under `hosts/<machine-id>`. Client and agent on one machine both come here to
@@ -12,14 +12,11 @@ import hashlib
 import os
 import socket
 import stat
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-HOME_VARIABLE = "RDEV_HOME"
+from rdev.wire.unix import connect
 
-# sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
-MAX_SOCKET_PATH = 103
+HOME_VARIABLE = "RDEV_HOME"
 
 
 class UnsafePathError(PermissionError):
@@ -129,41 +126,10 @@ def check_private(path: str) -> None:
         raise UnsafePathError(f"{path} has mode {mode:04o}; group and others must have none")
 
 
-@contextlib.contextmanager
-def short_socket_path(path: str) -> Iterator[str]:
-    """A name for the socket at `path` that fits into a socket address.
-
-    A long path is reached through a descriptor of its folder, so the name is good inside the block
-    and in this process only.
-    """
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        yield path
-        return
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-    finally:
-        os.close(folder)
-
-
 def answers(home: Home) -> bool:
     """True if something accepts connections at the home's socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            with short_socket_path(home.socket) as path:
-                probe.connect(path)
-        except OSError:
-            return False
+    try:
+        connect(home.socket).close()
+    except OSError:
+        return False
     return True
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """User id of the process at the other end of a connected AF_UNIX socket.
-
-    Raises:
-        OSError: The platform does not tell.
-    """
-    size = struct.calcsize("3i")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _pid, uid, _gid = struct.unpack("3i", credentials)
-    return int(uid)

@@ -31,7 +31,8 @@ from rdev.protocol.errors import (
 from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 from rdev.v1.error_pb2 import ErrorDetail
-from rdev.wire.home import Home, peer_uid, short_socket_path, this_home
+from rdev.wire.home import Home, this_home
+from rdev.wire.unix import peer_uid, short_socket_path
 
 Item = TypeVar("Item")
 

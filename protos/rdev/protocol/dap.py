@@ -29,6 +29,12 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+def sequence(message: Message, key: str) -> int:
+    """The number under `seq` or `request_seq`; -1, which is nobody's, where it is no number."""
+    value = message.get(key)
+    return value if isinstance(value, int) else -1
+
+
 class Framer:
     """Cuts a byte stream into messages, however the bytes arrive."""
 

@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import sys
 import threading
 from importlib import import_module
 from typing import Any, NoReturn
+
+from rdev.wire.unix import peer_uid, short_socket_path
 
 # The hook connects as soon as it is asked to; a busy interpreter may take its time to import.
 DEBUGGEE_SECONDS = 60.0
@@ -67,14 +68,10 @@ class _Elsewhere:
 
 def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Through the folder's descriptor: a socket's address may have 103 bytes at most.
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.umask(0o177)
-        listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-        listener.listen(1)
-    finally:
-        os.close(folder)
+    os.umask(0o177)
+    with short_socket_path(path) as address:
+        listener.bind(address)
+    listener.listen(1)
     listener.settimeout(DEBUGGEE_SECONDS)
     return listener
 
@@ -98,9 +95,7 @@ def _accept(servers: Any, listener: socket.socket, path: str) -> None:  # noqa: 
 def _accept_own_user(listener: socket.socket) -> socket.socket:
     while True:
         connection, _ = listener.accept()
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("3i", credentials)
-        if uid == os.geteuid():
+        if peer_uid(connection) == os.geteuid():
             return connection
         connection.close()
 

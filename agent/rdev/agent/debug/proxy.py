@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from rdev.protocol.dap import Message
+from rdev.protocol.dap import Message, sequence
 
 # Where a client says that the process is; the adapter would try to go there.
 _PLACES = ("connect", "listen", "host", "port", "processId", "subProcessId", "restart")
@@ -41,7 +41,7 @@ class Proxy:
             case "attach":
                 return {**message, "arguments": self._attach(_arguments(message))}
             case "terminate":
-                self._terminates.add(_whole(message.get("seq")))
+                self._terminates.add(sequence(message, "seq"))
                 return {**message, "command": "disconnect", "arguments": _harmless({})}
             case "disconnect":
                 return {**message, "arguments": _harmless(_arguments(message))}
@@ -53,7 +53,7 @@ class Proxy:
             return None if _is_noise(message) else message
         if message.get("type") != "response":
             return message
-        if _whole(message.get("request_seq")) in self._terminates:
+        if sequence(message, "request_seq") in self._terminates:
             return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):
             body = {**message["body"], **dict.fromkeys(_REFUSED_CAPABILITIES, False)}
@@ -71,10 +71,6 @@ class Proxy:
 def _arguments(message: Message) -> Message:
     arguments = message.get("arguments")
     return arguments if isinstance(arguments, dict) else {}
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else -1
 
 
 def _harmless(arguments: Message) -> Message:

@@ -15,7 +15,7 @@ from typing import Any
 from rdev.protocol.errors import JobConflict, JobNotRunning, TimedOut
 from rdev.wire.channel import MAX_LINE, VERSION, decode, encode
 from rdev.wire.files import JobFiles, Status
-from rdev.wire.home import short_socket_path
+from rdev.wire.unix import short_socket_path
 
 
 class Link:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rdev.protocol.dap import DapError, Framer, Message, encode
+from rdev.protocol.dap import DapError, Framer, Message, encode, sequence
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # An answer needs the job's interpreter, which may sit in a long call of C code.
@@ -305,7 +305,7 @@ class DebugClient:
 
     def _take(self, message: Message) -> None:
         if message.get("type") == "response":
-            waiting = self._state.pending.pop(message.get("request_seq", -1), None)
+            waiting = self._state.pending.pop(sequence(message, "request_seq"), None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(message)
             return
