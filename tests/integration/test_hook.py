@@ -52,6 +52,30 @@ def test_a_script_prints_what_it_prints_without_a_hook(tmp_path, version):
     assert done.stdout == "[] __main__ None None\n[]\n[] False\nTrue\n"
 
 
+def imported(folder: Path) -> set[str]:
+    source = "import sys; print(*sys.modules)"
+    environment = {"PYTHONPATH": PLANT, "RDEV_JOB_SOCKET": str(folder / "nobody.sock")}
+    plain, hooked = (
+        subprocess.run(
+            # Without the environment's packages: their .pth files import what they like.
+            [os.path.realpath(sys.executable), "-c", source],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for variables in ({}, environment)
+    )
+    return set(hooked) - set(plain)
+
+
+def test_the_dormant_hook_imports_nothing_dear(tmp_path):
+    more = imported(tmp_path)
+    assert "rdev.hook.session" in more
+    dear = {"asyncio", "ctypes", "dataclasses", "inspect", "logging", "socket", "struct", "typing"}
+    assert not more & dear
+
+
 @pytest.mark.parametrize("python", OLD, ids=lambda path: path.parents[1].name)
 def test_a_python_that_is_not_supported_notices_nothing(tmp_path, python):
     done = planted("print('here')", tmp_path, python=str(python))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from rdev.hook.session import Session
 from rdev.wire.dial import Dialer, job_socket
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _session: Session | None = None
 _dialer: Dialer | None = None

@@ -16,14 +16,15 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from rdev.hook.release import parked_threads, until
 from rdev.hook.stops import Stop, Stops
 
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from typing import Any
 
 # A parked thread looks at its state every 0.2 s (pydevd's TIMEOUT_SLOW).
 RESUMED_SECONDS = 2.0

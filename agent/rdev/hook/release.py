@@ -12,9 +12,12 @@ import atexit
 import sys
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
 
 # How often a condition of pydevd's threads is looked at; they poll at 0.1 s themselves.
 TICK = 0.01

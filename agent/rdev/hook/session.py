@@ -13,8 +13,6 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from rdev.hook.patch import Patches
 from rdev.hook.release import (
@@ -25,12 +23,17 @@ from rdev.hook.release import (
     untrace,
     untrace_child,
 )
-from rdev.hook.stops import Report, Stops
+from rdev.hook.stops import Stops
 from rdev.hook.vendor import load
 from rdev.wire.unix import connect, peer_uid
 
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
-    import socket  # where it is used it is imported: every process of a job pays for what is here
+    import socket
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from rdev.hook.stops import Report
 
 # Importing debugpy takes 0.3 s on an idle core, and its share of a busy one's time.
 ATTACH_SECONDS = 30.0

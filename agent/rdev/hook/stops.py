@@ -8,24 +8,28 @@ The bracket runs in the parked thread itself, and takes no lock that user code c
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from rdev.wire.clock import hold, release
-from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED
 
-Report = Callable[[str, Mapping[str, Any]], None]
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Report = Callable[[str, Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True)
 class Stop:
     """Where a thread is parked, in the words of the `debug_paused` event."""
 
-    file: str
-    line: int
-    function: str
-    reason: str
+    # No dataclass: that import alone is half of what the dormant hook costs.
+    __slots__ = ("file", "function", "line", "reason")
+
+    def __init__(self, file: str, line: int, function: str, reason: str) -> None:
+        self.file = file
+        self.line = line
+        self.function = function
+        self.reason = reason
 
 
 class Stops:
@@ -48,7 +52,7 @@ class Stops:
                 self.current = stop
         if telling:
             fields = {"file": stop.file, "line": stop.line, "function": stop.function}
-            self._report(DEBUG_PAUSED, {**fields, "reason": stop.reason})
+            self._report("debug_paused", {**fields, "reason": stop.reason})
 
     def leave(self) -> None:
         """The thread runs again."""
@@ -59,7 +63,7 @@ class Stops:
             if last:
                 self.current = None
         if last:
-            self._report(DEBUG_RESUMED, {"seconds": round(seconds, 3)})
+            self._report("debug_resumed", {"seconds": round(seconds, 3)})
 
     def forget(self) -> None:
         """In a forked child no thread is parked, whatever its parent's threads do."""

@@ -11,7 +11,10 @@ import os
 import sys
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
-from typing import Any
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class VendorError(RuntimeError):

@@ -24,8 +24,11 @@ that rank and whose result it returns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 VERSION = 1
 

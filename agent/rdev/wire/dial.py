@@ -23,8 +23,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from rdev.wire import channel
 from rdev.wire.outbox import CAPACITY, Outbox
@@ -32,8 +30,13 @@ from rdev.wire.thread import ChannelThread
 from rdev.wire.unix import connect
 from rdev.wire.wake import WakePipe
 
-Fields = Mapping[str, Any]
-Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Fields = Mapping[str, Any]
+    Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 # A supervisor is replaced within a second, so the first attempts come quickly; a job whose
 # supervisor is gone for good tries for days, so the last ones cost nothing.
