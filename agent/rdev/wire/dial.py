@@ -12,10 +12,6 @@ no `logging`), and is not there while the process forks.
 
 from __future__ import annotations
 
-# `_socket` and not `socket`: the hook pays for this import in every Python process of a job, and
-# the C class is all that is used here.
-import _socket
-import contextlib
 import os
 import select
 import sys
@@ -25,9 +21,9 @@ import weakref
 from collections import deque
 
 from rdev.wire import channel
+from rdev.wire.call import Call
 from rdev.wire.outbox import CAPACITY, Outbox
 from rdev.wire.thread import ChannelThread
-from rdev.wire.unix import connect
 from rdev.wire.wake import WakePipe
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
@@ -42,9 +38,6 @@ if TYPE_CHECKING:
 # supervisor is gone for good tries for days, so the last ones cost nothing.
 FIRST_BACK_OFF = 0.05
 LONGEST_BACK_OFF = 5.0
-
-# A supervisor answers a hello in milliseconds; one that does not is stuck, and another may come.
-GREETING_SECONDS = 5.0
 
 # How long a training that ends waits for its last events to be recorded: long enough for a busy
 # machine, short enough that nobody takes it for a hang. Without a connection there is less to hope.
@@ -62,8 +55,6 @@ START_SECONDS = 1.0
 # events keep coming, at least one in so many seconds, the thread looks by itself.
 LINGER_SECONDS = 2.0
 LOOK_SECONDS = 0.05
-
-_READ_BYTES = 64 * 1024
 
 # What the outbox puts around an event, at most.
 _HEAD_BYTES = 64
@@ -92,13 +83,11 @@ class Dialer:
     _carrier: Dialer
     _inbox: deque[tuple[str, float, Fields | Callable[[], Fields]]]
     _shed_events: deque[None]
-    _replies: deque[bytes]
-    _connection: _socket.socket | None
+    _call: Call | None
     _thread: ChannelThread | None
     _asleep: bool
     _closed: bool
     _stopping: bool
-    _welcomed: bool
 
     def __init__(
         self,
@@ -123,7 +112,8 @@ class Dialer:
     @property
     def connected(self) -> bool:
         """True while the supervisor has welcomed this process and the connection stands."""
-        return self._welcomed
+        call = self._call
+        return call is not None and call.welcomed
 
     @property
     def rank(self) -> int:
@@ -175,7 +165,7 @@ class Dialer:
             return self._carrier.flush(seconds)
         began = time.monotonic()
         while not self._settled():
-            bound = FLUSH_SECONDS if self._welcomed else FLUSH_SECONDS_UNCONNECTED
+            bound = FLUSH_SECONDS if self.connected else FLUSH_SECONDS_UNCONNECTED
             if time.monotonic() - began > (bound if seconds is None else seconds):
                 return False
             if self._thread is None and not self._gate.locked():
@@ -208,11 +198,7 @@ class Dialer:
         self._inbox = deque()
         self._shed_events = deque()
         self._outbox = Outbox(_drop_report, capacity=self._capacity)
-        self._replies = deque()
-        self._unsent = b""
-        self._connection = None
-        self._lines = channel.LineBuffer()
-        self._welcomed = False
+        self._call = None
         self._asleep = False
         self._busy = False
         self._closed = False
@@ -220,7 +206,7 @@ class Dialer:
         self._resume = False
         self._thread = None
         self._back_off = FIRST_BACK_OFF
-        self._greeting_until = self._lingers_until = 0.0
+        self._lingers_until = 0.0
         self._wakes = WakePipe()
 
     def _settled(self) -> bool:
@@ -238,7 +224,7 @@ class Dialer:
 
     def _run(self) -> None:
         while not self._stopping:
-            if self._connection is None and not self._dial():
+            if self._call is None and not self._dial():
                 self._rest(self._next_back_off())
                 continue
             self._gather()
@@ -246,65 +232,43 @@ class Dialer:
                 self._hang_up()
 
     def _dial(self) -> bool:
+        hello = {
+            "type": "hello",
+            "version": channel.VERSION,
+            "role": self._role,
+            "rank": self._rank,
+            "pid": os.getpid(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "script": sys.argv[0] if getattr(sys, "argv", None) else "",
+        }
         try:
-            self._connection = connect(self._path)
+            self._call = Call(self._path, hello)
         except OSError:
             return False
-        self._lines = channel.LineBuffer()
-        self._replies.clear()
-        self._unsent = channel.encode(
-            {
-                "type": "hello",
-                "version": channel.VERSION,
-                "role": self._role,
-                "rank": self._rank,
-                "pid": os.getpid(),
-                "python": ".".join(map(str, sys.version_info[:3])),
-                "script": sys.argv[0] if getattr(sys, "argv", None) else "",
-            }
-        )
-        self._greeting_until = time.monotonic() + GREETING_SECONDS
         return True
 
     def _turn(self) -> bool:
         """Sends what can be sent, sleeps until something happens, reads; False on a break."""
-        connection = self._connection
-        if connection is None:
+        call = self._call
+        if call is None:
             return False
         try:
-            self._send(connection)
-            readable = self._sleep(connection)
-            return self._read(connection) if readable else self._in_time()
+            call.send(self._outbox.take)
+            if self._sleep(call):
+                for message in call.receive():
+                    self._receive(call, message)
         except (OSError, channel.ChannelError):
             return False
+        return call.welcomed or call.patience > 0
 
-    def _in_time(self) -> bool:
-        return self._welcomed or time.monotonic() < self._greeting_until
-
-    def _send(self, connection: _socket.socket) -> None:
-        while True:
-            if not self._unsent:
-                self._unsent = self._next_bytes()
-                if not self._unsent:
-                    return
-            try:
-                sent = connection.send(self._unsent)
-            except BlockingIOError:
-                return
-            self._unsent = self._unsent[sent:]
-
-    def _next_bytes(self) -> bytes:
-        if self._replies:
-            return self._replies.popleft()
-        return self._outbox.take() if self._welcomed else b""
-
-    def _sleep(self, connection: _socket.socket) -> bool:
+    def _sleep(self, call: Call) -> bool:
+        """Sleeps until something happens; True if it is to be read."""
         poll = select.poll()
         poll.register(self._wakes.reader, select.POLLIN)
-        poll.register(connection.fileno(), select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        poll.register(call.fileno(), call.interest)
         # The flag goes up before the look into the inbox: an emit either sees it, or is seen.
-        seconds = self._nap()
-        self._asleep = seconds is None or not self._welcomed
+        seconds = self._nap(call)
+        self._asleep = seconds is None or not call.welcomed
         if self._stopping or (self._asleep and self._inbox):
             self._asleep = False
             return False
@@ -312,16 +276,14 @@ class Dialer:
         self._asleep = False
         self._swallow_wakes()
         return any(
-            descriptor == connection.fileno() and events & ~select.POLLOUT
-            for descriptor, events in ready
+            descriptor == call.fileno() and events & ~select.POLLOUT for descriptor, events in ready
         )
 
-    def _nap(self) -> float | None:
+    def _nap(self, call: Call) -> float | None:
         """How long to sleep at most; None until something happens."""
-        now = time.monotonic()
-        if not self._welcomed:
-            return max(0.0, self._greeting_until - now)
-        return LOOK_SECONDS if now < self._lingers_until else None
+        if not call.welcomed:
+            return max(0.0, call.patience)
+        return LOOK_SECONDS if time.monotonic() < self._lingers_until else None
 
     def _rest(self, seconds: float) -> None:
         """Waits out a back-off, taking in events meanwhile."""
@@ -372,24 +334,16 @@ class Dialer:
             return
         self._outbox.add(event.rstrip())
 
-    def _read(self, connection: _socket.socket) -> bool:
-        data = connection.recv(_READ_BYTES)
-        if not data:
-            return False
-        for line in self._lines.feed(data):
-            self._receive(channel.decode(line))
-        return True
-
-    def _receive(self, message: dict[str, Any]) -> None:
+    def _receive(self, call: Call, message: dict[str, Any]) -> None:
         kind = message.get("type")
         if kind == "welcome":
             self._outbox.reconnected(channel.whole_number(message.get("acknowledged")))
-            self._welcomed = True
+            call.welcomed = True
             self._back_off = FIRST_BACK_OFF
         elif kind == "ack":
             self._outbox.acknowledge(channel.whole_number(message.get("seq")))
         elif kind == "command":
-            self._replies.append(channel.encode(self._answer(message)))
+            call.reply(channel.encode(self._answer(message)))
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         head: dict[str, Any] = {"type": "result", "id": message.get("id")}
@@ -410,12 +364,9 @@ class Dialer:
         return pause * (0.5 + os.urandom(1)[0] / 512)
 
     def _hang_up(self) -> None:
-        self._welcomed = False
-        self._unsent = b""
-        if self._connection is not None:
-            with contextlib.suppress(OSError):
-                self._connection.close()
-            self._connection = None
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
 
     # Starting and stopping, and forks.
 
