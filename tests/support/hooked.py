@@ -20,6 +20,7 @@ from rdev.hook import PLANT
 from rdev.protocol.errors import JobConflict
 from rdev.wire import channel
 from rdev.wire.job import CommandKind, Job, JobSpec, JobState
+from rdev.wire.unix import short_socket_path
 
 
 class HookedJob:
@@ -157,10 +158,8 @@ async def hooked_job(
         await arrived.wait()
         await job.serve(reader, writer)
 
-    here = os.open(folder, os.O_RDONLY)
-    # The real server's path: too long for an address where pytest's folders are deep.
-    server = await asyncio.start_unix_server(serve, path=f"/proc/self/fd/{here}/job.sock")
-    os.close(here)
+    with short_socket_path(str(folder / "job.sock")) as path:
+        server = await asyncio.start_unix_server(serve, path=path)
     variables = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     variables |= {
         "PYTHONPATH": PLANT,

@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 
 from rdev.wire import channel
+from rdev.wire.unix import short_socket_path
 
 
 class Listener:
@@ -26,11 +27,8 @@ class Listener:
         self._socket = socket.socket(socket.AF_UNIX)
         with suppress(FileNotFoundError):
             os.unlink(self.path)
-        folder = os.open(directory, os.O_RDONLY)
-        try:
-            self._socket.bind(f"/proc/self/fd/{folder}/job.sock")
-        finally:
-            os.close(folder)
+        with short_socket_path(self.path) as path:
+            self._socket.bind(path)
         self._socket.listen()
         self._start(self._accept)
 
