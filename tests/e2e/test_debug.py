@@ -74,6 +74,7 @@ def test_a_breakpoint_is_hit_looked_at_and_left_and_the_result_is_right(job):
         *("debug", "train.py:8", "--command", "print loss == step * 2"),
         *("--command", "bt", "--command", "locals", "--command", "list", "--command", "n"),
         *("--command", "p 'now ' + str(step)", "--command", "p nonsense", "--command", "dance"),
+        *("--command", "step >= 0"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -88,8 +89,20 @@ def test_a_breakpoint_is_hit_looked_at_and_left_and_the_result_is_right(job):
     assert "paused at train.py:9 in train()\n" in out
     assert re.search(r"^now |^'now \d+'$", out, re.MULTILINE)
     assert "NameError" in out
-    assert "'dance' is no command" in out
+    assert "name 'dance' is not defined" in out
     assert out.endswith("detached; the job goes on\n")
+
+
+def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
+    script = job.cwd / "train.py"
+    text = script.read_text()
+    script.write_text("# one\n# two\n# three\n" + text)
+    job.run("sync")
+    done = job.run("debug", "train.py:8", "--command", "list")
+    assert "train.py has changed here since the job started: lines are the job's\n" in done.stdout
+    line = text.splitlines()[7]
+    assert f"    8->{line}\n" in done.stdout
+    assert f"    8  {line}\n" in done.stdout
 
 
 def test_ps_shows_where_a_job_is_paused_and_ctrl_c_at_the_prompt_leaves_it(job):

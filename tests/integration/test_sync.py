@@ -24,10 +24,11 @@ from rdev.protocol.errors import (
     DiskFull,
     InvalidRequest,
     MassDeletion,
+    NotFound,
     RdevError,
     SyncFailed,
 )
-from rdev.protocol.exchange import ContentRun, Encoding, Opening
+from rdev.protocol.exchange import UNASKED, ContentRun, Encoding, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot, diff
 from rdev.v1 import workspace_pb2_grpc
 
@@ -528,30 +529,27 @@ async def test_two_laptops_take_turns(host: Host, laptop: Path, tmp_path: Path):
     assert content_of(host.folder) in (content_of(laptop), content_of(other))
 
 
-_RESTLESS = """
-import itertools, os, sys
-file = os.open(sys.argv[1], os.O_WRONLY)
-for number in itertools.count():
-    os.pwrite(file, b"%016d\\n" % number, 0)
-    if number == 0:
-        print("begun", flush=True)
-"""
-
-
 async def test_a_file_that_never_holds_still_is_left_out_and_named(host: Host, laptop: Path):
     await sync(host, laptop)
-    (laptop / "pkg" / "model.py").write_text("SIZE = 3\n")
-    command = [sys.executable, "-c", _RESTLESS, str(laptop / "train.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-        try:
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            receipt = await sync(host, laptop)
-        finally:
-            writer.kill()
+
+    class Saving(RemoteEndpoint):
+        """Somebody saves whenever the file has been announced and not yet been read."""
+
+        async def needs(self) -> frozenset[bytes]:
+            with open(laptop / "train.py", "a") as file:
+                file.write("# more\n")
+            return await super().needs()
+
+    def connect() -> Saving:
+        return Saving(workspace_pb2_grpc.WorkspaceServiceStub(host.channel))
+
+    (laptop / "train.py").write_text("start\n")
+    (laptop / "large.bin").write_bytes(os.urandom(UNASKED + 1))  # large enough to ask for needs
+    async with WorkspaceSync(workspace_at(laptop), connect) as syncing:
+        receipt = await syncing.sync()
     assert [(each.path, each.kind) for each in receipt.problems] == [("train.py", "CHANGING")]
     assert (host.folder / "train.py").read_text() == "import pkg.model\n"
-    assert (host.folder / "pkg" / "model.py").read_text() == "SIZE = 3\n"
+    assert (host.folder / "large.bin").read_bytes() == (laptop / "large.bin").read_bytes()
 
 
 async def test_most_files_gone_is_asked_about(host: Host, laptop: Path):
@@ -580,7 +578,8 @@ async def test_an_emptied_root_is_asked_about(host: Host, laptop: Path):
 async def test_a_pinned_snapshot_outlives_the_tree_it_came_from(host: Host, laptop: Path):
     receipt = await sync(host, laptop)
     host.manager.pin(receipt.snapshot.hex(), "0123456789ab")
-    old = content_digest((laptop / "train.py").read_bytes())
+    text = (laptop / "train.py").read_bytes()
+    old = content_digest(text)
     async with WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing:
         for number in range(70):
             (laptop / "train.py").write_text(f"{number}\n")
@@ -590,8 +589,9 @@ async def test_a_pinned_snapshot_outlives_the_tree_it_came_from(host: Host, lapt
             os.utime(path, (1, 1))
     host.manager.collect()
     assert host.manager.store.has(old)
-    entries = {each.path: each for each in host.manager.snapshot_entries(receipt.snapshot.hex())}
-    assert entries["train.py"].digest == old
+    assert host.manager.read(receipt.snapshot.hex(), "train.py") == text
+    with pytest.raises(NotFound):
+        host.manager.read(receipt.snapshot.hex(), "gone.py")
     host.manager.unpin("0123456789ab")
     assert host.manager.collect() > 0
     assert not host.manager.store.has(old)

@@ -7,6 +7,7 @@ import pytest
 from rdev.client.debug.listen import launch_configuration, with_path_mappings
 from rdev.client.debug.places import Place, Sources, parse_condition, parse_place, split_words
 from rdev.client.debug.session import Breakpoint, DebugClient, Placed
+from rdev.client.debug.texts import Texts
 from rdev.client.debug.view import View
 from rdev.protocol.errors import UsageError
 
@@ -63,7 +64,24 @@ def test_a_file_is_found_from_a_folder_below_the_root(tmp_path, monkeypatch):
     assert sources.on_host("train.py") == "/host/ws/pkg/train.py"
     assert sources.on_host("../pkg/train.py") == "/host/ws/pkg/train.py"
     assert sources.shown("/host/ws/pkg/train.py") == "pkg/train.py"
-    assert sources.lines("/host/ws/pkg/train.py", 2, 9) == [(2, "b"), (3, "c")]
+    assert sources.here("/host/ws/pkg/train.py") == str(tmp_path / "pkg" / "train.py")
+
+
+async def test_lines_are_those_that_the_job_runs(tmp_path):
+    (tmp_path / "train.py").write_text("new\na\nb\n")
+    (tmp_path / "same.py").write_text("x\n")
+    snapshot = {"train.py": b"a\nb\n", "same.py": b"x\n"}
+
+    async def fetch(path: str) -> bytes | None:
+        return snapshot.get(path)
+
+    texts = Texts(Sources(str(tmp_path.resolve()), "/host/ws"), fetch)
+    assert await texts.lines("/host/ws/train.py", 1, 9) == [(1, "a"), (2, "b")]
+    assert await texts.lines("/host/ws/train.py", 2, 2) == [(2, "b")]
+    assert await texts.is_behind("/host/ws/train.py")
+    assert not await texts.is_behind("/host/ws/same.py")
+    assert not await texts.is_behind("/host/ws/gone.py")
+    assert await texts.lines("/host/ws/gone.py", 1, 9) == []
 
 
 def test_a_file_outside_the_workspace_keeps_its_path(tmp_path, monkeypatch):
@@ -110,10 +128,15 @@ def test_the_launch_configuration_names_the_port():
 
 async def test_control_characters_of_the_program_do_not_reach_the_terminal():
     said: list[str] = []
-    view = View(DebugClient(Nowhere()), Sources("", "/host/ws"), said.append)
+    sources = Sources("", "/host/ws")
+    view = View(DebugClient(Nowhere()), sources, Texts(sources, nothing), say=said.append)
     path = "/host/ws/a\x1b[2Jb.py"
-    view.say_placed([Placed(Breakpoint(path, 3), verified=False, line=3, message="bad\x07")])
+    await view.say_placed([Placed(Breakpoint(path, 3), verified=False, line=3, message="bad\x07")])
     assert said == ["no breakpoint at a\\x1b[2Jb.py:3: bad\\x07"]
+
+
+async def nothing(path: str) -> bytes | None:
+    del path
 
 
 class Nowhere:

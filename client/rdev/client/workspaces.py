@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import grpc
 
-from rdev.client.connection import Backoff, translating
+from rdev.client.connection import UNARY_DEADLINE, Backoff, Connection, translating
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.sync.scan import Confirm
@@ -17,7 +17,13 @@ from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.sync.watch import watch
 from rdev.client.sync.watcher import best_watcher
 from rdev.protocol import convert_workspace as convert
-from rdev.protocol.errors import ConnectionLost, HostUnreachable, InternalError
+from rdev.protocol.errors import (
+    ConnectionLost,
+    HostUnreachable,
+    InternalError,
+    LimitExceeded,
+    NotFound,
+)
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2 as pb
@@ -116,6 +122,26 @@ async def watch_workspace(
         await delays.wait()
         with contextlib.suppress(HostUnreachable):
             await connection.recover()
+
+
+async def read_snapshot_file(connection: Connection, snapshot: str, path: str) -> bytes | None:
+    """A file as it was in a snapshot that a job keeps; None if it has no such file.
+
+    Args:
+        connection: To the host's agent.
+        snapshot: Hex digest of the snapshot; empty for a job that has none.
+        path: Relative to the workspace's root.
+    """
+    if not snapshot:
+        return None
+    request = pb.ReadSnapshotFileRequest(snapshot=snapshot, path=path)
+    stub = workspace_pb2_grpc.WorkspaceServiceStub(connection.channel)
+    try:
+        with translating(f"read {path} as the job has it"):
+            response = await stub.ReadSnapshotFile(request, timeout=UNARY_DEADLINE)
+    except (NotFound, LimitExceeded):
+        return None
+    return response.content
 
 
 def endpoints(connection: Channelled) -> Callable[[], RemoteEndpoint]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc
 
+from rdev.agent.services import Context
 from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.agent.workspace.session import SyncSession
 from rdev.protocol import convert_workspace as convert
@@ -43,6 +44,13 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
                     yield response
         finally:
             session.close()
+
+    async def ReadSnapshotFile(
+        self, request: pb.ReadSnapshotFileRequest, context: Context
+    ) -> pb.ReadSnapshotFileResponse:
+        """See the proto."""
+        content = await asyncio.to_thread(self._manager.read, request.snapshot, request.path)
+        return pb.ReadSnapshotFileResponse(content=content)
 
 
 async def _finished(work: Callable[[], _Result]) -> _Result:

@@ -20,14 +20,17 @@ from rdev.agent.workspace.index import Index
 from rdev.agent.workspace.pins import Pins
 from rdev.agent.workspace.session import SyncSession
 from rdev.agent.workspace.store import Store
-from rdev.protocol.errors import SyncFailed, os_failure
+from rdev.protocol.errors import LimitExceeded, NotFound, SyncFailed, os_failure
 from rdev.protocol.ids import WORKSPACE_ID, require
-from rdev.protocol.snapshot import Entry
+from rdev.protocol.snapshot import Kind
 
 _log = logging.getLogger(__name__)
 
 # Of the name in a folder's name: enough to recognise it, and a path of a job stays short.
 MAX_NAME = 40
+
+# Nobody writes sources longer than this; anything else is not read this way.
+_MAX_READ = 2 << 20
 
 
 class WorkspaceManager:
@@ -93,9 +96,22 @@ class WorkspaceManager:
         """Lets go of a job's snapshot."""
         self._pins.unpin(job_id)
 
-    def snapshot_entries(self, snapshot: str) -> tuple[Entry, ...]:
-        """Entries of a snapshot that a job keeps; see `Pins.entries`."""
-        return self._pins.entries(snapshot)
+    def read(self, snapshot: str, path: str) -> bytes:
+        """Content of a file of a snapshot that a job keeps.
+
+        Raises:
+            SnapshotNotFound: No job keeps the snapshot.
+            NotFound: It has no such file.
+            LimitExceeded: The file is too long for one message.
+        """
+        action = f"read {path} of the snapshot {snapshot[:12]}"
+        for entry in self._pins.entries(snapshot):
+            if entry.path == path and entry.kind is Kind.FILE:
+                if entry.size > _MAX_READ:
+                    raise LimitExceeded(action, f"it is {entry.size} bytes long")
+                with open(self.store.path(entry.digest), "rb") as file:
+                    return file.read()
+        raise NotFound(action, "it has no such file")
 
     def collect(self) -> int:
         """Removes contents that no job and no workspace needs; returns how many."""

@@ -112,7 +112,9 @@ async def _session(
     from rdev.client.debug.remote import attached
     from rdev.client.debug.session import Breakpoint, debugging
     from rdev.client.debug.terminal import Plan, converse
+    from rdev.client.debug.texts import Texts
     from rdev.client.debug.view import View
+    from rdev.client.workspaces import read_snapshot_file
 
     async with attached(connection, job.id, options.rank) as pipe, debugging(pipe) as client:
         opened = pipe.opened
@@ -123,7 +125,8 @@ async def _session(
             for place in places
         )
         plan = Plan(job.name, breakpoints, options.timeout)
-        view = View(client, sources, lambda text: print(text, flush=True))
+        texts = Texts(sources, lambda path: read_snapshot_file(connection, job.spec.snapshot, path))
+        view = View(client, sources, texts, say=lambda text: print(text, flush=True))
         return await converse(view, sources, commands, plan)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 import re
 from dataclasses import dataclass
@@ -78,18 +77,16 @@ class Sources:
                 return os.path.join(self.remote, os.path.relpath(path, self.local))
         return os.path.join(self.remote, file)
 
+    def inside(self, path: str) -> str | None:
+        """A host's path relative to the workspace; None if it lies elsewhere."""
+        is_inside = path.startswith(self.remote.rstrip("/") + "/")
+        return os.path.relpath(path, self.remote) if is_inside else None
+
+    def here(self, path: str) -> str | None:
+        """Where a host's file of the workspace lies here; None if it does not."""
+        inside = self.inside(path)
+        return os.path.join(self.local, inside) if inside is not None and self.local else None
+
     def shown(self, path: str) -> str:
         """A path on the host as people know it: relative to the workspace where it lies in it."""
-        inside = path.startswith(self.remote.rstrip("/") + "/")
-        return os.path.relpath(path, self.remote) if inside else path
-
-    def lines(self, path: str, first: int, last: int) -> list[tuple[int, str]]:
-        """Numbered lines of a host's file, read from the copy here; empty if there is none.
-
-        The copy here may be ahead of what the job runs.
-        """
-        shown = self.shown(path)
-        here = os.path.join(self.local, shown) if self.local else shown
-        linecache.checkcache(here)
-        numbered = [(n, linecache.getline(here, n)) for n in range(max(1, first), last + 1)]
-        return [(number, text.rstrip("\n")) for number, text in numbered if text]
+        return self.inside(path) or path

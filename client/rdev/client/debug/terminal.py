@@ -92,7 +92,7 @@ async def converse(view: View, sources: Sources, commands: Commands, plan: Plan)
     """
     client = view.client
     placed = await client.attach(plan.breakpoints)
-    view.say_placed(placed)
+    await view.say_placed(placed)
     _require_one(plan, placed, sources)
     if not plan.breakpoints:
         await client.request("pause", {"threadId": 1})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rdev.client.debug.places import Sources, parse_place
 from rdev.client.debug.session import Breakpoint, DebugClient, Frame, Placed, Stopped, Variable
+from rdev.client.debug.texts import Texts
 from rdev.protocol.errors import DebuggerUnavailable
 
 # Lines shown before and after the current one.
@@ -24,7 +25,7 @@ LONGEST_VALUE = 2000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 HELP = """\
-p EXPR, print EXPR    evaluate an expression, or execute a statement
+p EXPR, print EXPR    evaluate an expression, or execute a statement; EXPR alone does too
 locals                the frame's local variables
 bt, stack             the frames, innermost first
 up, down              choose a frame
@@ -62,12 +63,21 @@ class View:
     Args:
         client: The session.
         sources: Where files are here and there.
+        texts: What is in them, as the job has it.
         say: Shows one or more lines to the person.
     """
 
-    def __init__(self, client: DebugClient, sources: Sources, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: DebugClient,
+        sources: Sources,
+        texts: Texts,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
         self.client = client
         self._sources = sources
+        self._texts = texts
         self._show = say
         self._position = _Position(Stopped(0, ""), [])
         self._commands: dict[str, Callable[[str], Awaitable[Outcome]]] = {
@@ -101,7 +111,7 @@ class View:
         why = "" if stop.reason in ("breakpoint", "step", "pause") else f" ({stop.reason})"
         where = f"{self._sources.shown(top.path)}:{top.line} in {top.function}()"
         self._say(f"paused at {where}{why}{f': {stop.text}' if stop.text else ''}")
-        for number, text in self._sources.lines(top.path, top.line, top.line):
+        for number, text in await self._texts.lines(top.path, top.line, top.line):
             self._say(f"{number:>5}  {text}")
 
     async def execute(self, line: str) -> Outcome:
@@ -118,17 +128,19 @@ class View:
         if word in ("detach", "q", "quit", "exit"):
             return Outcome.DETACH
         command = self._commands.get(word)
-        if command is None:
-            self._say(f"{word!r} is no command; `help` lists them")
-            return Outcome.STAY
         try:
-            return await command(rest.strip())
+            # As in pdb: what is no command is evaluated.
+            return await (command(rest.strip()) if command else self._print(line.strip()))
         except DebuggerUnavailable as error:
             self._say(error.cause)
             return Outcome.STAY
 
-    def say_placed(self, placed: Sequence[Placed]) -> None:
-        """Says what became of breakpoints."""
+    async def say_placed(self, placed: Sequence[Placed]) -> None:
+        """Says what became of breakpoints, and whose line numbers count."""
+        for path in dict.fromkeys(one.breakpoint.path for one in placed):
+            if await self._texts.is_behind(path):
+                shown = self._sources.shown(path)
+                self._say(f"{shown} has changed here since the job started: lines are the job's")
         for one in placed:
             shown = f"{self._sources.shown(one.breakpoint.path)}:{one.breakpoint.line}"
             if not one.verified:
@@ -186,11 +198,11 @@ class View:
 
     async def _list(self, _: str) -> Outcome:
         frame = self._frame
-        lines = self._sources.lines(frame.path, frame.line - AROUND, frame.line + AROUND)
+        lines = await self._texts.lines(frame.path, frame.line - AROUND, frame.line + AROUND)
         for number, text in lines:
             self._say(f"{number:>5}{'->' if number == frame.line else '  '}{text}")
         if not lines:
-            self._say(f"{self._sources.shown(frame.path)} is not here")
+            self._say(f"nobody knows the text of {self._sources.shown(frame.path)}")
         return Outcome.STAY
 
     async def _break(self, word: str) -> Outcome:
@@ -201,7 +213,7 @@ class View:
             return Outcome.STAY
         wanted = self._breakpoint(word)
         placed = await self.client.place([*present, wanted])
-        self.say_placed(placed[-1:])
+        await self.say_placed(placed[-1:])
         return Outcome.STAY
 
     async def _clear(self, word: str) -> Outcome:
