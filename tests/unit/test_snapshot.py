@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdev.protocol import convert_workspace as convert
-from rdev.protocol.compression import BombRefused, Decoder, encoded, runs
+from rdev.protocol.compression import FREE_SIZE, BombRefused, Decoder, decoded, encoded, runs
 from rdev.protocol.digest import content_digest
 from rdev.protocol.exchange import MAX_ENTRIES, Encoding, Opened
 from rdev.protocol.paths import path_fault, target_fault
@@ -186,6 +186,7 @@ def test_contents_come_out_as_they_went_in(data: bytes, times: int):
         decoder.feed(run)
     assert bytes(out) == data
     assert decoder.given == len(data)
+    assert decoded(encoding, len(data), packed) == data
 
 
 def test_zeros_travel_although_they_compress_too_well():
@@ -216,6 +217,19 @@ def test_a_kilobyte_that_becomes_gigabytes_is_refused_in_little_memory():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # in KiB
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_small_content_that_becomes_a_large_one_is_refused_in_little_memory(said: bool):
+    size = 256 << 20 if said else -1
+    packer = zstandard.ZstdCompressor(level=1).compressobj(size=size)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    assert zstandard.frame_content_size(bomb) == size
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for declared in (1000, FREE_SIZE):
+        with pytest.raises(BombRefused):
+            decoded(Encoding.ZSTD, declared, bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # in KiB
+
+
 def test_a_frame_that_wants_a_huge_window_is_refused():
     parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=3)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -228,6 +242,8 @@ def test_a_frame_that_wants_a_huge_window_is_refused():
 def test_rubbish_is_refused():
     with pytest.raises(BombRefused):
         Decoder(Encoding.ZSTD, 100, lambda _: None).feed(b"not zstd at all")
+    with pytest.raises(BombRefused):
+        decoded(Encoding.ZSTD, 100, b"not zstd at all")
 
 
 def test_a_stage_in_parts_stays_under_the_cap_of_a_message():

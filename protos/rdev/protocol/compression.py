@@ -40,6 +40,25 @@ def runs(data: bytes) -> Iterator[bytes]:
         yield data[start : start + MAX_RUN]
 
 
+def decoded(encoding: Encoding, size: int, data: bytes) -> bytes:
+    """Decodes a content of at most `FREE_SIZE` bytes that came in one run.
+
+    It takes a third of the time of a `Decoder`, which counts with thousands of small files.
+
+    Raises:
+        BombRefused: It is no zstd frame, or claims to be larger than declared.
+    """
+    if encoding is Encoding.IDENTITY:
+        return data
+    try:
+        # The frame's own claim is what would be allocated.
+        if zstandard.frame_content_size(data) > size:
+            raise BombRefused(f"the content is larger than the {size} bytes it claims")
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise BombRefused(f"the zstd frame is refused: {error}") from error
+
+
 class Decoder:
     """Decodes one content as its runs arrive, into `sink`, never beyond its declared size.
 

@@ -37,6 +37,10 @@ class Stamp:
         """The stamp of a stat."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, taken_ns)
 
+    def row(self) -> list[int]:
+        """The stamp as a JSON array; `Stamp(*row)` is the inverse."""
+        return [self.size, self.mtime_ns, self.ino, self.ctime_ns, self.taken_ns]
+
     def matches(self, status: os.stat_result) -> bool:
         """True if the stat is the same, whatever that proves."""
         return (self.size, self.mtime_ns, self.ino, self.ctime_ns) == (

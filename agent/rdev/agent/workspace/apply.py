@@ -147,7 +147,7 @@ def _stage(context: Applying, number: int, entry: Entry) -> Entry:
     finally:
         os.close(descriptor)
     context.seam("staging")
-    return replace(entry, mtime_ns=mtime_ns)
+    return entry if mtime_ns == entry.mtime_ns else replace(entry, mtime_ns=mtime_ns)
 
 
 def _write_journal(context: Applying, transaction: int, change: Change) -> None:
@@ -155,7 +155,7 @@ def _write_journal(context: Applying, transaction: int, change: Change) -> None:
     body = {"transaction": transaction, "upserts": rows, "deletes": change.deletes}
     temporary = f"{STAGE}/journal"
     with os.fdopen(context.root.create(temporary), "w") as file:
-        json.dump(body, file)
+        file.write(json.dumps(body))  # many times as fast as json.dump
     context.root.move(temporary, JOURNAL)
 
 
@@ -251,7 +251,7 @@ class _Placing:
             with contextlib.suppress(FileNotFoundError):
                 self._root.remove(entry.path)
         self._root.make_directory(entry.path, 0o700)
-        self._root.forget()
+        self._root.forget(entry.path)
 
     def _clear_way(self, entry: Entry) -> None:
         """Leaves at the path nothing, or a file or link that may be replaced."""

@@ -101,6 +101,11 @@ def best_opener() -> DirectoryOpener:
     return opener
 
 
+def is_below(path: str, folder: str) -> bool:
+    """True if the path is the folder or lies in it, at any depth; "" is the root."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
+
+
 class Root:
     """A folder and the operations on what lies beneath it; one user per instance and time.
 
@@ -124,10 +129,11 @@ class Root:
         self.forget()
         os.close(self._root)
 
-    def forget(self) -> None:
-        """Closes the directories that were kept open; call it after directories were moved."""
-        while self._parents:
-            os.close(self._parents.popitem()[1])
+    def forget(self, path: str = "") -> None:
+        """Closes the directories kept open at and below a path that was moved, removed or made."""
+        stale = [each for each in self._parents if is_below(each, path)]
+        for each in stale:
+            os.close(self._parents.pop(each))
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +158,9 @@ class Root:
             descriptor = self._opener.open_directory(self._root, parent)
             if len(self._parents) >= KEPT_OPEN:
                 os.close(self._parents.pop(next(iter(self._parents))))
-            self._parents[parent] = descriptor
+        else:
+            del self._parents[parent]
+        self._parents[parent] = descriptor  # The latest used is the last.
         return descriptor, name
 
     def status(self, path: str) -> os.stat_result | None:

@@ -18,7 +18,7 @@ from rdev.agent.workspace.beneath import Root, best_opener
 from rdev.agent.workspace.drift import Held, look
 from rdev.agent.workspace.index import Applied, Index
 from rdev.agent.workspace.store import Store, require_space
-from rdev.protocol.errors import InvalidRequest, SyncFailed, os_failure
+from rdev.protocol.errors import InvalidRequest, RdevError, SyncFailed, os_failure
 from rdev.protocol.exchange import MAX_ENTRIES, Committed, Opened
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem, Snapshot, TreeFault
 
@@ -73,19 +73,19 @@ class Folder:
                 self._forget()
                 raise os_failure("open the workspace", error, otherwise=SyncFailed) from error
 
-    def require_space(self, change: Change) -> None:
-        """Checks that a change's contents fit, in the store and in the folder.
+    def require_space(self, change: Change, incoming: int) -> None:
+        """Checks that a change fits into the folder, and its new contents into the store.
+
+        Args:
+            change: What is to be applied.
+            incoming: Bytes of the contents that the store lacks.
 
         Raises:
             DiskFull: They do not.
             SyncFailed: The folder, or the store, was removed; another opening makes it again.
         """
-        files = {each.path: each for each in change.upserts if each.kind is Kind.FILE}.values()
-        lacking = {each.digest: each.size for each in files if not self._store.has(each.digest)}
-        demands = [
-            (self._store.folder, sum(lacking.values())),
-            (self.path, sum(each.size for each in files)),
-        ]
+        files = {each.path: each.size for each in change.upserts if each.kind is Kind.FILE}
+        demands = [(self._store.folder, incoming), (self.path, sum(files.values()))]
         try:
             require_space("take in the changes", demands)
         except OSError as error:
@@ -177,8 +177,8 @@ class Folder:
         """A job that pins the snapshot must find the content in the store."""
         if entry.kind is not Kind.FILE or self._store.has(entry.digest):
             return
-        with contextlib.suppress(OSError), root.reading(entry.path) as descriptor:
-            self._store.put(_all_of(descriptor))
+        with contextlib.suppress(OSError, RdevError), root.reading(entry.path) as descriptor:
+            self._store.put(_all_of(descriptor), entry.digest)
 
     def _forget(self) -> None:
         if self._context is not None:
@@ -194,7 +194,7 @@ def write_marker(path: str, workspace_id: str, name: str) -> None:
         if root.status(temporary) is not None:
             root.remove(temporary)
         with os.fdopen(root.create(temporary), "w") as file:
-            json.dump({"format": 1, "id": workspace_id, "name": name}, file)
+            file.write(json.dumps({"format": 1, "id": workspace_id, "name": name}))
         root.move(temporary, MARKER)
 
 

@@ -128,7 +128,7 @@ def _row(applied: Applied) -> list[Any]:
     entry, stamp = applied.entry, applied.stamp
     row: list[Any] = [*entry_row(entry)]
     if stamp is not None:
-        row += [stamp.size, stamp.mtime_ns, stamp.ino, stamp.ctime_ns, stamp.taken_ns]
+        row += stamp.row()
     return row
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from rdev.agent.workspace.folder import Folder
 from rdev.agent.workspace.store import Incoming, Store
+from rdev.protocol.compression import FREE_SIZE, BombRefused, decoded
 from rdev.protocol.digest import SIZE
 from rdev.protocol.errors import InvalidRequest, SyncFailed
 from rdev.protocol.exchange import (
@@ -45,6 +46,7 @@ class SyncSession:
         self._deletes: list[str] = []
         self._change: Change | None = None
         self._sizes: dict[bytes, int] = {}
+        self._lacking: set[bytes] = set()
         self._incoming: Incoming | None = None
         self._skipping: bytes | None = None
 
@@ -83,10 +85,11 @@ class SyncSession:
         if not last:
             return None
         self._change = Change(tuple(self._upserts), tuple(self._deletes))
-        folder.require_space(self._change)
-        files = (entry for entry in self._upserts if entry.kind is Kind.FILE)
-        self._sizes = {entry.digest: entry.size for entry in files}
-        return tuple(digest for digest in self._sizes if not self._store.has(digest))
+        sizes = {each.digest: each.size for each in self._upserts if each.kind is Kind.FILE}
+        lacking = {digest: size for digest, size in sizes.items() if not self._store.has(digest)}
+        folder.require_space(self._change, sum(lacking.values()))
+        self._sizes, self._lacking = sizes, set(lacking)
+        return tuple(lacking)
 
     def content(self, run: ContentRun) -> None:
         """Takes a run of a content of the staged transaction.
@@ -97,19 +100,12 @@ class SyncSession:
         """
         if self._change is None or len(run.data) > MAX_RUN:
             raise InvalidRequest("take in a content", "nothing is staged, or the run is too long")
-        if run.digest == self._skipping:
+        if self._incoming is not None:
+            self._go_on(self._incoming, run)
+        elif run.digest == self._skipping:
             self._skipping = None if run.last else run.digest
-            return
-        incoming = self._incoming or self._begin(run)
-        if incoming is None:
-            return
-        if incoming.digest != run.digest:
-            raise InvalidRequest("take in a content", "its runs are not contiguous")
-        self._incoming = incoming
-        incoming.feed(run.data)
-        if run.last:
-            incoming.finish()
-            self._incoming = None
+        else:
+            self._begin(run)
 
     def commit(self, expected: bytes) -> Committed:
         """Makes the staged transaction visible.
@@ -122,7 +118,7 @@ class SyncSession:
         folder = self._opened()
         if self._change is None or self._incoming is not None or self._skipping is not None:
             raise InvalidRequest("commit the changes", "nothing is staged, or not all of it came")
-        if not all(self._store.has(digest) for digest in self._sizes):
+        if self._lacking:
             raise SyncFailed("commit the changes", "not all contents have arrived")
         change = self._change
         self._reset()
@@ -139,19 +135,44 @@ class SyncSession:
             raise InvalidRequest("sync the workspace", "the stream has not opened one")
         return self._folder
 
-    def _begin(self, run: ContentRun) -> Incoming | None:
-        size = self._sizes.get(run.digest)
-        if size is None or size != run.size:
+    def _begin(self, run: ContentRun) -> None:
+        """Takes the first run of a content."""
+        if self._sizes.get(run.digest) != run.size:
             raise InvalidRequest("take in a content", "no staged entry has that digest and size")
-        if self._store.has(run.digest):
+        if run.digest not in self._lacking:
             self._skipping = None if run.last else run.digest
-            return None
-        return self._store.receive(run.digest, run.size, run.encoding)
+        elif run.last and run.size <= FREE_SIZE:
+            self._take_whole(run)
+        else:
+            self._incoming = self._store.receive(run.digest, run.size, run.encoding)
+            self._go_on(self._incoming, run)
+
+    def _take_whole(self, run: ContentRun) -> None:
+        """Takes a small content that came in one run, as most do."""
+        try:
+            data = decoded(run.encoding, run.size, run.data)
+        except BombRefused as error:
+            raise InvalidRequest("take in a content", str(error)) from error
+        if len(data) != run.size:
+            raise InvalidRequest("take in a content", "it has not the size it claims")
+        self._store.put(data, run.digest)
+        self._lacking.discard(run.digest)
+
+    def _go_on(self, incoming: Incoming, run: ContentRun) -> None:
+        """Takes a run of a content that comes in several."""
+        if incoming.digest != run.digest:
+            raise InvalidRequest("take in a content", "its runs are not contiguous")
+        incoming.feed(run.data)
+        if run.last:
+            incoming.finish()
+            self._incoming = None
+            self._lacking.discard(run.digest)
 
     def _reset(self) -> None:
         self.close()
         self._upserts, self._deletes = [], []
-        self._change, self._sizes, self._skipping = None, {}, None
+        self._change, self._skipping = None, None
+        self._sizes, self._lacking = {}, set()
 
 
 def _require_path(path: str) -> None:

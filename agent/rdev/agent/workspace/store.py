@@ -97,7 +97,7 @@ class Store:
     def path(self, digest: bytes) -> str:
         """Where the content of that digest lies, or would."""
         name = digest.hex()
-        return os.path.join(self._objects, name[:2], name[2:])
+        return f"{self._objects}/{name[:2]}/{name[2:]}"
 
     def has(self, digest: bytes) -> bool:
         """True if the content is there."""
@@ -105,16 +105,32 @@ class Store:
 
     def receive(self, digest: bytes, size: int, encoding: Encoding) -> Incoming:
         """Begins to take in a content; the caller finishes or aborts it."""
-        temporary = os.path.join(self._incoming, secrets.token_hex(16))
-        return Incoming(self, temporary, digest, size, encoding)
+        return Incoming(self, self._temporary(), digest, size, encoding)
 
-    def put(self, data: bytes) -> bytes:
-        """Takes in a content that is in memory; returns its digest."""
-        digest = blake3(data).digest()
-        incoming = self.receive(digest, len(data), Encoding.IDENTITY)
-        incoming.feed(data)
-        incoming.finish()
-        return digest
+    def put(self, data: bytes, digest: bytes) -> None:
+        """Takes in a content that is in memory.
+
+        Raises:
+            InvalidRequest: It does not have that digest.
+            DiskFull, SyncFailed: It could not be written.
+        """
+        if blake3(data).digest() != digest:
+            raise _untrue()
+        temporary = self._temporary()
+        try:
+            descriptor = _create(temporary)
+            try:
+                _write_all(descriptor, data)
+            finally:
+                os.close(descriptor)
+            self.admit(temporary, digest)
+        except OSError as error:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise os_failure("take in a content", error, otherwise=SyncFailed) from error
+
+    def _temporary(self) -> str:
+        return f"{self._incoming}/{secrets.token_hex(16)}"
 
     def admit(self, temporary: str, digest: bytes) -> None:
         """Makes a checked temporary file the content of that digest."""
@@ -176,9 +192,8 @@ class Incoming:
         self._store = store
         self._temporary = temporary
         self._hasher = blake3()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(temporary, flags, 0o400)
+            self._descriptor = _create(temporary)
         except OSError as error:
             raise os_failure("take in a content", error, otherwise=SyncFailed) from error
         self._decoder = Decoder(encoding, size, self._write)
@@ -207,7 +222,7 @@ class Incoming:
         """
         if self._decoder.given != self.size or self._hasher.digest() != self.digest:
             self.abort()
-            raise InvalidRequest("take in a content", "it is not what its digest says")
+            raise _untrue()
         os.close(self._descriptor)
         self._descriptor = -1
         try:
@@ -226,9 +241,21 @@ class Incoming:
 
     def _write(self, data: bytes) -> None:
         self._hasher.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        _write_all(self._descriptor, data)
+
+
+def _untrue() -> InvalidRequest:
+    return InvalidRequest("take in a content", "it is not what its digest says")
+
+
+def _create(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _copy(source: int, destination: int, size: int) -> None:
