@@ -46,6 +46,14 @@ def test_the_home_folder_as_a_workspace(rdev):
     assert not (rdev.home / ".rdev" / "workspaces").exists()
 
 
+def test_a_folder_that_nothing_marks_is_not_synced_by_itself(rdev):
+    (rdev.cwd / "rdev.toml").unlink()
+    done = rdev.run("sync")
+    assert_told(done, 2, "rdev.toml")
+    assert "rdev init" in done.stderr
+    assert rdev.run("run", "--", "sh", "-c", "exit 7").returncode == 7
+
+
 def test_a_wrong_option_is_usage(rdev):
     for words in (
         ["run"],

@@ -165,7 +165,8 @@ def test_a_scan_reads_only_what_may_have_changed(tmp_path: Path):
 def test_a_receipt_says_what_was_done_and_left_out():
     receipt = Receipt(
         snapshot=bytes.fromhex("9f3c" + "00" * 30),
-        written=2,
+        files=3,
+        written=4,
         deleted=1,
         bytes=14_000,
         seconds=0.041,
@@ -174,10 +175,12 @@ def test_a_receipt_says_what_was_done_and_left_out():
         problems=(Problem("x.bin", "TOO_LARGE", "not synced: 60 MiB"),),
     )
     assert str(receipt).splitlines() == [
-        "synced 3 files, 14 kB in 41 ms; 12 ignored (rdev sync why PATH); snapshot 9f3c",
+        "synced 3 files, removed 1, 14 kB in 41 ms; 12 ignored (rdev sync why PATH); snapshot 9f3c",
         "not sent, may hold secrets: .env0, .env1, .env2, .env3, .env4 and 2 more",
         "x.bin: not synced: 60 MiB",
     ]
+    many = tuple(Problem(f"{number}.bin", "TOO_LARGE", "too long") for number in range(8))
+    assert Receipt(snapshot=bytes(32), problems=many).lines[-1].startswith("and 3 more;")
     assert [human_size(size) for size in (0, 999, 1000, 2_500_000, 3_000_000_000)] == [
         "0 B",
         "999 B",

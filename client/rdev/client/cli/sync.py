@@ -36,7 +36,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Syncs or explains."""
     import os
 
-    from rdev.client.sync.root import find_workspace
+    from rdev.client.sync.root import find_workspace, require_marked
     from rdev.protocol.errors import UsageError
 
     if (options.action == "why") != (options.path is not None):
@@ -48,6 +48,7 @@ async def execute(options: argparse.Namespace) -> int:
     workspace = find_workspace(os.getcwd())
     if options.action == "status":
         return await _status(options, workspace)
+    require_marked(workspace)
     if options.watch:
         return await _watch(options, workspace)
     return await _sync(options, workspace)

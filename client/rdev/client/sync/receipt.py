@@ -19,7 +19,8 @@ class Receipt:
     Attributes:
         snapshot: Digest of the tree that laptop and host now have, 32 bytes.
         folder: Folder of the workspace on the host.
-        written: Entries created or replaced on the host.
+        files: Files and links created or replaced on the host.
+        written: The same with folders.
         deleted: Entries deleted on the host.
         bytes: Content sent, as it was before compression.
         seconds: From the call to the commit.
@@ -31,6 +32,7 @@ class Receipt:
 
     snapshot: bytes
     folder: str = ""
+    files: int = 0
     written: int = 0
     deleted: int = 0
     bytes: int = 0
@@ -43,9 +45,9 @@ class Receipt:
     @property
     def summary(self) -> str:
         """The one line that every sync ends with."""
-        count = self.written + self.deleted
-        files = "1 file" if count == 1 else f"{count} files"
-        done = f"synced {files}, {human_size(self.bytes)} in {self.seconds * 1000:.0f} ms"
+        files = "1 file" if self.files == 1 else f"{self.files} files"
+        removed = f"removed {self.deleted}, " if self.deleted else ""
+        done = f"synced {files}, {removed}{human_size(self.bytes)} in {self.seconds * 1000:.0f} ms"
         if self.ignored:
             done += f"; {self.ignored} ignored (rdev sync why PATH)"
         return f"{done}; snapshot {self.snapshot.hex()[:4]}"
@@ -59,7 +61,10 @@ class Receipt:
             more = len(self.secrets) - LISTED
             names += f" and {more} more" if more > 0 else ""
             lines.append(f"not sent, may hold secrets: {names}")
-        lines += [f"{each.path}: {each.message}" for each in self.problems]
+        lines += [f"{each.path}: {each.message}" for each in self.problems[:LISTED]]
+        more = len(self.problems) - LISTED
+        if more > 0:
+            lines.append(f"and {more} more; `rdev sync status` names them all")
         return tuple(lines)
 
     def __str__(self) -> str:
@@ -70,6 +75,7 @@ class Receipt:
         return {
             "snapshot": self.snapshot.hex(),
             "folder": self.folder,
+            "files": self.files,
             "written": self.written,
             "deleted": self.deleted,
             "bytes": self.bytes,

@@ -72,6 +72,18 @@ def workspace_for_script(script: str, here: str) -> Workspace:
     return find_workspace(here if _is_marked(root) else script)
 
 
+def require_marked(workspace: Workspace) -> None:
+    """Refuses a folder that nothing marks as a workspace: any folder at all may be current.
+
+    Raises:
+        WorkspaceRefused: Its root has none of the marks.
+    """
+    if not _is_marked(workspace.root):
+        cause = f"it has no {', '.join(_MARKERS)}"
+        hint = "`rdev init` makes it one"
+        raise WorkspaceRefused(f"sync {workspace.root} as a workspace", cause, hint=hint)
+
+
 def refuse_unsafe_root(root: str) -> None:
     """Refuses a folder that holds far more than a project.
 

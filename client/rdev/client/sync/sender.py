@@ -153,6 +153,7 @@ class WorkspaceSync:
         return Receipt(
             snapshot=done.snapshot,
             folder=self._opened.folder,
+            files=sum(entry.kind is not Kind.DIRECTORY for entry in change.upserts),
             written=done.written,
             deleted=done.deleted,
             bytes=sent,
