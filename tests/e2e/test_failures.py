@@ -65,6 +65,7 @@ def test_a_wrong_option_is_usage(rdev):
         done = rdev.run(*words)
         assert done.returncode == 2, words
         assert "Traceback" not in done.stderr
+    assert "see `rdev run --help`" in rdev.run("run").stderr
 
 
 def test_a_job_that_does_not_exist(rdev):

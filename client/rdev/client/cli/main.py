@@ -191,6 +191,7 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
 
         traceback.print_exception(error)
     known = _known(name, error)
+    known.hint = known.hint.replace("rdev VERB", f"rdev {name}")
     code = known.exit_code if VERBS[name].passes_code else known.verb_exit_code
     if getattr(options, "json", False):
         import json
