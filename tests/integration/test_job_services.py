@@ -41,8 +41,8 @@ class Stubs:
         self.log = log_pb2_grpc.LogServiceStub(channel)
         self.event = event_pb2_grpc.EventServiceStub(channel)
 
-    async def create(self, *argv):
-        spec = spec_to_proto(JobSpec(CommandKind.PROGRAM, argv[0], argv[1:], grace=1.0))
+    async def create(self, *argv, **options):
+        spec = spec_to_proto(JobSpec(CommandKind.PROGRAM, argv[0], argv[1:], grace=1.0, **options))
         request = job_pb2.CreateJobRequest(request_id=os.urandom(8).hex(), spec=spec)
         return (await self.job.CreateJob(request)).job
 
@@ -106,6 +106,15 @@ async def test_jobs_are_listed_stopped_and_deleted(tmp_path, monkeypatch):
         with pytest.raises(grpc.aio.AioRpcError) as missing:
             await stubs.job.GetJob(job_pb2.GetJobRequest(job=job.id))
         assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_list_is_without_environments_and_one_job_is_with_it(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("true", environment={"LONG": "x" * 1000})
+        listed = (await stubs.job.ListJobs(job_pb2.ListJobsRequest(ended=True))).jobs[0]
+        assert (listed.id, dict(listed.spec.environment)) == (job.id, {})
+        found = (await stubs.job.GetJob(job_pb2.GetJobRequest(job=job.id))).job
+        assert found.spec.environment["LONG"] == "x" * 1000
 
 
 async def test_events_of_a_job_that_ends_at_once_are_all_there(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import stat
+import threading
 import time
 
 import pytest
@@ -199,6 +200,61 @@ async def test_a_repeated_request_starts_nothing_new(tmp_path):
             again = await jobs.manager.create("same", spec)
             assert (again.id, again.state) == (made[0].id, JobState.SUCCEEDED)
     assert marks.read_text() == "run\n"
+
+
+class SlowSnapshots:
+    """Keeps snapshots as slowly as a test wants."""
+
+    def __init__(self):
+        self.is_asked, self.may_go_on = threading.Event(), threading.Event()
+
+    def pin(self, snapshot, job_id):  # noqa: ARG002  # as the manager calls it
+        self.is_asked.set()
+        assert self.may_go_on.wait(DEADLINE)
+
+    def unpin(self, job_id):
+        pass
+
+
+async def test_a_start_nobody_waits_for_any_more_is_finished_and_found_again(tmp_path):
+    spec = JobSpec(CommandKind.PROGRAM, "sleep", ("600",), snapshot="0" * 64)
+    slow = SlowSnapshots()
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder, snapshots=slow) as jobs:
+        asked = asyncio.ensure_future(jobs.manager.create("same", spec))
+        assert await asyncio.to_thread(slow.is_asked.wait, DEADLINE)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        slow.may_go_on.set()
+        job = await jobs.manager.create("same", spec)
+        assert [known.id for known in await jobs.manager.list(ended=True)] == [job.id]
+        assert os.listdir(folder) == [job.id]
+        await jobs.reach(job, JobState.RUNNING)
+
+
+async def test_an_agent_that_ends_finishes_what_it_was_starting(tmp_path):
+    spec = JobSpec(CommandKind.PROGRAM, "sleep", ("600",), snapshot="0" * 64)
+    slow = SlowSnapshots()
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, snapshots=slow) as jobs:
+            asked = asyncio.ensure_future(jobs.manager.create("same", spec))
+            assert await asyncio.to_thread(slow.is_asked.wait, DEADLINE)
+            asked.cancel()
+            asyncio.get_running_loop().call_soon(slow.may_go_on.set)
+        async with jobs_in(folder) as jobs:
+            job = await jobs.manager.create("same", spec)
+            assert [known.id for known in await jobs.manager.list()] == [job.id]
+
+
+async def test_a_start_that_is_refused_harms_no_other(jobs):
+    taken = await jobs.start("sleep", "600", name="train")
+    spec = JobSpec(CommandKind.PROGRAM, "true", name="train")
+    both = (jobs.manager.create("same", spec) for _ in range(2))
+    assert [type(each) for each in await asyncio.gather(*both, return_exceptions=True)] == [
+        JobConflict,
+        JobConflict,
+    ]
+    assert (await jobs.reach(taken, JobState.RUNNING)).id == taken.id
 
 
 async def test_a_live_job_keeps_its_name_to_itself(jobs):

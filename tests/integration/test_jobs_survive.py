@@ -14,14 +14,17 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.support.jobs import await_gone, jobs_in, tidy
+from tests.support.jobs import await_gone, jobs_in, lock_holder, tidy
 
+from rdev.agent.jobs.store import JobStore
+from rdev.agent.jobs.zygote import Zygote
 from rdev.protocol.errors import DiskFull
 from rdev.supervisor.processes import look_at
 from rdev.wire.blocks import read_file, write_file
 from rdev.wire.channel import LineBuffer, encode
-from rdev.wire.files import Accepted, output_size
-from rdev.wire.job import JobState, Reason
+from rdev.wire.files import Accepted, Launch, output_size, read_status
+from rdev.wire.home import boot_id
+from rdev.wire.job import CommandKind, JobSpec, JobState, Reason
 from rdev.wire.unix import short_socket_path
 
 NUMBERED = "import sys\nfor i in range({count}):\n    print('line', i)\n"
@@ -152,6 +155,45 @@ async def test_a_killed_zygote_is_replaced(jobs):
     for pid in zygotes:
         kill(pid)
     assert (await jobs.run("true")).state is JobState.SUCCEEDED
+
+
+async def test_answers_that_nobody_waited_for_are_not_taken_for_later_ones(tmp_path):
+    store = JobStore(str(tmp_path))
+    store.load()
+    job = store.files("0123456789ab")
+    launch = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, timeout=None)
+    spec = JobSpec(CommandKind.PROGRAM, "true")
+    store.create(Accepted(launch.id, "true", "r", 1.0, boot_id(), spec, ("true",), "/"), launch)
+    async with Zygote() as zygote:
+        await until(lambda: children_named("rdev-zygote"))
+        (pid,) = children_named("rdev-zygote")
+        os.kill(pid, signal.SIGSTOP)
+        for name in ("missing", "missing too"):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await zygote.launch(str(tmp_path / name))
+        os.kill(pid, signal.SIGCONT)
+        assert await zygote.launch(job.directory)
+    await until(lambda: read_status(job).state.is_final)
+    await asyncio.to_thread(await_gone, lock_holder(job.keeper_lock))
+
+
+async def test_a_job_whose_files_cannot_be_read_is_the_trouble_of_no_other(jobs, caplog):
+    job, other = await jobs.start("sleep", "600"), await jobs.start("sleep", "600")
+    await jobs.reach(job, JobState.RUNNING)
+    supervisor = jobs.supervisor(job)
+    state, aside = jobs.files(job).state, jobs.files(job).path("aside")
+    os.rename(state, aside)
+    os.mkdir(state)
+    kill(supervisor)
+    await until(lambda: f"job {job.id}: IsADirectoryError" in caplog.text)
+    await jobs.manager.stop(other.id)
+    assert (await jobs.end(other)).state is JobState.CANCELLED
+    os.rmdir(state)
+    os.rename(aside, state)
+    await jobs.manager.stop(job.id)
+    # Its keeper may have stumbled over the same file: then the end is not known, but it is the end.
+    assert (await jobs.end(job)).state in (JobState.CANCELLED, JobState.LOST)
 
 
 async def test_a_job_of_an_earlier_boot_is_lost(tmp_path):

@@ -1,69 +1,34 @@
 """The agent's jobs: creates, finds, watches and stops them; survives its own death by re-reading.
 
-A job belongs to its keeper and supervisor. The manager keeps a connection to each live one, brings
-a keeper where one is missing, and writes a status itself only for a job of an earlier boot.
+A job belongs to its keeper and supervisor; see `rdev.agent.jobs.creation` for how it comes to be,
+and `rdev.agent.jobs.following` for how it is kept in sight.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from rdev.agent.jobs.link import Link
+from rdev.agent.jobs.creation import Creation, Snapshots
+from rdev.agent.jobs.following import Following
 from rdev.agent.jobs.lookup import find, newest_first
+from rdev.agent.jobs.once import Once
 from rdev.agent.jobs.record import JobRecord
-from rdev.agent.jobs.resolve import Surroundings, resolve
+from rdev.agent.jobs.resolve import Surroundings
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
-from rdev.protocol.errors import (
-    JobConflict,
-    JobNotFound,
-    JobNotRunning,
-    RdevError,
-    WorkspaceNotFound,
-    os_failure,
-)
-from rdev.protocol.ids import (
-    JOB_NAME,
-    REQUEST_ID,
-    WORKSPACE_ID,
-    job_name_from,
-    new_job_id,
-    require,
-)
-from rdev.wire.files import Accepted, Launch, Status, read_status
-from rdev.wire.home import boot_id
-from rdev.wire.job import Job, JobSpec, JobState, Reason
-
-_log = logging.getLogger(__name__)
-
-# A supervisor that has just been started listens within some milliseconds; one that does not is
-# asked ever less often. Re-adoption has to be done within a second.
-_FIRST_PAUSE = 0.003
-_LONGEST_PAUSE = 0.5
+from rdev.protocol.errors import JobConflict, JobNotFound, JobNotRunning
+from rdev.protocol.ids import REQUEST_ID, require
+from rdev.wire.files import Accepted, Status
+from rdev.wire.job import Job, JobSpec, JobState
 
 # A supervisor answers within a millisecond; a process at a breakpoint may take a while.
 _PATIENCE = 10.0
-
-_REBOOTED = "the machine was rebooted while it ran"
-_REMOVED = "its directory was removed while it ran"
-
-
-class Snapshots(Protocol):
-    """Keeps what jobs were started from; the workspace manager does. Its methods block."""
-
-    def pin(self, snapshot: str, job_id: str) -> None:
-        """Keeps the contents of a snapshot until `unpin`; raises SnapshotNotFound, OSError."""
-
-    def unpin(self, job_id: str) -> None:
-        """Lets go of a job's snapshot; nothing happens if it has none."""
 
 
 class JobManager:
@@ -88,25 +53,30 @@ class JobManager:
         umask: int = 0o022,
         snapshots: Snapshots | None = None,
     ) -> None:
-        self._store = JobStore(jobs_dir)
-        self._workspaces = workspaces
         login = dict(os.environ) if environment is None else environment
-        self._surroundings = Surroundings(login, umask, hook_dir)
-        self._snapshots = snapshots
-        self._records: dict[str, JobRecord] = {}
-        self._links: dict[str, Link] = {}
-        self._requests: dict[str, str] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._creating = asyncio.Lock()
+        self._store = JobStore(jobs_dir)
+        self._creation = Creation(
+            self._store,
+            Surroundings(login, umask, hook_dir),
+            workspaces=workspaces,
+            snapshots=snapshots,
+        )
         self._zygote = Zygote()
-        self._group = asyncio.TaskGroup()
+        self._following = Following(self._store, self._zygote)
+        self._records: dict[str, JobRecord] = {}
+        self._requests: dict[str, str] = {}
+        self._started: Once[JobRecord] = Once()
+        self._accepting = asyncio.Lock()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._zygote)
-        await self._stack.enter_async_context(self._group)
+        # What is being started is started to its end before following ends.
+        for part in (self._zygote, self._following, self._started):
+            await self._stack.enter_async_context(part)
         for accepted, status in await asyncio.to_thread(self._store.load):
-            self._follow_soon(self._adopt(accepted, status))
+            record = self._add(accepted, status)
+            if not status.state.is_final:
+                self._following.adopt(record)
         return self
 
     async def __aexit__(
@@ -115,14 +85,14 @@ class JobManager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks.values():
-            task.cancel()
         await self._stack.__aexit__(kind, error, trace)
 
     # --- creation
 
     async def create(self, request_id: str, spec: JobSpec) -> Job:
         """Starts a job; a repeated request returns the job that the first one made.
+
+        Whoever asks may be cancelled: a job that is being started is started to its end.
 
         Raises:
             JobConflict: A live job has that name.
@@ -132,74 +102,27 @@ class JobManager:
             DiskFull: There is no space for the job's directory; nothing was started.
         """
         require(REQUEST_ID, request_id, "request id")
-        async with self._creating:
-            known = self._requests.get(request_id)
-            if known is not None:
-                return await self._job(self._records[known])
-            record = await self._accept(request_id, spec)
-        try:
-            await self._zygote.launch(record.files.directory)
-        finally:
-            # If that failed, following brings the keeper: the job is accepted.
-            self._follow_soon(record)
+        return await self._job(
+            await self._started.do(request_id, lambda: self._start(request_id, spec))
+        )
+
+    async def _start(self, request_id: str, spec: JobSpec) -> JobRecord:
+        if request_id in self._requests:
+            return self._records[self._requests[request_id]]
+        async with self._accepting:
+            live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
+            accepted = await self._creation.accept(request_id, spec, taken=live)
+            record = self._add(accepted, Status())
+        await self._following.launch(record)
         if record.status.state is JobState.PENDING:
             record.status = replace(record.status, state=JobState.STARTING)
-        return await self._job(record)
+        return record
 
-    async def _accept(self, request_id: str, spec: JobSpec) -> JobRecord:
-        job_id, name = new_job_id(), self._name(spec)
-        files = self._store.files(job_id)
-        folder = self._folder(spec)
-        launch = await asyncio.to_thread(
-            resolve, spec, self._surroundings, job_id=job_id, files=files, folder=folder
-        )
-        accepted = Accepted(
-            id=job_id,
-            name=name,
-            request_id=request_id,
-            created=time.time(),
-            boot_id=boot_id(),
-            spec=spec,
-            argv=launch.argv,
-            directory=launch.directory,
-        )
-        try:
-            await asyncio.to_thread(self._write, accepted, launch)
-        except OSError as error:
-            raise os_failure(f"create the job {name!r}", error) from error
-        return self._adopt(accepted, Status())
-
-    def _write(self, accepted: Accepted, launch: Launch) -> None:
-        if self._snapshots is not None and accepted.spec.snapshot:
-            self._snapshots.pin(accepted.spec.snapshot, accepted.id)
-        try:
-            self._store.create(accepted, launch)
-        except BaseException:
-            self._unpin(accepted.id)
-            raise
-
-    def _unpin(self, job_id: str) -> None:
-        if self._snapshots is not None:
-            self._snapshots.unpin(job_id)
-
-    def _name(self, spec: JobSpec) -> str:
-        live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
-        if not spec.name:
-            made = job_name_from(spec.target)
-            names = (made, *(f"{made}-{number}" for number in range(2, len(live) + 3)))
-            return next(name for name in names if name not in live)
-        if require(JOB_NAME, spec.name, "job name") in live:
-            raise JobConflict(f"create the job {spec.name!r}", "a job of that name is running")
-        return spec.name
-
-    def _folder(self, spec: JobSpec) -> str:
-        if not spec.workspace_id:
-            return self._surroundings.environment.get("HOME") or os.path.expanduser("~")
-        folder = self._workspaces(require(WORKSPACE_ID, spec.workspace_id, "workspace id"))
-        if folder is None:
-            cause = f"the host has no workspace {spec.workspace_id!r}"
-            raise WorkspaceNotFound("create the job", cause)
-        return folder
+    def _add(self, accepted: Accepted, status: Status) -> JobRecord:
+        record = JobRecord(accepted, status, self._store.files(accepted.id))
+        self._records[accepted.id] = record
+        self._requests[accepted.request_id] = accepted.id
+        return record
 
     # --- looking
 
@@ -225,7 +148,7 @@ class JobManager:
             if workspace_id in ("", record.accepted.spec.workspace_id)
             and (ended or not record.status.state.is_final)
         ]
-        return newest_first([await self._job(record) for record in wanted])
+        return newest_first(await asyncio.to_thread(self._jobs, wanted))
 
     async def watch(self, job_id: str, since_revision: int = 0) -> AsyncIterator[Job]:
         """Yields the job as it stands, then each change, and ends after the final one.
@@ -277,9 +200,9 @@ class JobManager:
             # The job may end by itself meanwhile, which is what was asked for; or its supervisor
             # was killed before it answered, and the next one is asked.
             with contextlib.suppress(JobNotRunning):
-                await self._command(record, "stop", {"now": now})
+                await self._following.command(record, "stop", {"now": now}, patience=_PATIENCE)
                 break
-            await self._refresh(record)
+            await self._following.refresh(record)
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:
@@ -288,7 +211,8 @@ class JobManager:
         Raises:
             JobNotRunning: It has ended.
         """
-        await self._command(self._live(job_id, "signal"), "signal", {"signal": number})
+        record = self._live(job_id, "signal")
+        await self._following.command(record, "signal", {"signal": number}, patience=_PATIENCE)
 
     async def command(
         self,
@@ -324,14 +248,15 @@ class JobManager:
         routed = {"role": role, "rank": rank, "name": name, "args": dict(args or {})}
         if pid is not None:
             routed["pid"] = pid
-        return await self._command(record, "route", routed, patience=timeout)
+        return await self._following.command(record, "route", routed, patience=timeout)
 
     async def peers(self, job_id: str) -> Sequence[dict[str, Any]]:
         """The hooks and loops connected to a job: role, rank, pid, script, python.
 
         In the order in which they connected.
         """
-        answer = await self._command(self._live(job_id, "ask"), "peers", {})
+        record = self._live(job_id, "ask")
+        answer = await self._following.command(record, "peers", {}, patience=_PATIENCE)
         return tuple(answer["peers"])
 
     async def delete(self, job_id: str) -> None:
@@ -347,11 +272,9 @@ class JobManager:
             raise JobConflict(f"delete the job {record.accepted.name!r}", "it has not ended")
         del self._records[job_id]
         self._requests.pop(record.accepted.request_id, None)
-        if job_id in self._tasks:  # it knows the end and is about to finish
-            self._tasks[job_id].cancel()
+        self._following.forget(job_id)  # it knows the end and is about to finish
         record.wake()
-        await asyncio.to_thread(self._store.remove, job_id)
-        await asyncio.to_thread(self._unpin, job_id)
+        await asyncio.to_thread(self._creation.remove, job_id)
 
     def _live(self, job_id: str, verb: str) -> JobRecord:
         record = self.record(job_id)
@@ -359,97 +282,9 @@ class JobManager:
             raise JobNotRunning(f"{verb} the job {record.accepted.name!r}", "it has ended")
         return record
 
-    async def _command(
-        self,
-        record: JobRecord,
-        name: str,
-        args: Mapping[str, Any],
-        *,
-        patience: float = _PATIENCE,
-    ) -> dict[str, Any]:
-        link = self._links.get(record.accepted.id)
-        if link is None:
-            raise JobNotRunning(f"{name} the job {record.accepted.name!r}", "it has ended")
-        return await link.command(name, args, patience=patience)
-
     async def _job(self, record: JobRecord) -> Job:
-        return record.job(await asyncio.to_thread(self._store.streams, record.accepted.id))
+        (job,) = await asyncio.to_thread(self._jobs, (record,))
+        return job
 
-    # --- following
-
-    def _adopt(self, accepted: Accepted, status: Status) -> JobRecord:
-        record = JobRecord(accepted, status, self._store.files(accepted.id))
-        self._records[accepted.id] = record
-        self._requests[accepted.request_id] = accepted.id
-        if not status.state.is_final:
-            self._links[accepted.id] = Link(record.files, record.update)
-        return record
-
-    def _follow_soon(self, record: JobRecord) -> None:
-        job_id = record.accepted.id
-        if not record.status.state.is_final:
-            task = self._group.create_task(self._follow(record), name=f"job {job_id}")
-            self._tasks[job_id] = task
-
-    async def _follow(self, record: JobRecord) -> None:
-        """Keeps a job connected until its status is final."""
-        job_id = record.accepted.id
-        pause = _FIRST_PAUSE
-        try:
-            while not await self._refresh(record):
-                was_connected = await self._attend(record)
-                pause = _FIRST_PAUSE if was_connected else min(2 * pause, _LONGEST_PAUSE)
-                await asyncio.sleep(pause)
-        finally:
-            del self._links[job_id], self._tasks[job_id]
-
-    async def _attend(self, record: JobRecord) -> bool:
-        """Is connected while that lasts, or brings a keeper; no trouble of one job is the others'.
-
-        Returns:
-            True if a supervisor was there.
-        """
-        try:
-            await self._links[record.accepted.id].serve()
-        except (ConnectionRefusedError, FileNotFoundError):
-            await self._bring_keeper(record)
-            return False
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            _log.warning("job %s: trouble with its supervisor: %r", record.accepted.id, error)
-            return False
-        return True
-
-    async def _refresh(self, record: JobRecord) -> bool:
-        """Reads the status from disk; True if it is final."""
-        try:
-            record.update(await asyncio.to_thread(read_status, record.files))
-        except FileNotFoundError:
-            record.update(_lost(record.status, reason=Reason.KEEPER_LOST, message=_REMOVED))
-        return record.status.state.is_final
-
-    async def _bring_keeper(self, record: JobRecord) -> None:
-        """Nobody listens for the job. If it has no keeper, it gets one, or it is LOST."""
-        job_id = record.accepted.id
-        if await asyncio.to_thread(self._store.has_keeper, job_id) or await self._refresh(record):
-            return
-        try:
-            if record.accepted.boot_id != boot_id():
-                lost = _lost(record.status, reason=Reason.REBOOTED, message=_REBOOTED)
-                await asyncio.to_thread(self._store.write_status, job_id, lost)
-                record.update(lost)
-            else:
-                await self._zygote.launch(record.files.directory)
-        except (OSError, RdevError) as error:
-            _log.warning("job %s has no keeper yet: %s", job_id, error)
-
-
-def _lost(status: Status, *, reason: Reason, message: str) -> Status:
-    return replace(
-        status,
-        state=JobState.LOST,
-        reason=reason,
-        message=message,
-        ended=time.time(),
-        stops=(),
-        revision=status.revision + 1,
-    )
+    def _jobs(self, records: Iterable[JobRecord]) -> tuple[Job, ...]:
+        return tuple(r.job(self._store.streams(r.accepted.id)) for r in records)

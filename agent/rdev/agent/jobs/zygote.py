@@ -31,6 +31,7 @@ class Zygote:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._lines = channel.LineBuffer()
         self._busy = asyncio.Lock()
         self._last = 0
 
@@ -56,7 +57,7 @@ class Zygote:
                 try:
                     async with asyncio.timeout(_DEADLINE):
                         return await self._ask(directory)
-                except (OSError, EOFError, TimeoutError):
+                except (OSError, EOFError, channel.ChannelError):
                     await asyncio.to_thread(self._end)
                     await self._start()
         raise InternalError("start the job's keeper", "the zygote died twice")
@@ -64,9 +65,9 @@ class Zygote:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        self._socket, self._lines = ours, channel.LineBuffer()
         with theirs:
             self._process = await asyncio.to_thread(_spawn, theirs.fileno())
-        self._socket = ours
 
     async def _ask(self, directory: str) -> bool:
         if self._socket is None:
@@ -75,13 +76,12 @@ class Zygote:
         loop = asyncio.get_running_loop()
         request = {"type": "keeper", "id": self._last, "directory": directory}
         await loop.sock_sendall(self._socket, channel.encode(request))
-        content = b""
-        while not content.endswith(b"\n"):
-            received = await loop.sock_recv(self._socket, 4096)
-            if not received:
-                raise EOFError
-            content += received
-        return bool(channel.decode(content)["taken"])
+        # An answer to an earlier request comes first if whoever made that did not wait for it.
+        while received := await loop.sock_recv(self._socket, 4096):
+            for answer in map(channel.decode, self._lines.feed(received)):
+                if answer.get("id") == self._last:
+                    return bool(answer.get("taken"))
+        raise EOFError
 
     def _end(self) -> None:
         if self._socket is not None:

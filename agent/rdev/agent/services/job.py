@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.services import Context
 from rdev.protocol.convert import job_to_proto, spec_from_proto
 from rdev.v1 import job_pb2, job_pb2_grpc
+from rdev.wire.job import Job
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):
@@ -35,7 +37,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     ) -> job_pb2.ListJobsResponse:
         """See job.proto."""
         jobs = await self._manager.list(request.workspace_id, ended=request.ended)
-        return job_pb2.ListJobsResponse(jobs=[job_to_proto(job) for job in jobs])
+        return job_pb2.ListJobsResponse(jobs=[job_to_proto(_in_short(job)) for job in jobs])
 
     async def WatchJob(
         self, request: job_pb2.WatchJobRequest, context: Context
@@ -64,3 +66,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         """See job.proto."""
         await self._manager.delete(request.job_id)
         return job_pb2.DeleteJobResponse()
+
+
+def _in_short(job: Job) -> Job:
+    """Without its environment, which may be long and which no list shows."""
+    return replace(job, spec=replace(job.spec, environment={}))
