@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+from types import TracebackType
 from typing import Self
 
 from rdev.agent.workspace.apply import Seam, no_seam
@@ -20,7 +21,7 @@ from rdev.agent.workspace.index import Index
 from rdev.agent.workspace.pins import Pins
 from rdev.agent.workspace.session import SyncSession
 from rdev.agent.workspace.store import Store
-from rdev.protocol.errors import LimitExceeded, NotFound, SyncFailed, os_failure
+from rdev.protocol.errors import LimitExceeded, NotFound, RdevError, SyncFailed, os_failure
 from rdev.protocol.ids import WORKSPACE_ID, require
 from rdev.protocol.snapshot import Kind
 
@@ -53,19 +54,29 @@ class WorkspaceManager:
         self._seam = seam
         self._lock = threading.Lock()
         self._open: dict[str, Folder] = {}
+        self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
-        self._tidying = asyncio.ensure_future(asyncio.to_thread(self._tidy))
+        await self._group.__aenter__()
+        self._group.create_task(asyncio.to_thread(self._tidy), name="tidy")
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self._tidying
-        self.close()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            self.close()
 
     def _tidy(self) -> None:
         try:
             removed = self.collect()
-        except OSError as error:  # space is given back at a later start
+        # Space is given back at a later start; what a damaged record needs is not known.
+        except (RdevError, KeyError, OSError, TypeError, ValueError) as error:
             _log.warning("unable to tidy the store: %s", error)
             return
         if removed:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import threading
@@ -17,6 +16,7 @@ from rdev.agent.workspace.index import entry_row, row_entry
 from rdev.protocol.errors import SnapshotNotFound
 from rdev.protocol.ids import JOB_ID, require
 from rdev.protocol.snapshot import Entry, Snapshot
+from rdev.wire.blocks import read_file, write_file
 
 # Snapshots that can still be pinned after newer ones were committed. They share what they have in
 # common, so that one costs little more than the directories that changed.
@@ -62,25 +62,21 @@ class Pins:
         manifest = self._manifest(snapshot)
         with self._lock:
             known = self._recent.get(snapshot)
-        if known is None and not os.path.exists(manifest):
-            raise SnapshotNotFound(f"keep the snapshot {snapshot[:12]}", "it is not known here")
-        if known is not None and not os.path.exists(manifest):
-            rows = [entry_row(entry) for entry in known]
-            _replace(manifest, json.dumps({"format": 1, "entries": rows}))
-        _replace(os.path.join(self._pins, job_id), snapshot + "\n")
+            if known is None and not os.path.exists(manifest):
+                raise SnapshotNotFound(f"keep the snapshot {snapshot[:12]}", "it is not known here")
+            if known is not None and not os.path.exists(manifest):
+                write_file(manifest, {"entries": [entry_row(entry) for entry in known]})
+            _replace(os.path.join(self._pins, job_id), snapshot + "\n")
 
     def unpin(self, job_id: str) -> None:
         """Lets go of a job's snapshot; nothing happens if it has none."""
         require(JOB_ID, job_id, "job id")
         path = os.path.join(self._pins, job_id)
-        try:
+        with self._lock, contextlib.suppress(FileNotFoundError):
             with open(path) as file:
                 snapshot = file.read().strip()
-        except FileNotFoundError:
-            return
-        os.unlink(path)
-        if snapshot not in self._pinned():
-            with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+            if snapshot not in self._pinned():
                 os.unlink(self._manifest(snapshot))
 
     def entries(self, snapshot: str) -> tuple[Entry, ...]:
@@ -88,24 +84,33 @@ class Pins:
 
         Raises:
             SnapshotNotFound: It is not pinned.
+            FilesError: What was written of it is damaged.
         """
         try:
-            with open(self._manifest(require(_HEX, snapshot, "snapshot"))) as file:
-                return tuple(row_entry(row) for row in json.load(file)["entries"])
+            body = read_file(self._manifest(require(_HEX, snapshot, "snapshot")))
+            return tuple(row_entry(row) for row in body["entries"])
         except FileNotFoundError:
             raise SnapshotNotFound(
                 f"read the snapshot {snapshot[:12]}", "no job keeps it"
             ) from None
 
     def digests(self) -> set[bytes]:
-        """Digests of all contents that pinned and recent snapshots need."""
+        """Digests of all contents that pinned and recent snapshots need.
+
+        Raises:
+            FilesError: A snapshot's record is damaged, so nobody knows what it needs.
+        """
         needed: set[bytes] = set()
         for name in os.listdir(self._snapshots):
-            needed.update(entry.digest for entry in self.entries(name.removesuffix(".json")))
+            snapshot, ending = os.path.splitext(name)
+            # One that is being written is a recent one; one that has just gone needs nothing.
+            if ending == ".json":
+                with contextlib.suppress(SnapshotNotFound):
+                    needed.update(entry.digest for entry in self.entries(snapshot))
         with self._lock:
             recent = list(self._recent.values())
-        for snapshot in recent:
-            needed.update(entry.digest for entry in snapshot)
+        for each in recent:
+            needed.update(entry.digest for entry in each)
         return needed
 
     def _manifest(self, snapshot: str) -> str:
