@@ -128,5 +128,7 @@ def _name(spec: JobSpec, taken: Collection[str]) -> str:
         names = (made, *(f"{made}-{number}" for number in range(2, len(taken) + 3)))
         return next(name for name in names if name not in taken)
     if require(JOB_NAME, spec.name, "job name") in taken:
-        raise JobConflict(f"create the job {spec.name!r}", "a job of that name is running")
+        hint = f"choose another name, or end that one with `rdev stop {spec.name}`"
+        cause = "a job of that name is running"
+        raise JobConflict(f"create the job {spec.name!r}", cause, hint=hint)
     return spec.name
