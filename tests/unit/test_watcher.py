@@ -1,18 +1,34 @@
-"""The watcher on Linux, where it is driven by ourselves."""
+"""Watching: the watcher on Linux, which we drive by ourselves, and the wait for what it tells."""
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import sys
 from pathlib import Path
 
 import pytest
 
+from rdev.client.sync.watch import DirtySet
 from rdev.client.sync.watcher import InotifyWatcher
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_ctrl_c_that_comes_with_an_event_is_not_lost(steps: int):
+    dirty = DirtySet()
+    waiting = asyncio.ensure_future(dirty.wait(10))
+    await asyncio.sleep(0)
+    dirty.add("a.py")
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if waiting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    else:
+        await waiting
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 def test_a_folder_that_took_the_inode_of_a_deleted_one_is_watched_anew(tmp_path: Path):
     told: queue.Queue[str | None] = queue.Queue()
     (tmp_path / "d").mkdir()

@@ -77,7 +77,9 @@ class DirtySet:
     async def wait(self, seconds: float) -> None:
         """Waits until there is something, or marks all dirty after `seconds` without."""
         try:
-            await asyncio.wait_for(self._wakened.wait(), seconds)
+            # Not wait_for: before Python 3.12 it loses a Ctrl-C that comes with the event.
+            async with asyncio.timeout(seconds):
+                await self._wakened.wait()
         except TimeoutError:
             self._all = True
 
