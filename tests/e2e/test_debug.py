@@ -108,7 +108,7 @@ def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
 def test_ps_shows_where_a_job_is_paused_and_ctrl_c_at_the_prompt_leaves_it(job):
     with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
         lines_until(session.stdout, "paused at train.py:8")
-        assert "PAUSED train.py:8" in job.run("ps").stdout
+        until(lambda: "PAUSED train.py:8" in job.run("ps").stdout)
         second = job.run("debug", "train.py:8", "--command", "bt")
         assert second.returncode == 125
         assert "another debugger is attached" in second.stderr
@@ -118,21 +118,22 @@ def test_ps_shows_where_a_job_is_paused_and_ctrl_c_at_the_prompt_leaves_it(job):
         session.send_signal(signal.SIGINT)
         assert session.wait(DEADLINE) == 0
         assert "detached; the job goes on" in session.stdout.read()
-    assert "PAUSED" not in job.run("ps").stdout
+    until(lambda: "PAUSED" not in job.run("ps").stdout)
 
 
-def until_running(rdev) -> None:
+def until(condition) -> None:
+    """Returns once the condition holds; each look is a command of its own."""
     deadline = time.monotonic() + DEADLINE
-    while "PAUSED" in rdev.run("ps").stdout:
-        assert time.monotonic() < deadline, "the job is still held"
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 def test_a_laptop_that_dies_at_a_stop_does_not_hold_the_job(job):
     with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
         lines_until(session.stdout, "paused at train.py:8")
-        assert "PAUSED train.py:8" in job.run("ps").stdout
+        until(lambda: "PAUSED train.py:8" in job.run("ps").stdout)
         session.kill()
-        until_running(job)
+        until(lambda: "PAUSED" not in job.run("ps").stdout)
     assert job.run("debug", "train.py:8", "--command", "bt").returncode == 0
 
 
@@ -141,7 +142,7 @@ def test_an_agent_that_is_killed_at_a_stop_does_not_hold_the_job(job):
         lines_until(session.stdout, "paused at train.py:8")
         assert "PAUSED train.py:8" in job.run("ps").stdout
         job.kill_agent()
-        until_running(job)
+        until(lambda: "PAUSED" not in job.run("ps").stdout)
     done = job.run("debug", "train.py:8", "--command", "bt")
     assert done.returncode == 0, done.stderr
 

@@ -201,6 +201,7 @@ class _Supervisor:
         self._stop(Reason.STOPPED, kill_at=time.monotonic() + grace)
 
     def _stop(self, reason: Reason, *, kill_at: float) -> None:
+        self._look_for_exit()  # it may have ended a moment ago, which is no cancellation
         if self.is_over and self.status.stop_reason is Reason.NONE:
             # It has ended by itself and is being swept up: that only goes faster.
             self.sweep.hasten(kill_at=kill_at)
