@@ -140,7 +140,7 @@ def test_a_laptop_that_dies_at_a_stop_does_not_hold_the_job(job):
 def test_an_agent_that_is_killed_at_a_stop_does_not_hold_the_job(job):
     with job.started("debug", "train.py:8", stdin=subprocess.PIPE, text=True) as session:
         lines_until(session.stdout, "paused at train.py:8")
-        assert "PAUSED train.py:8" in job.run("ps").stdout
+        until(lambda: "PAUSED train.py:8" in job.run("ps").stdout)
         job.kill_agent()
         until(lambda: "PAUSED" not in job.run("ps").stdout)
     done = job.run("debug", "train.py:8", "--command", "bt")
