@@ -1,9 +1,13 @@
 """Fixtures that every kind of test shares."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from tests.support.command import Rdev
+
+# A run in the background of a shell has SIGINT ignored, and so would everything that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -414,9 +414,9 @@ async def test_a_disk_with_room_again_is_written_again(small_disk):
 async def test_a_flood_survives_kills_of_agent_and_supervisor(tmp_path):
     source = (
         "import os\n"
-        "for i in range(6000): os.write(1, b''.join(b'%d:%d\\n' % (i, j) for j in range(1000)))\n"
+        "for i in range(15000): os.write(1, b''.join(b'%d:%d\\n' % (i, j) for j in range(1000)))\n"
     )
-    whole = b"".join(b"%d:%d\n" % (i, j) for i in range(6000) for j in range(1000))
+    whole = b"".join(b"%d:%d\n" % (i, j) for i in range(15000) for j in range(1000))
     chance, content, kills = random.Random(2), b"", 0
     async with tidy(tmp_path / "jobs") as folder:
         async with jobs_in(folder) as jobs:
@@ -425,7 +425,7 @@ async def test_a_flood_survives_kills_of_agent_and_supervisor(tmp_path):
         while not is_over:
             async with jobs_in(folder) as jobs:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(chance.uniform(0.05, 0.4)):
+                    async with asyncio.timeout(chance.uniform(0.03, 0.2)):
                         async for piece in jobs.pieces(job, {(0, "stdout"): len(content)}):
                             content += piece.data
                         is_over = True
