@@ -16,7 +16,7 @@ from rdev.protocol.errors import (
     RdevError,
     os_failure,
 )
-from rdev.protocol.transport import DETAIL_KEY, MAX_WORDS
+from rdev.protocol.transport import DETAIL_KEY, MAX_STATUS, MAX_WORDS
 from rdev.v1.error_pb2 import ErrorDetail
 from rdev.wire.home import UnsafePathError
 
@@ -93,17 +93,21 @@ async def _abort(context: _Context, error: Exception) -> NoReturn:
     known, incident = as_rdev_error(error)
     detail = ErrorDetail(
         reason=known.reason,
-        action=known.action[:MAX_WORDS],
-        cause=known.cause[:MAX_WORDS],
-        hint=known.hint[:MAX_WORDS],
+        action=_cut(known.action, MAX_WORDS),
+        cause=_cut(known.cause, MAX_WORDS),
+        hint=_cut(known.hint, MAX_WORDS),
         incident=incident,
     )
     await context.abort(
         getattr(grpc.StatusCode, known.status),
-        known.message[:MAX_WORDS],
+        _cut(known.message, MAX_STATUS),
         trailing_metadata=((DETAIL_KEY, detail.SerializeToString()),),
     )
     raise AssertionError("abort returned")
+
+
+def _cut(words: str, count: int) -> str:
+    return words.encode()[:count].decode(errors="ignore")
 
 
 def as_rdev_error(error: BaseException) -> tuple[RdevError, str]:

@@ -11,17 +11,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from rdev.protocol.errors import (
     AgentBusy,
     AgentStartFailed,
+    PermissionRefused,
     RdevError,
     error_as_json,
     error_from_json,
+    os_failure,
 )
-from rdev.wire.home import Home, answers, make_private
+from rdev.wire.home import Home, UnsafePathError, answers, make_private
 
 _READY = "ready"
 
@@ -115,20 +117,42 @@ def _disown(process: subprocess.Popen[bytes]) -> int:
     return process.pid
 
 
-def report_ready(ready_fd: int | None) -> None:
-    """Tells the process that started us that we serve; without a descriptor, nobody asked."""
-    _report(ready_fd, _READY)
+@contextlib.contextmanager
+def reporting(ready_fd: int | None) -> Iterator[Callable[[], None]]:
+    """Tells the process that started us how it went, once: that we serve, or why we do not.
+
+    Args:
+        ready_fd: Write end of the pipe it reads; None if nobody asked.
+
+    Yields:
+        What to call when we serve.
+    """
+    if ready_fd is None:
+        yield lambda: None
+        return
+    with open(ready_fd, "w", encoding="utf-8", closefd=True) as pipe:
+
+        def on_ready() -> None:
+            with contextlib.suppress(BrokenPipeError):
+                print(_READY, file=pipe, flush=True)
+            pipe.close()
+
+        try:
+            yield on_ready
+        except (RdevError, OSError) as error:
+            if not pipe.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    print(error_as_json(known(error)), file=pipe, flush=True)
+            raise
 
 
-def report_failure(ready_fd: int | None, error: RdevError) -> None:
-    """Tells the process that started us why we do not serve."""
-    _report(ready_fd, error_as_json(error))
-
-
-def _report(ready_fd: int | None, line: str) -> None:
-    if ready_fd is not None:
-        with contextlib.suppress(BrokenPipeError), open(ready_fd, "w", encoding="utf-8") as pipe:
-            pipe.write(line + "\n")
+def known(error: RdevError | OSError) -> RdevError:
+    """The error to tell a person when an agent cannot serve its home."""
+    if isinstance(error, RdevError):
+        return error
+    if isinstance(error, UnsafePathError):
+        return PermissionRefused("trust the agent's home", str(error))
+    return os_failure("use the agent's home", error)
 
 
 def terminate(pid: int) -> None:

@@ -11,8 +11,8 @@ import select
 import sys
 
 from rdev.agent import lifecycle
-from rdev.protocol.errors import PermissionRefused, RdevError, TimedOut, error_as_json, os_failure
-from rdev.wire.home import Home, UnsafePathError, this_home
+from rdev.protocol.errors import RdevError, TimedOut, error_as_json
+from rdev.wire.home import Home, this_home
 
 # An agent ends within its own grace for open calls, 2 s; a busy machine may need a little longer.
 _STOP_DEADLINE = 10.0
@@ -24,12 +24,8 @@ def main() -> int:
     home = this_home()
     try:
         return int(options.action(home, options))
-    except UnsafePathError as error:
-        return _fail(PermissionRefused("trust the agent's home", str(error)), options)
-    except OSError as error:
-        return _fail(os_failure(f"use the agent's home {home.root}", error), options)
-    except RdevError as error:
-        return _fail(error, options)
+    except (RdevError, OSError) as error:
+        return _fail(lifecycle.known(error), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,14 +57,8 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
     )
     from rdev.agent.server import serve
 
-    with lifecycle.locked(home):
-        asyncio.run(
-            serve(
-                home,
-                login_umask=login_umask,
-                on_ready=lambda: lifecycle.report_ready(options.ready_fd),
-            )
-        )
+    with lifecycle.reporting(options.ready_fd) as on_ready, lifecycle.locked(home):
+        asyncio.run(serve(home, login_umask=login_umask, on_ready=on_ready))
     return 0
 
 
@@ -100,7 +90,6 @@ def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # on
 
 
 def _fail(error: RdevError, options: argparse.Namespace) -> int:
-    lifecycle.report_failure(getattr(options, "ready_fd", None), error)
     if getattr(options, "json", False):
         print(error_as_json(error), file=sys.stderr)
     else:

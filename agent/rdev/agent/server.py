@@ -105,13 +105,15 @@ async def _composed(
 async def _stop_without_home(home: Home, stopping: asyncio.Event) -> None:
     # Whoever removes the home, or puts another in its place, wants no agent that serves a socket
     # which nobody can reach any more.
-    mine = os.stat(home.socket)
+    mine = await asyncio.to_thread(os.stat, home.socket)
     while True:
         await asyncio.sleep(_LOOK_FOR_HOME)
         try:
-            found = os.stat(home.socket)
-        except FileNotFoundError:
+            found = await asyncio.to_thread(os.stat, home.socket)
+        except (FileNotFoundError, NotADirectoryError):
             break
+        except OSError:  # a network home may be away for a while
+            continue
         if (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
             break
     _log.warning("the home %s was removed", home.root)

@@ -5,9 +5,10 @@ from __future__ import annotations
 # Key of the trailing metadata that carries an ErrorDetail; `-bin` is what makes gRPC carry bytes.
 DETAIL_KEY = "rdev-error-bin"
 
-# gRPC lets a call's trailing metadata grow to 8 KiB; an error's words are cut to fit beside each
-# other.
+# gRPC lets a call's trailing metadata grow to 8 KiB: an error's words, in bytes of UTF-8, are cut
+# to fit beside one another. The status only repeats them, percent-encoded.
 MAX_WORDS = 1500
+MAX_STATUS = 300
 
 # A data message carries at most 1 MiB of content; 4 MiB leaves room for long lists of entries.
 MAX_MESSAGE = 4 << 20

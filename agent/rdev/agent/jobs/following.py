@@ -19,7 +19,7 @@ from rdev.agent.jobs.link import Link
 from rdev.agent.jobs.record import JobRecord
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
-from rdev.protocol.errors import JobNotRunning, RdevError
+from rdev.protocol.errors import JobNotRunning
 from rdev.wire.files import Status, read_status
 from rdev.wire.home import boot_id
 from rdev.wire.job import JobState, Reason
@@ -33,10 +33,6 @@ _LONGEST_PAUSE = 0.5
 
 _REBOOTED = "the machine was rebooted while it ran"
 _REMOVED = "its directory was removed while it ran"
-
-# What a file that cannot be read, a message of an unknown shape or a missing descriptor raises: the
-# trouble of one job, which may pass, and never that of the others.
-_TROUBLE = (RdevError, KeyError, OSError, TypeError, ValueError)
 
 
 class Following:
@@ -125,7 +121,7 @@ class Following:
                 was_connected = False
                 try:
                     was_connected = await self._attend(record)
-                except _TROUBLE as error:
+                except Exception as error:  # noqa: BLE001  # one job's, never the others'
                     if complaint != repr(error):  # once for as long as it lasts
                         complaint = repr(error)
                         _log.warning("job %s: %s", job_id, complaint)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from rdev.agent.workspace.index import Index
 from rdev.agent.workspace.pins import Pins
 from rdev.agent.workspace.session import SyncSession
 from rdev.agent.workspace.store import Store
-from rdev.protocol.errors import LimitExceeded, NotFound, RdevError, SyncFailed, os_failure
+from rdev.protocol.errors import LimitExceeded, NotFound, SyncFailed, os_failure
 from rdev.protocol.ids import WORKSPACE_ID, require
 from rdev.protocol.snapshot import Kind
 
@@ -75,9 +76,8 @@ class WorkspaceManager:
     def _tidy(self) -> None:
         try:
             removed = self.collect()
-        # Space is given back at a later start; what a damaged record needs is not known.
-        except (RdevError, KeyError, OSError, TypeError, ValueError) as error:
-            _log.warning("unable to tidy the store: %s", error)
+        except Exception:  # noqa: BLE001  # a damaged record must not stop the agent; later, then
+            _log.warning("unable to tidy the store", exc_info=True)
             return
         if removed:
             _log.info("removed %d contents that no job and no workspace needs", removed)
@@ -120,7 +120,11 @@ class WorkspaceManager:
             if entry.path == path and entry.kind is Kind.FILE:
                 if entry.size > _MAX_READ:
                     raise LimitExceeded(action, f"it is {entry.size} bytes long")
-                with open(self.store.path(entry.digest), "rb") as file:
+                # A file that the host wrote itself may never have come into the store.
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    open(self.store.path(entry.digest), "rb") as file,
+                ):
                     return file.read()
         raise NotFound(action, "it has no such file")
 

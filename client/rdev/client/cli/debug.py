@@ -136,10 +136,14 @@ async def _farewell(connection: Connection, job: Job, ended: Ended | None = None
 
     from rdev.client.jobs import Jobs
     from rdev.client.ui.jobs import closing_line
+    from rdev.protocol.errors import RdevError
 
     jobs = Jobs(connection)
     if ended is None:
-        now = await jobs.get(job.id)
+        try:
+            now = await jobs.get(job.id)
+        except RdevError:  # leaving needs nobody's consent; of the job nothing is known then
+            return "detached"
         return closing_line(now) if now.state.is_final else "detached; the job goes on"
     try:
         async with asyncio.timeout(_SETTLE):

@@ -34,6 +34,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Runs the command as a small job of its own."""
+    import contextlib
+
     from rdev.client.cli.following import OnInterrupt, follow_to_end
     from rdev.client.connection import connect
     from rdev.client.hosts import LOCAL
@@ -41,6 +43,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.launch import beside
     from rdev.client.lookup import find_job
     from rdev.client.ui.output import RawOutput
+    from rdev.protocol.errors import RdevError
 
     host = LOCAL if options.target == LOCAL else host_of(options)
     async with connect(host) as connection:
@@ -48,7 +51,8 @@ async def execute(options: argparse.Namespace) -> int:
         jobs = Jobs(connection)
         job = await jobs.create(beside(neighbour, options.command))
         code = await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
-        # It was a means, not a job that anybody will ask for; one that was detached from stays.
-        if (await jobs.get(job.id)).state.is_final:
+        # It was a means, not a job that anybody will ask for; one that still runs stays, and one
+        # that is gone already was tidied up by somebody else.
+        with contextlib.suppress(RdevError):
             await jobs.delete(job.id)
     return code

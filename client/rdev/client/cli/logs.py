@@ -39,6 +39,7 @@ def _count(word: str) -> int:
 async def execute(options: argparse.Namespace) -> int:
     """Prints."""
     import asyncio
+    import contextlib
 
     from rdev.client.connection import connect
     from rdev.client.follow import drain
@@ -47,6 +48,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import closing_line
     from rdev.client.ui.output import JsonOutput, RawOutput, say
+    from rdev.protocol.errors import JobNotFound
     from rdev.wire.job import Reason
 
     async with connect(host_of(options)) as connection:
@@ -58,7 +60,8 @@ async def execute(options: argparse.Namespace) -> int:
             group.create_task(drain(tail, output))
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
-        job = await Jobs(connection).get(job.id)
+        with contextlib.suppress(JobNotFound):  # it was removed while we read
+            job = await Jobs(connection).get(job.id)
     if job.reason is Reason.START_FAILED:
         say(closing_line(job))
     return 0
