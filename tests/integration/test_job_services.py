@@ -12,7 +12,7 @@ from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.services.event import EventService
 from rdev.agent.services.job import JobService
 from rdev.agent.services.log import LogService
-from rdev.protocol.convert import job_from_proto, spec_to_proto
+from rdev.protocol.convert_job import job_from_proto, spec_to_proto
 from rdev.v1 import (
     event_pb2,
     event_pb2_grpc,

@@ -364,7 +364,7 @@ async def test_a_job_that_ends_takes_its_children_along_but_no_daemon(jobs, tmp_
 async def test_a_stop_hastens_the_end_of_what_an_ended_job_has_left(jobs):
     job = await jobs.start("sh", "-c", "(trap '' TERM; sleep 600) & exit 0", grace=600.0)
     async with asyncio.timeout(DEADLINE):
-        while read_exit(jobs.files(job)) is None:
+        while read_exit(jobs.files(job), attempt=1) is None:
             await asyncio.sleep(0.01)  # other processes set no event of ours
     assert (await jobs.reach(job, JobState.RUNNING)).state is JobState.RUNNING
     await jobs.manager.stop(job.id)  # its grace goes on

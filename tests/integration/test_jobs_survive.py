@@ -22,9 +22,10 @@ from rdev.protocol.errors import DiskFull
 from rdev.supervisor.processes import look_at
 from rdev.wire.blocks import read_file, write_file
 from rdev.wire.channel import LineBuffer, encode
-from rdev.wire.files import Accepted, Launch, output_size, read_status
+from rdev.wire.files import output_size, read_status
 from rdev.wire.home import boot_id
 from rdev.wire.job import CommandKind, JobSpec, JobState, Reason
+from rdev.wire.records import Accepted, Launch
 from rdev.wire.unix import short_socket_path
 
 NUMBERED = "import sys\nfor i in range({count}):\n    print('line', i)\n"

@@ -2,19 +2,25 @@
 
 import pytest
 
-from rdev.protocol.convert import job_from_proto, job_to_proto, spec_from_proto, spec_to_proto
+from rdev.protocol.convert_job import job_from_proto, job_to_proto, spec_from_proto, spec_to_proto
 from rdev.protocol.errors import InvalidRequest
 from rdev.protocol.ids import JOB_NAME, job_name_from
 from rdev.v1 import job_pb2
 from rdev.wire.job import (
     DEFAULT_GRACE,
+    Attempt,
     CommandKind,
     DebugStop,
+    Gpu,
+    GpuRequest,
     Job,
     JobSpec,
     JobState,
+    LogFull,
     Reason,
     Stream,
+    Usage,
+    Window,
 )
 
 
@@ -25,7 +31,11 @@ def spec(kind=CommandKind.SCRIPT, **fields):
 @pytest.mark.parametrize("kind", CommandKind)
 @pytest.mark.parametrize("timeout", [None, 0.25, 86400.0])
 def test_a_spec_survives(kind, timeout):
-    before = spec(kind, timeout=timeout, grace=2.5, hook=False, directory="x/y", snapshot="ab")
+    before = spec(
+        kind, timeout=timeout, grace=2.5, hook=False, directory="x/y", snapshot="ab",
+        terminal=Window(3, 4), stdin=True, processes=-1, gpus=GpuRequest(2, ("0",)), retries=3,
+        keep_children=True, log_full=LogFull.STOP,
+    )  # fmt: skip
     assert spec_from_proto(spec_to_proto(before)) == before
 
 
@@ -37,6 +47,9 @@ def test_a_job_survives(state, reason):
         started=2.5, ended=3.5, argv=("python", "train"), directory="/x",
         streams=(Stream(0, "stdout", 1 << 40),),
         stops=(DebugStop(1, 2, "f", 3, "g", "step", 4.5),), revision=7, message="m",
+        ranks=2, attempt=2, usage=Usage(1.5, 2.5, 3), gpus=(Gpu(0, "GPU-1", "H100"),),
+        attempts=(Attempt(1, reason, 1, 9, 1.5, 2.5, "m", (Stream(1, "stderr", 5),)),),
+        spared=("tmux: server (7)",),
     )  # fmt: skip
     assert job_from_proto(job_to_proto(before)) == before
 

@@ -7,8 +7,8 @@ import pytest
 
 from rdev.supervisor import lifecycle
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
-from rdev.wire.files import Exit, Started, Status
 from rdev.wire.job import JobState, Reason
+from rdev.wire.records import Exit, Started, Status
 
 RUNNING = lifecycle.running(lifecycle.starting(Status()), Started(7, 1, 100.0, 5.0))
 

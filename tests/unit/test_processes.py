@@ -8,7 +8,7 @@ import pytest
 
 from rdev.supervisor.processes import Process, is_alive, look_at, members
 from rdev.supervisor.stopping import Sweep
-from rdev.wire.files import Launch, Started
+from rdev.wire.records import Launch, Started
 
 LAUNCH = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, timeout=None)
 

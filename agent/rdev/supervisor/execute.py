@@ -11,7 +11,8 @@ import os
 import signal
 from typing import NoReturn
 
-from rdev.wire.files import JobFiles, Launch
+from rdev.wire.files import JobFiles
+from rdev.wire.records import Launch
 
 # What a shell exits with: the command was not found, or was found and cannot be executed.
 NOT_FOUND = 127
@@ -32,7 +33,7 @@ def become(files: JobFiles, launch: Launch, *, gate: int, report: int) -> NoRetu
         if not os.read(gate, 1):
             os._exit(CANNOT_EXECUTE)
         step = "set up"
-        _set_up(files)
+        _set_up(files, launch)
         os.umask(launch.umask)
         step = "enter the folder"
         os.chdir(launch.directory)
@@ -44,15 +45,14 @@ def become(files: JobFiles, launch: Launch, *, gate: int, report: int) -> NoRetu
         _give_up(report, step=step, error=OSError(22, str(error)))
 
 
-def _set_up(files: JobFiles) -> None:
+def _set_up(files: JobFiles, launch: Launch) -> None:
     os.setsid()
     _reset_signals()
     # Each opens its FIFOs anew, for reading too: the output outlives every reader of ours, and
     # neither EPIPE nor SIGPIPE can come from it.
     inputs = (
         ("/dev/null", os.O_RDONLY),
-        (files.fifo(0, "stdout"), os.O_RDWR),
-        (files.fifo(0, "stderr"), os.O_RDWR),
+        *((files.fifo(*output), os.O_RDWR) for output in launch.main_outputs),
     )
     for number, (path, flags) in enumerate(inputs):
         opened = os.open(path, flags)

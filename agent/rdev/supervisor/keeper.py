@@ -27,7 +27,8 @@ from rdev.supervisor.platform import become_subreaper, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.supervisor import Keeper, Phase, supervise
 from rdev.wire.blocks import read_file, write_block
-from rdev.wire.files import Exit, JobFiles, Launch, Started, read_exit, read_started, read_status
+from rdev.wire.files import JobFiles, read_exit, read_started, read_status
+from rdev.wire.records import Exit, Launch, Started
 
 # A supervisor that fails at once, on a defect or for lack of memory, must not become a fork storm;
 # one that is killed has done nothing wrong and is back before the job has filled its pipe.
@@ -75,9 +76,10 @@ class _Keeping:
         self.launch = Launch.from_json(read_file(files.launch))
         # Held open and never read: what is in a FIFO lives as long as somebody has it open.
         self.held = [
-            os.open(files.fifo(0, stream), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            for stream in ("stdout", "stderr")
+            os.open(files.fifo(*output), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            for output in self.launch.outputs
         ]
+        self.attempt = read_status(files).attempt
         self.wake_read, self.wake_write = os.pipe()
         self.phase = Phase.STARTING
         self.main = 0
@@ -85,7 +87,7 @@ class _Keeping:
 
     def run(self) -> None:
         report = -1
-        if read_started(self.files) is None:
+        if read_started(self.files, attempt=self.attempt) is None:
             report = self._start()
         else:
             self.phase = Phase.ORPHANED
@@ -119,7 +121,13 @@ class _Keeping:
         os.close(report_write)
         process = look_at(self.main)
         ticks = process.ticks if process else 0
-        marker = Started(self.main, ticks, time=time.time(), monotonic=time.monotonic())
+        marker = Started(
+            self.main,
+            ticks,
+            time=time.time(),
+            monotonic=time.monotonic(),
+            attempt=self.attempt,
+        )
         write_block(self.files.started, marker.to_json())
         os.write(gate_write, b"g")
         os.close(gate_write)
@@ -137,12 +145,14 @@ class _Keeping:
         self._wake()
 
     def _record_exit(self, status: int) -> None:
-        if read_exit(self.files) is None:
+        if read_exit(self.files, attempt=self.attempt) is None:
             failure, message = self.failure, ""
             if failure:
                 message = f"unable to {failure['step']} {self._object()}: {failure['cause']}"
             error = int(str(failure.get("errno", 0)))
-            record = Exit(status, time=time.time(), error=error, message=message)
+            record = Exit(
+                status, time=time.time(), error=error, message=message, attempt=self.attempt
+            )
             write_block(self.files.exit, record.to_json())
         self._wake()
 

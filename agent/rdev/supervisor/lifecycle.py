@@ -13,8 +13,8 @@ from dataclasses import replace
 from rdev.supervisor.execute import CANNOT_EXECUTE, NOT_FOUND
 from rdev.wire.channel import whole_number
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
-from rdev.wire.files import Exit, Started, Status
 from rdev.wire.job import DebugStop, JobState, Reason
+from rdev.wire.records import Exit, Started, Status
 
 # A status has to fit in its block, see rdev.wire.files; nobody reads more held ranks than these.
 _MAX_STOPS = 32

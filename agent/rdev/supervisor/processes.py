@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rdev.wire.channel import JOB_VARIABLE
-from rdev.wire.files import Started
+from rdev.wire.records import Started
 
 # The names that our own processes give themselves begin so, see rdev.supervisor.platform.
 OUR_NAMES = "rdev-"

@@ -14,7 +14,7 @@ import signal
 import time
 
 from rdev.supervisor.processes import Process, is_alive, members, send_all
-from rdev.wire.files import Launch, Started
+from rdev.wire.records import Launch, Started
 
 # How often /proc is looked through while processes are being ended; only then.
 _LOOK = 0.05

@@ -26,9 +26,9 @@ from rdev.supervisor.platform import lock, set_process_name
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.wire.blocks import Block, FilesError
 from rdev.wire.events import Event
-from rdev.wire.files import Exit, JobFiles, Launch, Status, read_exit, read_started, read_status
+from rdev.wire.files import JobFiles, read_exit, read_started, read_status
 from rdev.wire.job import Reason
-from rdev.wire.output import STREAMS
+from rdev.wire.records import Exit, Launch, Status
 
 # While output pours in line by line, one splice serves what came in this time: far below what a
 # reader notices, and it saves a wake-up per line at both ends.
@@ -91,7 +91,9 @@ class _Supervisor:
         self.selector = selectors.DefaultSelector()
         self.block = Block(files.state)
         self.index = Index(files)
-        self.outputs = [Output(files, self.index, rank=0, stream=stream) for stream in STREAMS]
+        self.outputs = [
+            Output(files, self.index, rank=rank, stream=stream) for rank, stream in launch.outputs
+        ]
         self.journal = Journal(files)
         self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
@@ -118,7 +120,8 @@ class _Supervisor:
         self.selector.register(self.keeper.wake, selectors.EVENT_READ, self._on_wake)
 
     def _begin(self) -> None:
-        started = read_started(self.files)  # the keeper writes it before it starts a supervisor
+        # The keeper writes it before it starts a supervisor.
+        started = read_started(self.files, attempt=self.status.attempt)
         if started is not None:
             self.sweep.main = started
             if self.launch.timeout is not None:
@@ -162,7 +165,7 @@ class _Supervisor:
 
     def _on_running(self) -> None:
         """Once the command was executed, though it may have ended since; not if it could not be."""
-        started = read_started(self.files)
+        started = read_started(self.files, attempt=self.status.attempt)
         if started is not None and not (self.ending and self.ending.message):
             self.change(lifecycle.running(self.status, started))
 
@@ -170,7 +173,7 @@ class _Supervisor:
         """Watches the main process itself; when it is gone the end is lost unless recorded."""
         if self.is_watching:
             return
-        started = read_started(self.files)
+        started = read_started(self.files, attempt=self.status.attempt)
         handle = open_process(started) if started else None
         if handle is None:
             self._on_gone_unseen()
@@ -190,7 +193,7 @@ class _Supervisor:
         self.is_over = True
 
     def _look_for_exit(self) -> None:
-        self.ending = self.ending or read_exit(self.files)
+        self.ending = self.ending or read_exit(self.files, attempt=self.status.attempt)
         self.is_over = self.is_over or self.ending is not None
 
     # --- stopping
@@ -299,7 +302,7 @@ class _Supervisor:
         # What the job said last may still lie in its sockets.
         self.server.drain()
         self.journal.close()
-        started, status = read_started(self.files), self.status
+        started, status = read_started(self.files, attempt=self.status.attempt), self.status
         if started is not None:
             status = lifecycle.running(status, started)
         self.change(lifecycle.ended(status, self.ending, at=time.time()))

@@ -61,6 +61,10 @@ class Reason(enum.Enum):
     """The keeper that would know the exit status was killed."""
     REBOOTED = "rebooted"
     """The machine rebooted while the job ran."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The kernel killed the main process because memory ran out."""
+    QUOTA = "quota"
+    """Its output could not be kept any more and the job asked to be stopped then."""
 
 
 class CommandKind(enum.Enum):
@@ -76,6 +80,51 @@ class CommandKind(enum.Enum):
 
 # Seconds between TERM and KILL: what container runtimes give, enough to write a checkpoint.
 DEFAULT_GRACE = 10.0
+
+
+# As a number of processes: one for each GPU that the job gets.
+ONE_PER_GPU = -1
+
+
+class LogFull(enum.Enum):
+    """What happens when a job's output cannot be kept, on a full disk for one."""
+
+    DROP = "drop"
+    """It is dropped, counted exactly, and the job goes on."""
+    BLOCK = "block"
+    """The job waits in its write until there is room."""
+    STOP = "stop"
+    """The job is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The size of a terminal, in characters."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """Which GPUs a job wants for itself.
+
+    Attributes:
+        count: Any so many; 0 if they are named.
+        devices: Exactly these, by index or UUID.
+    """
+
+    count: int = 0
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU that a job has: its index on the machine, its UUID, its model."""
+
+    index: int
+    uuid: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +144,13 @@ class JobSpec:
         timeout: Seconds after which the job is stopped; None means never.
         grace: Seconds between TERM and KILL when it is stopped.
         hook: Plant the debug hook in the job's Python processes.
+        terminal: Run it in a terminal of that size; None gives it two pipes.
+        stdin: It reads what clients write; else its input is empty. A terminal implies it.
+        processes: Ranks to start by torchrun; 0 runs the command itself, see also `ONE_PER_GPU`.
+        gpus: GPUs it wants; None leaves what the login sees.
+        retries: How often it is started again after a failure.
+        keep_children: Spare what the main process leaves behind when it ends by itself.
+        log_full: What happens when its output cannot be kept.
     """
 
     kind: CommandKind
@@ -109,6 +165,18 @@ class JobSpec:
     timeout: float | None = None
     grace: float = DEFAULT_GRACE
     hook: bool = True
+    terminal: Window | None = None
+    stdin: bool = False
+    processes: int = 0
+    gpus: GpuRequest | None = None
+    retries: int = 0
+    keep_children: bool = False
+    log_full: LogFull = LogFull.DROP
+
+    @property
+    def takes_input(self) -> bool:
+        """True if what clients write reaches it."""
+        return self.stdin or self.terminal is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +212,46 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job has used, all its processes together.
+
+    Attributes:
+        user_seconds: CPU time in its own code.
+        system_seconds: CPU time in the kernel.
+        peak_memory: Bytes that its largest process held at most.
+    """
+
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    peak_memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that failed and was followed by another.
+
+    Attributes:
+        number: From 1.
+        reason: Why it ended.
+        exit_code: Of its main process; None if that is not known.
+        signal: Signal that killed the main process; 0 if none did.
+        started: Seconds since the epoch.
+        ended: Seconds since the epoch.
+        message: One line for a person.
+        ends: Where each output stood at its end: the next attempt's begins there.
+    """
+
+    number: int
+    reason: Reason
+    exit_code: int | None = None
+    signal: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+    message: str = ""
+    ends: tuple[Stream, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job as it stands now.
 
@@ -164,7 +272,13 @@ class Job:
         streams: Its outputs.
         stops: Ranks held by the debugger.
         revision: Grows with every change.
-        message: One line for a person: why it failed to start, or why it is lost.
+        message: One line for a person: why it waits, failed to start, or is lost.
+        ranks: How many ranks it has.
+        attempt: Which attempt this is, from 1.
+        attempts: Those before it.
+        usage: What it has used; None until that is known.
+        gpus: The GPUs it has.
+        spared: Processes that its stop left alone, such as a tmux; one phrase each.
     """
 
     id: str
@@ -184,6 +298,12 @@ class Job:
     stops: tuple[DebugStop, ...] = ()
     revision: int = 0
     message: str = ""
+    ranks: int = 1
+    attempt: int = 1
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage | None = None
+    gpus: tuple[Gpu, ...] = ()
+    spared: tuple[str, ...] = ()
 
     @property
     def workspace_folder(self) -> str:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from rdev.wire.blocks import private
 
-STREAMS = ("stdout", "stderr")
+# Their order is the index's format. `launcher` is what torchrun itself prints, of rank 0.
+STREAMS = ("stdout", "stderr", "launcher")
 
 # time in ns since the epoch, offset, length, rank, stream, flags
 _ARRIVAL = struct.Struct("<QQIHBB")

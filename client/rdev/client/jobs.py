@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, responses, resuming, translating
-from rdev.protocol.convert import job_from_proto, spec_to_proto
+from rdev.protocol.convert_job import job_from_proto, spec_to_proto
 from rdev.protocol.errors import ConnectionLost
 from rdev.protocol.ids import new_request_id
 from rdev.v1 import job_pb2, job_pb2_grpc

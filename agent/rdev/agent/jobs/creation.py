@@ -16,9 +16,9 @@ from rdev.agent.jobs.resolve import Surroundings, resolve
 from rdev.agent.jobs.store import JobStore
 from rdev.protocol.errors import JobConflict, WorkspaceNotFound, os_failure
 from rdev.protocol.ids import JOB_NAME, WORKSPACE_ID, job_name_from, new_job_id, require
-from rdev.wire.files import Accepted, Launch
 from rdev.wire.home import boot_id
 from rdev.wire.job import JobSpec
+from rdev.wire.records import Accepted, Launch
 
 
 class Snapshots(Protocol):

@@ -20,9 +20,10 @@ from rdev.agent.jobs.record import JobRecord
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
 from rdev.protocol.errors import JobNotRunning
-from rdev.wire.files import Status, read_status
+from rdev.wire.files import read_status
 from rdev.wire.home import boot_id
 from rdev.wire.job import JobState, Reason
+from rdev.wire.records import Status
 
 _log = logging.getLogger(__name__)
 

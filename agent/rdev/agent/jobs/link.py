@@ -14,7 +14,8 @@ from typing import Any
 
 from rdev.protocol.errors import JobConflict, JobNotRunning, TimedOut
 from rdev.wire.channel import MAX_LINE, VERSION, decode, encode
-from rdev.wire.files import JobFiles, Status
+from rdev.wire.files import JobFiles
+from rdev.wire.records import Status
 from rdev.wire.unix import short_socket_path
 
 

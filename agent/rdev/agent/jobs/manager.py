@@ -24,8 +24,8 @@ from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
 from rdev.protocol.errors import JobConflict, JobNotFound, JobNotRunning
 from rdev.protocol.ids import REQUEST_ID, require
-from rdev.wire.files import Accepted, Status
 from rdev.wire.job import Job, JobSpec, JobState
+from rdev.wire.records import Accepted, Status
 
 # A supervisor answers within a millisecond; a process at a breakpoint may take a while.
 _PATIENCE = 10.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from rdev.wire.files import Accepted, JobFiles, Status, job_of
+from rdev.wire.files import JobFiles
 from rdev.wire.job import Job, Stream
+from rdev.wire.records import Accepted, Status, job_of
 
 
 class JobRecord:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
 from rdev.wire.channel import JOB_VARIABLE, SOCKET_VARIABLE
-from rdev.wire.files import JobFiles, Launch
+from rdev.wire.files import JobFiles
 from rdev.wire.job import CommandKind, JobSpec
+from rdev.wire.records import Launch
 
 # They belong to the connection that the agent was started over, or to the agent itself.
 _NOT_THE_JOBS = ("SSH_", "RDEV_", "GRPC_")

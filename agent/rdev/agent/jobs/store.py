@@ -20,18 +20,10 @@ from rdev.wire.blocks import (
     write_block,
     write_file,
 )
-from rdev.wire.files import (
-    SMALL_SLOT,
-    STATE_SLOT,
-    Accepted,
-    JobFiles,
-    Launch,
-    Status,
-    output_size,
-    read_status,
-)
+from rdev.wire.files import SMALL_SLOT, JobFiles, output_size, read_status, state_slot
 from rdev.wire.job import Stream
-from rdev.wire.output import STREAMS, reserve_gaps
+from rdev.wire.output import reserve_gaps
+from rdev.wire.records import Accepted, Launch, Status
 
 _log = logging.getLogger(__name__)
 
@@ -123,12 +115,13 @@ class JobStore:
 def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
     for folder in ("", "fifo", "logs"):
         os.makedirs(files.path(folder), mode=0o700, exist_ok=True)
-    for stream in STREAMS:
-        os.mkfifo(files.fifo(0, stream), 0o600)
-        reserve_gaps(files.gaps(0, stream))
-    for path in (files.index, files.events, *(files.log(0, stream) for stream in STREAMS)):
+    for output in launch.outputs:
+        os.mkfifo(files.fifo(*output), 0o600)
+        reserve_gaps(files.gaps(*output))
+    for path in (files.index, files.events, *(files.log(*output) for output in launch.outputs)):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    reserve_block(files.state, STATE_SLOT)
+    slot = state_slot(retries=launch.retries, outputs=len(launch.outputs))
+    reserve_block(files.state, slot)
     reserve_block(files.started, SMALL_SLOT)
     reserve_block(files.exit, SMALL_SLOT)
     write_file(files.launch, launch.to_json())

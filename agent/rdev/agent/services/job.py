@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.services import Context
-from rdev.protocol.convert import job_to_proto, spec_from_proto
+from rdev.protocol.convert_job import job_to_proto, spec_from_proto
+from rdev.protocol.errors import InvalidRequest
 from rdev.v1 import job_pb2, job_pb2_grpc
 from rdev.wire.job import Job
 
@@ -66,6 +67,19 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         """See job.proto."""
         await self._manager.delete(request.job_id)
         return job_pb2.DeleteJobResponse()
+
+    async def WriteInput(
+        self, request_iterator: AsyncIterator[job_pb2.WriteInputRequest], context: Context
+    ) -> AsyncIterator[job_pb2.WriteInputResponse]:
+        """See job.proto."""
+        raise InvalidRequest("write the job's input", "not yet")
+        yield
+
+    async def ResizeTerminal(
+        self, request: job_pb2.ResizeTerminalRequest, context: Context
+    ) -> job_pb2.ResizeTerminalResponse:
+        """See job.proto."""
+        raise InvalidRequest("resize the terminal", "not yet")
 
 
 def _in_short(job: Job) -> Job:
