@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 from rdev.client.connection import Connection
@@ -31,7 +31,12 @@ class Sink(Protocol):
 
 
 async def follow(
-    connection: Connection, job_id: str, sink: Sink, *, lines: int | None = None
+    connection: Connection,
+    job_id: str,
+    sink: Sink,
+    *,
+    lines: int | None = None,
+    starts: Mapping[tuple[int, str], int] | None = None,
 ) -> Job:
     """Passes a job's output to `sink` until it ends; returns the ended job.
 
@@ -40,11 +45,12 @@ async def follow(
         job_id: The job.
         sink: Takes the output.
         lines: Begin with the last so many lines of each stream; None is the beginning.
+        starts: Offsets to begin with, by rank and stream, instead of those of `lines`.
 
     Raises:
         ConnectionLost: The host is gone; the job goes on and its end is not known.
     """
-    await drain(Logs(connection).tail(job_id, follow=True, lines=lines), sink)
+    await drain(Logs(connection).tail(job_id, follow=True, lines=lines, starts=starts), sink)
     return await Jobs(connection).wait(job_id)
 
 

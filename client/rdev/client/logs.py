@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from rdev.client.connection import Connection, responses, resuming
@@ -59,7 +59,12 @@ class Logs:
         self._stub = log_pb2_grpc.LogServiceStub(connection.channel)
 
     async def tail(
-        self, job_id: str, *, follow: bool = False, lines: int | None = None
+        self,
+        job_id: str,
+        *,
+        follow: bool = False,
+        lines: int | None = None,
+        starts: Mapping[tuple[int, str], int] | None = None,
     ) -> AsyncGenerator[Chunk | Gap, None]:
         """Yields what the job printed, in the order it was written, each byte once.
 
@@ -67,11 +72,12 @@ class Logs:
             job_id: The job.
             follow: Go on until the job has ended and everything it printed was yielded.
             lines: Begin with the last so many lines of each stream; None is the beginning.
+            starts: Offsets to begin with, by rank and stream, instead of those of `lines`.
 
         Raises:
             ConnectionLost: The host is gone; what the job did since is not known.
         """
-        ends: dict[tuple[int, str], int] = {}
+        ends = dict(starts or {})
 
         async def open_stream() -> AsyncGenerator[Chunk | Gap | None, None]:
             request = log_pb2.TailLogRequest(job_id=job_id, follow=follow)
