@@ -1,10 +1,13 @@
-"""What a client concludes about the agent it meets, and how long it tries."""
+"""Where a client looks for an agent, what it concludes about the one it meets, how long it tries."""
+
+import random
 
 import pytest
 
 from rdev.client.connection import REQUIRED_PROTOCOL, Backoff, check_version
+from rdev.client.hosts import LOCAL, endpoint_of
 from rdev.protocol.convert import AgentInfo, agent_from_proto, agent_to_proto
-from rdev.protocol.errors import ConnectionLost, VersionSkew
+from rdev.protocol.errors import ConnectionLost, HostUnreachable, VersionSkew
 
 AGENT = AgentInfo(
     agent_id="a", version="0.0.1", protocol=REQUIRED_PROTOCOL, capabilities=frozenset({"jobs"}),
@@ -44,3 +47,27 @@ async def test_trying_ends_after_a_minute_and_begins_anew_when_something_got_thr
     now = 120.0
     with pytest.raises(ConnectionLost, match="60 s"):
         await delays.wait()
+
+
+def test_delays_grow_from_50_ms_to_5_s_and_no_two_clients_keep_in_step():
+    random.seed(0)
+    clients = [Backoff() for _ in range(50)]
+    rounds = [[client.next_delay() for client in clients] for _ in range(12)]
+    assert all(0.05 <= delay <= 5.0 for delays in rounds for delay in delays)
+    assert max(rounds[0]) <= 0.1
+    assert min(rounds[-1]) >= 2.5
+    assert all(max(delays) > 1.5 * min(delays) for delays in rounds)
+    clients[0].reset()
+    assert clients[0].next_delay() <= 0.1
+
+
+def test_an_agent_is_started_on_this_machine_and_never_behind_a_forwarded_socket(monkeypatch):
+    monkeypatch.setenv("RDEV_HOME", "/r")
+    monkeypatch.setenv("HOME", "/h")
+    here = endpoint_of(LOCAL)
+    assert here.socket == here.home.socket
+    there = endpoint_of("unix:~/volume/agent.sock")
+    assert (there.socket, there.home) == ("/h/volume/agent.sock", None)
+    for host in ("gpu1", "unix:", ""):
+        with pytest.raises(HostUnreachable):
+            endpoint_of(host)

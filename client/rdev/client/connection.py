@@ -18,20 +18,20 @@ from typing import Any, TypeVar
 import grpc
 
 from rdev.client import embedded
-from rdev.client.hosts import LOCAL, require_served
+from rdev.client.hosts import LOCAL, Endpoint, endpoint_of
 from rdev.protocol.convert import AgentInfo, agent_from_proto
 from rdev.protocol.errors import (
     ConnectionLost,
     HostUnreachable,
     PermissionRefused,
     RdevError,
+    TimedOut,
     VersionSkew,
     error_class,
 )
 from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 from rdev.v1.error_pb2 import ErrorDetail
-from rdev.wire.home import Home, this_home
 from rdev.wire.unix import peer_uid, short_socket_path
 
 Item = TypeVar("Item")
@@ -42,8 +42,10 @@ REQUIRED_PROTOCOL = 1
 # A healthy agent answers a unary call in milliseconds; a loaded machine may need seconds.
 UNARY_DEADLINE = 30.0
 
-# Retries after a break: from one scheduling quantum up to what a person still finds lively.
+# Retries after a break: from one scheduling quantum up to what a person still finds lively. Each is
+# drawn from a range, so that the clients of a host that comes back do not all come at once.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
+_SPREAD = 2.0
 
 # A host that has been away this long is reported, and the job left to itself.
 _GIVE_UP = 60.0
@@ -60,19 +62,23 @@ class Connection:
         agent: Who answered.
     """
 
-    def __init__(self, host: str, channel: grpc.aio.Channel, agent: AgentInfo) -> None:
+    def __init__(
+        self, host: str, channel: grpc.aio.Channel, agent: AgentInfo, *, endpoint: Endpoint
+    ) -> None:
         self.host = host
         self.channel = channel
         self.agent = agent
+        self._endpoint = endpoint
 
     async def recover(self) -> None:
         """Makes the agent reachable again after a break, starting it where that is ours to do.
 
         Raises:
             HostUnreachable: It is not there yet; trying again later may help.
+            PermissionRefused: Somebody else answers in its place.
         """
-        await asyncio.to_thread(embedded.ensure_agent, this_home())
-        self.agent = await _identify(self.host, self.channel)
+        await asyncio.to_thread(_reach, self._endpoint)
+        self.agent = await _identify(self.host, self.channel, self._endpoint)
 
 
 @contextlib.asynccontextmanager
@@ -84,40 +90,53 @@ async def connect(host: str) -> AsyncIterator[Connection]:
         AgentStartFailed: The embedded agent could not be started.
         VersionSkew: The agent is too old for this client.
     """
-    require_served(host)
-    home = this_home()
-    await asyncio.to_thread(_reach, home)
-    with short_socket_path(home.socket) as path:
+    endpoint = endpoint_of(host)
+    await asyncio.to_thread(_reach, endpoint)
+    with short_socket_path(endpoint.socket) as path:
         async with grpc.aio.insecure_channel(f"unix:{path}", options=CLIENT_OPTIONS) as channel:
-            yield Connection(host, channel, await _identify(host, channel))
+            agent = await _identify(host, channel, endpoint)
+            yield Connection(host, channel, agent, endpoint=endpoint)
 
 
-def _reach(home: Home) -> None:
-    embedded.ensure_agent(home)
+def _reach(endpoint: Endpoint) -> None:
+    if endpoint.home is None:
+        _check_peer(endpoint.socket)
+        return
+    embedded.ensure_agent(endpoint.home)
     try:
-        _check_peer(home)
+        _check_peer(endpoint.socket)
     except HostUnreachable:  # it died between the two
-        embedded.ensure_agent(home)
-        _check_peer(home)
+        embedded.ensure_agent(endpoint.home)
+        _check_peer(endpoint.socket)
 
 
-def _check_peer(home: Home) -> None:
-    # gRPC does not show who listens, so a connection of our own asks the kernel.
-    with socket.socket(socket.AF_UNIX) as probe, short_socket_path(home.socket) as path:
+def _check_peer(path: str) -> None:
+    # gRPC does not show who listens, so a connection of our own asks the kernel. Of a forwarded
+    # socket it names the forwarder, who sees and could change all that we say: us, or nobody.
+    with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(path)
+            with short_socket_path(path) as address:
+                probe.connect(address)
         except OSError as error:
-            raise HostUnreachable("reach the agent", error.strerror or str(error)) from error
+            cause = f"{path}: {error.strerror or error}"
+            raise HostUnreachable("reach the agent", cause) from error
         uid = peer_uid(probe)
     if uid != os.geteuid():
-        raise PermissionRefused("trust the agent", f"{home.socket} is served by user {uid}")
+        raise PermissionRefused("trust the agent", f"{path} is served by user {uid}")
 
 
-async def _identify(host: str, channel: grpc.aio.Channel) -> AgentInfo:
-    with translating(f"reach the agent of {host}"):
-        response = await agent_pb2_grpc.AgentServiceStub(channel).GetAgent(
-            agent_pb2.GetAgentRequest(), timeout=UNARY_DEADLINE, wait_for_ready=True
-        )
+async def _identify(host: str, channel: grpc.aio.Channel, endpoint: Endpoint) -> AgentInfo:
+    # Behind a forwarded socket there may be nothing, which shows at once; an agent of our own that
+    # was just started is worth waiting for.
+    is_ours = endpoint.home is not None
+    action = f"reach the agent of {host}"
+    try:
+        with translating(action):
+            response = await agent_pb2_grpc.AgentServiceStub(channel).GetAgent(
+                agent_pb2.GetAgentRequest(), timeout=UNARY_DEADLINE, wait_for_ready=is_ours
+            )
+    except TimedOut as error:
+        raise HostUnreachable(action, f"it has not answered for {UNARY_DEADLINE:.0f} s") from error
     agent = agent_from_proto(response.agent)
     check_version(host, agent)
     return agent
@@ -251,8 +270,14 @@ class Backoff:
 
     def reset(self) -> None:
         """Begins anew, because something got through."""
-        self._delay = _FIRST_DELAY
+        self._least = _FIRST_DELAY
         self._deadline = time.monotonic() + _GIVE_UP
+
+    def next_delay(self) -> float:
+        """Seconds to wait before the next try, between 50 ms and 5 s."""
+        least = self._least
+        self._least = min(least * 2, _LAST_DELAY / _SPREAD)
+        return random.uniform(least, least * _SPREAD)
 
     async def wait(self) -> None:
         """Waits before the next try.
@@ -262,5 +287,4 @@ class Backoff:
         """
         if time.monotonic() > self._deadline:
             raise ConnectionLost("return to the host", f"it has not answered for {_GIVE_UP:.0f} s")
-        await asyncio.sleep(self._delay * random.uniform(0.5, 1.5))
-        self._delay = min(self._delay * 2, _LAST_DELAY)
+        await asyncio.sleep(self.next_delay())

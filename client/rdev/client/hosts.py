@@ -1,22 +1,50 @@
-"""Which hosts there are."""
+"""Which hosts there are.
+
+local       the agent on this machine, started on demand
+unix:PATH   an agent whose socket somebody forwards to PATH, such as `ssh -L` or a shared volume
+"""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+
 from rdev.protocol.errors import HostUnreachable
+from rdev.wire.home import Home, this_home
 
 # The agent on this machine, started on demand; what every verb uses when no host is named.
 LOCAL = "local"
 
+_FORWARDED = "unix:"
 
-def require_served(host: str) -> None:
-    """Returns if `host` can be reached by this release.
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a host's agent is reached.
+
+    Attributes:
+        socket: Path of the socket.
+        home: Where to start an agent if none answers; None where that is not ours to do.
+    """
+
+    socket: str
+    home: Home | None
+
+
+def endpoint_of(host: str) -> Endpoint:
+    """Where the agent of `host` is reached.
 
     Raises:
-        HostUnreachable: It cannot.
+        HostUnreachable: This release knows no such host.
     """
-    if host != LOCAL:
-        raise HostUnreachable(
-            f"reach the host {host!r}",
-            "no such host is known",
-            hint=f"this release serves the host {LOCAL!r}; leave out -H to use it",
-        )
+    if host == LOCAL:
+        home = this_home()
+        return Endpoint(home.socket, home)
+    if host.startswith(_FORWARDED) and (path := host.removeprefix(_FORWARDED)):
+        return Endpoint(os.path.abspath(os.path.expanduser(path)), None)
+    raise HostUnreachable(
+        f"reach the host {host!r}",
+        "no such host is known",
+        hint=f"this release serves the host {LOCAL!r}, which is used without -H, and "
+        f"{_FORWARDED}PATH, a socket at which an agent answers",
+    )
