@@ -127,3 +127,42 @@ async def test_events_of_a_job_that_ends_at_once_are_all_there(tmp_path, monkeyp
         assert [r.event async for r in stubs.event.TailEvents(later)] == [seen[1].event]
         chosen = event_pb2.TailEventsRequest(job_id=job.id, kinds=["a"])
         assert [r.event async for r in stubs.event.TailEvents(chosen)] == [seen[0].event]
+
+
+async def test_a_part_of_the_output_is_read_by_time_stream_and_attempt(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        script = "echo early; while [ ! -e go ]; do sleep 0.02; done; echo late; echo err >&2"
+        job = await stubs.create("sh", "-c", f"cd {tmp_path}; {script}")
+        request = log_pb2.TailLogRequest(job_id=job.id, follow=True, timed=True)
+        call, seen = stubs.log.TailLog(request), []
+        async for response in call:
+            seen.append(response.chunk)
+            if seen[-1].data == b"early\n":
+                (tmp_path / "go").touch()
+        early, late = (chunk for chunk in seen if chunk.stream == "stdout" and chunk.data)
+        assert (early.data, late.data) == (b"early\n", b"late\n")
+        assert early.time.ToNanoseconds() < late.time.ToNanoseconds()
+
+        async def text(**options):
+            found = [r.chunk for r in await stubs.tail(job, **options) if r.chunk.data]
+            return b"".join(sorted(chunk.data for chunk in found))
+
+        assert await text(since=late.time) == b"err\nlate\n"
+        assert await text(since=late.time, streams=["stdout"]) == b"late\n"
+        assert await text(streams=["stderr"], ranks=[0]) == b"err\n"
+        assert await text(attempt=1, follow=True) == b"early\nerr\nlate\n"
+        for wrong in ({"attempt": 2}, {"ranks": [1]}, {"streams": ["launcher"]}):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stubs.tail(job, **wrong)
+            assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_followed_tail_says_where_it_begins(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("sh", "-c", "echo one; echo two")
+        await stubs.tail(job, follow=True)
+        responses = await stubs.tail(job, follow=True, tail_lines=1)
+        begins = [(r.chunk.stream, r.chunk.offset) for r in responses if not r.chunk.data][:-1]
+        assert begins == [("stdout", 4), ("stderr", 0)]
+        assert [r.chunk.data for r in responses if r.chunk.data] == [b"two\n"]
+        assert responses[-1].WhichOneof("item") == "end"

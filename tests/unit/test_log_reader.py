@@ -1,62 +1,22 @@
 """Reading a job's output: nothing twice, nothing left out, gaps said."""
 
-import errno
 import os
 import tempfile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.record import Record, everything
 
-from rdev.agent.logs.log import CHUNK, Chunk, LogReader, Lost, tail_offsets
-from rdev.wire.files import JobFiles
-from rdev.wire.output import Arrival, GapTable, reserve_gaps
+from rdev.agent.logs.log import CHUNK, Chunk, LogReader, Lost
+from rdev.agent.logs.start import tail_offset
 
 STDOUT = (0, "stdout")
 
 
-class Record:
-    """What a supervisor would have left."""
-
-    def __init__(self, folder):
-        self.files = JobFiles(str(folder))
-        os.mkdir(self.files.path("logs"))
-        self.sizes = {}
-        for stream in ("stdout", "stderr"):
-            reserve_gaps(self.files.gaps(0, stream))
-            self.append(self.files.log(0, stream), b"")
-            self.sizes[stream] = 0
-        self.append(self.files.index, b"")
-
-    def append(self, path, content):
-        with open(path, "ab") as file:
-            file.write(content)
-
-    def write(self, stream, data, *, is_indexed=True):
-        with open(self.files.log(0, stream), "rb+") as file:
-            file.seek(self.sizes[stream])
-            file.write(data)
-        if is_indexed:
-            arrival = Arrival(10**9, self.sizes[stream], len(data), 0, stream)
-            self.append(self.files.index, arrival.pack())
-        self.sizes[stream] += len(data)
-
-    def lose(self, stream, length):
-        table = GapTable(self.files.gaps(0, stream))
-        table.add(self.sizes[stream], length, error=errno.ENOSPC)
-        table.close()
-        self.sizes[stream] += length
-
-    def read(self, offsets=None):
-        with LogReader(self.files, offsets or {}) as reader:
-            return everything(reader)
-
-
-def everything(reader):
-    pieces = []
-    while batch := reader.read() or reader.rest():
-        pieces += batch
-    return pieces
+def read(record, offsets=None):
+    with LogReader(record.files, offsets or {}) as reader:
+        return everything(reader)
 
 
 def said(pieces):
@@ -71,7 +31,7 @@ def record(tmp_path):
 def test_outputs_come_in_the_order_in_which_they_were_written(record):
     for stream, data in (("stdout", b"a"), ("stdout", b"b"), ("stderr", b"c"), ("stdout", b"d")):
         record.write(stream, data)
-    pieces = record.read()
+    pieces = read(record)
     assert said(pieces) == [("stdout", b"ab"), ("stderr", b"c"), ("stdout", b"d")]
     assert [piece.offset for piece in pieces] == [0, 0, 2]
     assert {piece.time for piece in pieces} == {1.0}
@@ -80,15 +40,15 @@ def test_outputs_come_in_the_order_in_which_they_were_written(record):
 def test_a_cursor_inside_an_arrival(record):
     record.write("stdout", b"0123456789")
     record.write("stderr", b"e")
-    assert said(record.read({STDOUT: 4})) == [("stdout", b"456789"), ("stderr", b"e")]
-    assert said(record.read({STDOUT: 10})) == [("stderr", b"e")]
-    assert said(record.read({STDOUT: 99})) == [("stderr", b"e")]
+    assert said(read(record, {STDOUT: 4})) == [("stdout", b"456789"), ("stderr", b"e")]
+    assert said(read(record, {STDOUT: 10})) == [("stderr", b"e")]
+    assert said(read(record, {STDOUT: 99})) == [("stderr", b"e")]
 
 
 def test_no_chunk_is_larger_than_the_protocol_allows(record):
     data = os.urandom(3 * CHUNK + 17)
     record.write("stdout", data)
-    pieces = record.read()
+    pieces = read(record)
     assert max(len(piece.data) for piece in pieces) == CHUNK
     assert b"".join(piece.data for piece in pieces) == data
 
@@ -99,8 +59,8 @@ def test_what_the_index_lacks_comes_with_the_next_arrival_or_at_the_end(record):
     record.write("stderr", b"c", is_indexed=False)
     record.write("stdout", b"d")
     record.write("stdout", b"e", is_indexed=False)
-    assert b"".join(p.data for p in record.read() if p.stream == "stdout") == b"abde"
-    assert b"".join(p.data for p in record.read() if p.stream == "stderr") == b"c"
+    assert b"".join(p.data for p in read(record) if p.stream == "stdout") == b"abde"
+    assert b"".join(p.data for p in read(record) if p.stream == "stderr") == b"c"
 
 
 def test_gaps_are_told_where_they_are(record):
@@ -108,10 +68,10 @@ def test_gaps_are_told_where_they_are(record):
     record.lose("stdout", 1000)
     record.write("stdout", b"cd")
     record.lose("stdout", 7)
-    pieces = record.read()
+    pieces = read(record)
     assert said(pieces) == [("stdout", b"ab"), ("stdout", 1000), ("stdout", b"cd"), ("stdout", 7)]
     assert pieces[1] == Lost(0, "stdout", 2, 1000, "no space left on device")
-    assert said(record.read({STDOUT: 500}))[0] == ("stdout", 502)
+    assert said(read(record, {STDOUT: 500}))[0] == ("stdout", 502)
 
 
 def test_a_reader_that_is_there_while_a_gap_comes_and_goes(record):
@@ -127,7 +87,7 @@ def test_a_reader_that_is_there_while_a_gap_comes_and_goes(record):
 def test_bytes_that_a_crash_of_the_machine_took_are_a_gap_too(record):
     record.write("stdout", b"abcdef")
     os.truncate(record.files.log(0, "stdout"), 2)
-    assert said(record.read()) == [("stdout", b"ab"), ("stdout", 4)]
+    assert said(read(record)) == [("stdout", b"ab"), ("stdout", 4)]
 
 
 STEPS = st.lists(
@@ -185,4 +145,4 @@ def test_whatever_happens_every_byte_is_read_or_told_lost_exactly_once(steps, be
 )
 def test_the_last_lines(record, content, lines, rest):
     record.write("stdout", content)
-    assert content[tail_offsets(record.files, lines)[STDOUT] :] == rest
+    assert content[tail_offset(record.files, STDOUT, lines) :] == rest

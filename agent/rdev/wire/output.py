@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from rdev.wire.blocks import private
@@ -22,6 +22,9 @@ STREAMS = ("stdout", "stderr", "launcher")
 # time in ns since the epoch, offset, length, rank, stream, flags
 _ARRIVAL = struct.Struct("<QQIHBB")
 ARRIVAL_SIZE = _ARRIVAL.size
+
+# Longer than any job, in nanoseconds.
+_FOR_EVER = 1 << 64
 
 APPROXIMATE = 1
 """Flag: written after a crash; the bytes are right, their time and place among others roughly."""
@@ -67,28 +70,40 @@ def unpack_arrivals(content: bytes) -> Iterator[Arrival]:
         yield Arrival(time_ns, offset, length, rank, STREAMS[stream], flags)
 
 
-def merged_arrivals(content: bytes, *, at_most: int) -> list[Arrival]:
+def merged_arrivals(
+    content: bytes,
+    *,
+    at_most: int,
+    within_ns: int | None = None,
+    wanted: Collection[tuple[int, str]] | None = None,
+) -> list[Arrival]:
     """The whole records in a part of the index, those that follow one another in one output as one.
 
     Args:
         content: The part.
         at_most: Runs are not made longer than this, in bytes.
+        within_ns: Runs join only what arrived in so many nanoseconds; None means ever.
+        wanted: Only these (rank, stream) pairs; None means all.
     """
+    keys = None if wanted is None else {(rank, STREAMS.index(stream)) for rank, stream in wanted}
+    patience = _FOR_EVER if within_ns is None else within_ns
     runs: list[list[int]] = []
     whole = len(content) - len(content) % ARRIVAL_SIZE
-    last = [0, 0, 0, -1, -1, 0]
+    last = [0, 0, 0, -1, -1, 0, 0]
     for values in _ARRIVAL.iter_unpack(content[:whole]):
         time_ns, offset, length, rank, stream, _flags = values
+        if keys is not None and (rank, stream) not in keys:
+            continue
         follows = rank == last[3] and stream == last[4] and offset == last[1] + last[2]
-        if follows and last[2] + length <= at_most:
+        if follows and last[2] + length <= at_most and time_ns - last[6] <= patience:
             last[0] = time_ns
             last[2] += length
         else:
-            last = list(values)
+            last = [*values, time_ns]
             runs.append(last)
     return [
         Arrival(time_ns, offset, length, rank, STREAMS[stream], flags)
-        for time_ns, offset, length, rank, stream, flags in runs
+        for time_ns, offset, length, rank, stream, flags, _ in runs
     ]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 
 from rdev.client.connection import Connection, responses, resuming
-from rdev.protocol.convert import seconds_since_epoch
+from rdev.protocol.convert import seconds_since_epoch, timestamp
 from rdev.protocol.errors import ConnectionLost
 from rdev.v1 import log_pb2, log_pb2_grpc
 
@@ -17,7 +17,7 @@ class Chunk:
 
     Attributes:
         rank: The rank that wrote it.
-        stream: `stdout` or `stderr`.
+        stream: `stdout`, `stderr`, or `launcher` for what torchrun itself prints.
         offset: Of the first byte in the stream.
         data: The bytes as written.
         time: Seconds since the epoch when the last byte was recorded.
@@ -65,28 +65,50 @@ class Logs:
         follow: bool = False,
         lines: int | None = None,
         starts: Mapping[tuple[int, str], int] | None = None,
+        since: float | None = None,
+        ranks: Collection[int] = (),
+        streams: Collection[str] = (),
+        attempt: int = 0,
+        timed: bool = False,
     ) -> AsyncGenerator[Chunk | Gap, None]:
         """Yields what the job printed, in the order it was written, each byte once.
 
         Args:
             job_id: The job.
-            follow: Go on until the job has ended and everything it printed was yielded.
+            follow: Go on until the job, or the attempt, has ended and everything that it printed
+                was yielded.
             lines: Begin with the last so many lines of each stream; None is the beginning.
-            starts: Offsets to begin with, by rank and stream, instead of those of `lines`.
+            starts: Offsets to begin with, by rank and stream, instead of those of `lines` and
+                `since`.
+            since: Begin with what was recorded then, in seconds since the epoch; None is the
+                beginning.
+            ranks: Only these; empty means all.
+            streams: Only these: `stdout`, `stderr`, `launcher`; empty means all.
+            attempt: Only this one, from 1; 0 means all.
+            timed: What was recorded at different times comes in chunks of its own, so that each
+                line's time is known to about 10 ms.
 
         Raises:
             ConnectionLost: The host is gone; what the job did since is not known.
+            NotFound: The job has no such rank, stream or attempt.
         """
         ends = dict(starts or {})
 
         async def open_stream() -> AsyncGenerator[Chunk | Gap | None, None]:
-            request = log_pb2.TailLogRequest(job_id=job_id, follow=follow)
+            request = log_pb2.TailLogRequest(
+                job_id=job_id,
+                follow=follow,
+                tail_lines=None if ends else lines,
+                since=None if ends or since is None else timestamp(since),
+                ranks=ranks,
+                streams=streams,
+                attempt=attempt,
+                timed=timed,
+            )
             request.cursors.extend(
                 log_pb2.Cursor(rank=rank, stream=stream, offset=offset)
                 for (rank, stream), offset in ends.items()
             )
-            if lines is not None and not ends:
-                request.tail_lines = lines
             async for response in responses(self._stub.TailLog(request)):
                 yield _item(response)
             if follow:
@@ -97,7 +119,8 @@ class Logs:
             if item is None:
                 return
             ends[item.rank, item.stream] = item.end
-            yield item
+            if item.end > item.offset:  # else it says where the stream begins
+                yield item
 
 
 def _item(response: log_pb2.TailLogResponse) -> Chunk | Gap | None:

@@ -7,7 +7,8 @@ reading --nothing new--> (job not final) waiting for a change --> reading
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, TypeVar
 
 from rdev.agent.logs.inotify import Inotify
@@ -33,6 +34,7 @@ async def follow(
     *,
     path: str,
     is_endless: bool,
+    is_over: Callable[[], bool] | None = None,
 ) -> AsyncIterator[list[Item]]:
     """Yields what is read, in batches, as fast as they are taken.
 
@@ -42,10 +44,13 @@ async def follow(
         inotify: The agent's.
         path: The file that grows when there is more.
         is_endless: Go on until the job's record is complete; else end with what is there now.
+        is_over: True once nothing can be added to what is read; by default, once the job has ended.
+            Called in the reader's thread.
     """
+    ended = is_over or functools.partial(_is_final, files)
     with inotify.watch(path, files.state) as watch:
         while True:
-            batch, is_complete = await asyncio.to_thread(_step, reader, files)
+            batch, is_complete = await asyncio.to_thread(_step, reader, ended)
             if batch:
                 yield batch
             elif is_complete or not is_endless:
@@ -56,15 +61,15 @@ async def follow(
         yield batch
 
 
-def _step(reader: Reader[Item], files: JobFiles) -> tuple[list[Item], bool]:
+def _step(reader: Reader[Item], is_over: Callable[[], bool]) -> tuple[list[Item], bool]:
     """What is new, and whether nothing can follow it."""
     batch = reader.read()
     if batch:
         return batch, False
     # In this order: what was written before the status became final is seen by the second read.
-    is_final = _is_final(files)
+    has_ended = is_over()
     batch = reader.read()
-    return batch, is_final and not batch
+    return batch, has_ended and not batch
 
 
 def _is_final(files: JobFiles) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
+from rdev.agent.logs.index import Output
 from rdev.wire.files import JobFiles
-from rdev.wire.output import ARRIVAL_SIZE, Arrival, Gap, merged_arrivals, read_gaps
+from rdev.wire.output import ARRIVAL_SIZE, Arrival, merged_arrivals, read_gaps
 
 # The protocol's limit for one chunk.
 CHUNK = 256 << 10
@@ -25,7 +27,9 @@ _GO = 4 * CHUNK
 # Records of the index that are read at a time: 2,048.
 _INDEX_BLOCK = 2048 * ARRIVAL_SIZE
 
-Output: TypeAlias = tuple[int, str]
+# Lines that came within this are told as of one time: nobody reads finer, and a chunk a line would
+# cost a flood dearly.
+_TIMED_NS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +63,29 @@ class LogReader:
     Args:
         files: The job's directory.
         offsets: Where to begin; an output that is not named begins at 0.
+        place: Where to begin in the index; what is recorded before lies before the offsets.
+        wanted: Only these outputs; None means all.
+        timed: What arrived at different times comes in chunks of its own.
     """
 
-    def __init__(self, files: JobFiles, offsets: Mapping[Output, int]) -> None:
+    def __init__(
+        self,
+        files: JobFiles,
+        offsets: Mapping[Output, int],
+        *,
+        place: int = 0,
+        wanted: Collection[Output] | None = None,
+        timed: bool = False,
+    ) -> None:
         self._files = files
         self._index = os.open(files.index, os.O_RDONLY | os.O_CLOEXEC)
-        self._position = 0
+        self._position = place
         self._pending: deque[Arrival] = deque()
         self._outputs: dict[Output, _OutputReader] = {}
         self._offsets = dict(offsets)
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._within_ns = _TIMED_NS if timed else None
+        self._limits: dict[Output, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -77,16 +95,23 @@ class LogReader:
         for output in self._outputs.values():
             output.close()
 
+    def limit(self, limits: Mapping[Output, int]) -> None:
+        """Reads no further than this; nothing of an output that is not named."""
+        self._limits = dict(limits)
+        for key, output in self._outputs.items():
+            output.limit = self._limits.get(key, 0)
+
     def read(self) -> list[Piece]:
         """What comes next, at most five chunks in all; empty if nothing new has arrived."""
         pieces: list[Piece] = []
-        room = _GO
+        room = 0 if self._is_at_limits() else _GO
         while room > 0 and (arrival := self._next()) is not None:
             output = self._output((arrival.rank, arrival.stream))
-            if arrival.end <= output.offset:
+            end = min(arrival.end, output.limit)
+            if end <= output.offset:
                 continue
-            piece = output.read(arrival.end, covered_from=arrival.offset, time_ns=arrival.time_ns)
-            if output.offset < arrival.end:
+            piece = output.read(end, covered_from=arrival.offset, time_ns=arrival.time_ns)
+            if output.offset < end:
                 self._pending.appendleft(arrival)
             pieces.append(piece)
             room -= len(piece.data) if isinstance(piece, Chunk) else 0
@@ -95,22 +120,39 @@ class LogReader:
     def rest(self) -> list[Piece]:
         """What lies beyond the index, piece by piece; for a job whose output is drained."""
         for key in self._files.outputs():
+            if self._wanted is not None and key not in self._wanted:
+                continue
             output = self._output(key)
-            if output.offset < (end := output.size()):
+            if output.offset < (end := min(output.size(), output.limit)):
                 return [output.read(end, covered_from=end, time_ns=output.changed_ns())]
         return []
 
+    def _is_at_limits(self) -> bool:
+        """True once the index can bring nothing more; it may go on for long behind the limits."""
+        if self._limits is None:
+            return False
+        wanted = self._limits.keys() if self._wanted is None else self._wanted
+        return all(self._output(key).is_at_limit for key in wanted)
+
     def _next(self) -> Arrival | None:
-        if not self._pending:
+        while not self._pending:
             content = os.pread(self._index, _INDEX_BLOCK, self._position)
+            if len(content) < ARRIVAL_SIZE:
+                return None
             self._position += len(content) - len(content) % ARRIVAL_SIZE
-            self._pending.extend(merged_arrivals(content, at_most=CHUNK))
-        return self._pending.popleft() if self._pending else None
+            self._pending.extend(
+                merged_arrivals(
+                    content, at_most=CHUNK, within_ns=self._within_ns, wanted=self._wanted
+                )
+            )
+        return self._pending.popleft()
 
     def _output(self, key: Output) -> _OutputReader:
         found = self._outputs.get(key)
         if found is None:
             found = _OutputReader(self._files, key, self._offsets.get(key, 0))
+            if self._limits is not None:
+                found.limit = self._limits.get(key, 0)
             self._outputs[key] = found
         return found
 
@@ -118,10 +160,16 @@ class LogReader:
 class _OutputReader:
     def __init__(self, files: JobFiles, key: Output, offset: int) -> None:
         self.offset = offset
+        self.limit = sys.maxsize
         self._rank, self._stream = key
         self._path = files.gaps(*key)
         self._file = os.open(files.log(*key), os.O_RDONLY | os.O_CLOEXEC)
         self._gaps = read_gaps(self._path)
+
+    @property
+    def is_at_limit(self) -> bool:
+        """True if nothing more of it is wanted."""
+        return self.offset >= self.limit
 
     def read(self, end: int, *, covered_from: int, time_ns: int) -> Piece:
         """The next piece before `end`; gaps are looked up where the index covers nothing."""
@@ -129,7 +177,7 @@ class _OutputReader:
             self._gaps = read_gaps(self._path)
         gap = next((gap for gap in self._gaps if gap.end > self.offset), None)
         if gap is not None and gap.offset <= self.offset:
-            return self._lose(gap.end - self.offset, gap.error)
+            return self._lose(min(gap.end, self.limit) - self.offset, gap.error)
         limit = min(end, self.offset + CHUNK, gap.offset if gap else end)
         data = os.pread(self._file, limit - self.offset, self.offset)
         if not data:  # it was there when it was recorded: the machine crashed before it was durable
@@ -157,28 +205,3 @@ class _OutputReader:
         self.offset += length
         reason = os.strerror(error)
         return Lost(self._rank, self._stream, begin, length, reason[:1].lower() + reason[1:])
-
-
-def tail_offsets(files: JobFiles, lines: int) -> dict[Output, int]:
-    """Where the last lines of each output begin; 0 lines is the end. A begun line counts."""
-    return {output: _tail_offset(files, output, lines) for output in files.outputs()}
-
-
-def _tail_offset(files: JobFiles, output: Output, lines: int) -> int:
-    with open(files.log(*output), "rb") as file:
-        end = position = os.fstat(file.fileno()).st_size
-        if not lines:
-            gaps: list[Gap] = read_gaps(files.gaps(*output))
-            return max(end, gaps[-1].end if gaps else 0)
-        # The newline that ends the last line begins no other.
-        wanted = lines + (os.pread(file.fileno(), 1, end - 1) == b"\n" if end else 0)
-        while position > 0:
-            begin = max(0, position - CHUNK)
-            block = os.pread(file.fileno(), position - begin, begin)
-            found = len(block)
-            while wanted and (found := block.rfind(b"\n", 0, found)) >= 0:
-                wanted -= 1
-            if not wanted:
-                return begin + found + 1
-            position = begin
-    return 0

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
-from rdev.agent.logs.log import Chunk, LogReader, Output, Piece, tail_offsets
+from rdev.agent.logs.log import Chunk, Piece
+from rdev.agent.logs.start import Query, Reading
 from rdev.agent.services import Context
-from rdev.protocol.convert import timestamp
+from rdev.protocol.convert import seconds_since_epoch, timestamp
 from rdev.v1 import log_pb2, log_pb2_grpc
-from rdev.wire.files import JobFiles
 
 
 class LogService(log_pb2_grpc.LogServiceServicer):
@@ -27,10 +27,20 @@ class LogService(log_pb2_grpc.LogServiceServicer):
     ) -> AsyncIterator[log_pb2.TailLogResponse]:
         """See log.proto."""
         files = self._manager.record(request.job_id).files
-        offsets = await asyncio.to_thread(_offsets, files, request)
-        with LogReader(files, offsets) as reader:
+        query = _query(request)
+        with await asyncio.to_thread(Reading, files, query) as reading:
+            if request.follow and query.is_recent:
+                for (rank, stream), offset in reading.begins.items():
+                    # So that it is known after a break where this began, whatever came of it.
+                    place = log_pb2.LogChunk(rank=rank, stream=stream, offset=offset)
+                    yield log_pb2.TailLogResponse(chunk=place)
             batches = follow(
-                reader, files, self._inotify, path=files.index, is_endless=request.follow
+                reading,
+                files,
+                self._inotify,
+                path=files.index,
+                is_endless=request.follow,
+                is_over=reading.is_over,
             )
             async for batch in batches:
                 for piece in batch:
@@ -39,10 +49,16 @@ class LogService(log_pb2_grpc.LogServiceServicer):
             yield log_pb2.TailLogResponse(end=log_pb2.LogEnd())
 
 
-def _offsets(files: JobFiles, request: log_pb2.TailLogRequest) -> dict[Output, int]:
-    if request.cursors or not request.HasField("tail_lines"):
-        return {(cursor.rank, cursor.stream): cursor.offset for cursor in request.cursors}
-    return tail_offsets(files, request.tail_lines)
+def _query(request: log_pb2.TailLogRequest) -> Query:
+    return Query(
+        cursors={(cursor.rank, cursor.stream): cursor.offset for cursor in request.cursors},
+        lines=request.tail_lines if request.HasField("tail_lines") else None,
+        since=seconds_since_epoch(request.since) if request.HasField("since") else None,
+        ranks=frozenset(request.ranks),
+        streams=frozenset(request.streams),
+        attempt=request.attempt,
+        timed=request.timed,
+    )
 
 
 def _to_proto(piece: Piece) -> log_pb2.TailLogResponse:
