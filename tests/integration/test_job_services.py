@@ -150,7 +150,7 @@ async def test_a_part_of_the_output_is_read_by_time_stream_and_attempt(tmp_path,
         assert await text(since=late.time) == b"err\nlate\n"
         assert await text(since=late.time, streams=["stdout"]) == b"late\n"
         assert await text(streams=["stderr"], ranks=[0]) == b"err\n"
-        assert await text(attempt=1, follow=True) == b"early\nerr\nlate\n"
+        assert await text(attempt=1, follow=True) == b"early\nlate\nerr\n"
         for wrong in ({"attempt": 2}, {"ranks": [1]}, {"streams": ["launcher"]}):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stubs.tail(job, **wrong)

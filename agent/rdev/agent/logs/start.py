@@ -19,7 +19,6 @@ from rdev.wire.job import Stream
 from rdev.wire.output import read_gaps
 from rdev.wire.records import Status
 
-
 # Times are told in microseconds: the time that a chunk came with must bring that chunk again.
 _ROUNDED_NS = 1000
 
