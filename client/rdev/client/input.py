@@ -112,6 +112,8 @@ class Input:
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._clean = asyncio.Event()
+        self._clean.set()
         self._delays = Backoff()
 
     @property
@@ -132,6 +134,10 @@ class Input:
         """Ends the input after all that was written."""
         self._is_complete = True
         self._more.set()
+
+    async def drained(self) -> None:
+        """Returns once everything written is acknowledged, or the job takes no more."""
+        await self._clean.wait()
 
     async def run(self) -> None:
         """Sends what is written until its end is acknowledged or the job takes no more.
@@ -210,14 +216,15 @@ class Input:
         self._measure()
 
     def _measure(self) -> None:
-        if len(self._kept) < _MOST_KEPT:
-            self._room.set()
-        else:
-            self._room.clear()
+        for event, most in ((self._room, _MOST_KEPT - 1), (self._clean, 0)):
+            if len(self._kept) <= most or self._is_over:
+                event.set()
+            else:
+                event.clear()
 
     def _finish(self) -> None:
         self._is_over = True
-        self._room.set()  # whoever waits in `write` need not wait any more
+        self._measure()  # nobody need wait any more
 
 
 async def _next(call: _Call) -> pb.WriteInputResponse:

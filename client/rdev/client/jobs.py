@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, responses, resuming, translating
-from rdev.protocol.convert_job import job_from_proto, spec_to_proto
+from rdev.protocol.convert_job import job_from_proto, spec_to_proto, window_to_proto
 from rdev.protocol.errors import ConnectionLost
 from rdev.protocol.ids import new_request_id
 from rdev.v1 import job_pb2, job_pb2_grpc
-from rdev.wire.job import Job, JobSpec, JobState
+from rdev.wire.job import Job, JobSpec, JobState, Window
 
 
 class Jobs:
@@ -111,6 +111,16 @@ class Jobs:
         request = job_pb2.SignalJobRequest(job_id=job_id, signal=number)
         with translating("signal the job"):
             await self._stub.SignalJob(request, timeout=UNARY_DEADLINE)
+
+    async def resize(self, job_id: str, window: Window) -> None:
+        """Tells the job's terminal its size; the same size again makes programs redraw.
+
+        Raises:
+            JobNotRunning: It has ended.
+        """
+        request = job_pb2.ResizeTerminalRequest(job_id=job_id, window=window_to_proto(window))
+        with translating("resize the terminal"):
+            await self._stub.ResizeTerminal(request, timeout=UNARY_DEADLINE)
 
     async def delete(self, job_id: str) -> None:
         """Removes an ended job with its logs.

@@ -15,6 +15,7 @@ from rdev.client.hosts import LOCAL
 from rdev.client.jobs import Jobs
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
+from rdev.client.terminal import terminal_environment
 from rdev.client.workspaces import sync_workspace
 from rdev.protocol.errors import (
     ConnectionLost,
@@ -24,7 +25,7 @@ from rdev.protocol.errors import (
     UsageError,
 )
 from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
-from rdev.wire.job import CommandKind, Job, JobSpec
+from rdev.wire.job import CommandKind, Job, JobSpec, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Launch:
         environment: Variables from flags, over those of the configuration.
         hook: Plant the debug hook.
         sync: Bring the host's copy up to date first.
+        terminal: Run it in a terminal of that size.
+        stdin: It reads what is written as its input.
     """
 
     command: Command
@@ -46,6 +49,8 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     hook: bool = True
     sync: bool = True
+    terminal: Window | None = None
+    stdin: bool = False
 
 
 async def launch(
@@ -135,27 +140,57 @@ def _spec(
         workspace_id=workspace.id,
         snapshot=snapshot,
         directory=_directory(workspace.root),
-        environment={**settings.environment, **request.environment},
+        environment={
+            **_terminal_environment(request.terminal),
+            **settings.environment,
+            **request.environment,
+        },
         timeout=settings.timeout,
         grace=settings.grace,
         hook=request.hook,
+        terminal=request.terminal,
+        stdin=request.stdin,
     )
 
 
-def beside(neighbour: Job | None, command: Sequence[str]) -> JobSpec:
+def _terminal_environment(terminal: Window | None) -> dict[str, str]:
+    return terminal_environment() if terminal is not None else {}
+
+
+def beside(
+    neighbour: Job | None,
+    command: Sequence[str],
+    *,
+    terminal: Window | None = None,
+    stdin: bool = False,
+) -> JobSpec:
     """A job that runs `command` where `neighbour` runs, or in the home folder without one."""
     program, *args = command
-    if neighbour is None:
-        return JobSpec(CommandKind.PROGRAM, program, tuple(args), hook=False)
-    spec = neighbour.spec
+    spec = neighbour.spec if neighbour is not None else None
     return JobSpec(
         CommandKind.PROGRAM,
         program,
         tuple(args),
-        workspace_id=spec.workspace_id,
-        directory=spec.directory,
-        environment=spec.environment,
-        hook=spec.hook,
+        workspace_id=spec.workspace_id if spec else "",
+        directory=spec.directory if spec else "",
+        environment={**_terminal_environment(terminal), **(spec.environment if spec else {})},
+        hook=spec.hook if spec else False,
+        terminal=terminal,
+        stdin=stdin,
+    )
+
+
+def login_shell(workspace: Workspace | None, *, terminal: Window, name: str = "") -> JobSpec:
+    """The user's login shell on the host, in the workspace's folder or in the home folder."""
+    return JobSpec(
+        CommandKind.PROGRAM,
+        "",
+        name=name,
+        workspace_id=workspace.id if workspace else "",
+        directory=_directory(workspace.root) if workspace else "",
+        environment=_terminal_environment(terminal),
+        hook=False,
+        terminal=terminal,
     )
 
 

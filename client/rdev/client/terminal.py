@@ -11,7 +11,7 @@ import os
 import re
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rdev.wire.job import Window
 
@@ -39,11 +39,15 @@ def terminal_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def raw(descriptor: int) -> Iterator[None]:
-    """Every key comes as it is typed, and what is written is shown as it is."""
+def raw(descriptor: int) -> Iterator[Callable[[], None]]:
+    """Every key comes as it is typed, and what is written is shown as it is.
+
+    Yields:
+        Makes it so again after somebody else has used the terminal.
+    """
     with _restored(descriptor):
         tty.setraw(descriptor, termios.TCSANOW)
-        yield
+        yield lambda: tty.setraw(descriptor, termios.TCSANOW)
 
 
 @contextlib.contextmanager

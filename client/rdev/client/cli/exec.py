@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, host_of
+from rdev.client.cli.options import add_host, add_input, add_terminal, host_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     parser.usage = "rdev exec [options] JOB|HOST -- COMMAND [args...]"
     parser.add_argument("target", metavar="JOB|HOST", help="the job to run beside, or a host")
+    add_terminal(parser)
+    add_input(parser)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -36,7 +38,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Runs the command as a small job of its own."""
     import contextlib
 
-    from rdev.client.cli.following import OnInterrupt, follow_to_end
+    from rdev.client.cli.attending import attend, source_of, terminal_of
     from rdev.client.connection import connect
     from rdev.client.hosts import LOCAL
     from rdev.client.jobs import Jobs
@@ -45,12 +47,15 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import RawOutput
     from rdev.protocol.errors import RdevError
 
+    terminal, source = terminal_of(options), source_of(options)
     host = LOCAL if options.target == LOCAL else host_of(options)
     async with connect(host) as connection:
         neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
         jobs = Jobs(connection)
-        job = await jobs.create(beside(neighbour, options.command))
-        code = await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+        job = await jobs.create(
+            beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
+        )
+        code = await attend(connection, job, RawOutput(), source=source)
         # It was a means, not a job that anybody will ask for; one that still runs stays, and one
         # that is gone already was tidied up by somebody else.
         with contextlib.suppress(RdevError):

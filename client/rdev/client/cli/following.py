@@ -1,7 +1,8 @@
-"""Following a job at a terminal: what Ctrl-C, a closed terminal and SIGTERM mean.
+"""Following a job without a terminal of its own: its output, its input, and what Ctrl-C means.
 
-run      Ctrl-C on a TTY asks: d detaches, Enter stops the job, Ctrl-C again stops it too
-         Ctrl-C elsewhere goes to the job as SIGINT; the second one stops the job
+run      Ctrl-C on a TTY asks: d detaches, Enter interrupts the job, Ctrl-C again does that too
+         Ctrl-C elsewhere goes to the job as SIGINT
+         after either, the next Ctrl-C stops the job: TERM, its grace, KILL
 attach   Ctrl-C detaches
 both     SIGHUP and SIGTERM detach: a laptop that shuts down sends them
 """
@@ -14,17 +15,24 @@ import enum
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rdev.client.connection import Connection
 from rdev.client.follow import Sink, exit_code, follow
+from rdev.client.input import Input
 from rdev.client.jobs import Jobs
+from rdev.client.source import Source
+from rdev.client.terminal import single_keys
 from rdev.client.ui.jobs import closing_line
 from rdev.client.ui.output import say
-from rdev.protocol.errors import RdevError
+from rdev.protocol.errors import ConnectionLost, RdevError
 from rdev.wire.job import Job, JobState
 
+_STDIN = 0
 _QUESTION = "\nrdev: d = detach and let it run, Enter = stop it "
+
+_DETACH_KEYS = b"dD\x04"  # Ctrl-D too: it never means that a job should end
+_STOP_KEYS = b"\r\n"
 
 
 class OnInterrupt(enum.Enum):
@@ -36,6 +44,33 @@ class OnInterrupt(enum.Enum):
     """Leave the job alone."""
 
 
+class Departure:
+    """How a person leaves a job that goes on: at most once, with a code of its own.
+
+    Attributes:
+        code: Our exit code.
+    """
+
+    def __init__(self) -> None:
+        self._following: asyncio.Task[Job] | None = None
+        self._has_left = False
+        self.code = 0
+
+    def of(self, following: asyncio.Task[Job]) -> None:
+        """Leaving ends this task; at once if that was asked for already."""
+        self._following = following
+        if self._has_left:
+            following.cancel()
+
+    def leave(self, code: int = 0) -> None:
+        """Leaves."""
+        if self._has_left:
+            return
+        self._has_left, self.code = True, code
+        if self._following is not None:
+            self._following.cancel()
+
+
 async def follow_to_end(
     connection: Connection,
     job: Job,
@@ -43,23 +78,83 @@ async def follow_to_end(
     *,
     on_interrupt: OnInterrupt,
     lines: int | None = None,
+    source: Source | None = None,
 ) -> int:
     """Shows a job until it ends or the person detaches.
+
+    Args:
+        connection: Where the job is.
+        job: The job.
+        sink: Takes the output.
+        on_interrupt: What Ctrl-C means.
+        lines: Begin with the last so many lines of each stream; None is the beginning.
+        source: What the job reads as its input; None if this is none of ours.
 
     Returns:
         The job's own exit code; 0 after a detach, 128 + N when signal N made us detach.
     """
+    departure = Departure()
+    feed = Feed(connection, job, source) if source is not None else None
     async with asyncio.TaskGroup() as group:
         streaming = group.create_task(follow(connection, job.id, sink, lines=lines))
-        person = _Person(connection, job, on_interrupt, detach=streaming.cancel)
-        acting = group.create_task(person.act())
-        streaming.add_done_callback(lambda _: acting.cancel())
+        departure.of(streaming)
+        person = _Person(connection, job, on_interrupt, source=source, departure=departure)
+        beside = [group.create_task(person.act())]
+        if feed is not None:
+            beside.append(group.create_task(feed.run()))
+        streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
-        return person.detach_code
-    ended = streaming.result()
-    if ended.state is not JobState.SUCCEEDED:
-        say(closing_line(ended))
-    return exit_code(ended)
+        say_detached(job, is_fed=feed is None or feed.is_complete)
+        return departure.code
+    return closed(streaming.result())
+
+
+def closed(job: Job) -> int:
+    """Says how a job ended, unless all is well; its exit code."""
+    if job.state is not JobState.SUCCEEDED:
+        say(closing_line(job))
+    return exit_code(job)
+
+
+def say_detached(job: Job, *, is_fed: bool = True) -> None:
+    """Says that the job goes on, and how to return to it.
+
+    Args:
+        job: The job.
+        is_fed: Nothing of its input is left to be sent from here.
+    """
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say(f"detached; {job.name} goes on: `rdev attach {job.name}` returns to it")
+        if not is_fed:
+            say(f"its input is not complete: `rdev attach -i {job.name}` goes on with it")
+
+
+class Feed:
+    """Passes a source on as the input of a job.
+
+    Attributes:
+        is_complete: The source has ended, and the job's input with it.
+    """
+
+    def __init__(self, connection: Connection, job: Job, source: Source) -> None:
+        self._source = source
+        self._input = Input(connection, job.id, on_wait=say)
+        self.is_complete = False
+
+    async def run(self) -> None:
+        """Reads the source to its end and sends it all; ends early if the job takes no more."""
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read())
+            # Who follows the output gives up at the same time, and says so.
+            with contextlib.suppress(ConnectionLost):
+                await self._input.run()
+            self.is_complete = True
+            reading.cancel()
+
+    async def _read(self) -> None:
+        while data := await self._source.read():
+            await self._input.write(data)
+        self._input.end()
 
 
 class _Person:
@@ -71,21 +166,22 @@ class _Person:
         job: Job,
         on_interrupt: OnInterrupt,
         *,
-        detach: Callable[[], object],
+        source: Source | None,
+        departure: Departure,
     ) -> None:
         self._jobs = Jobs(connection)
         self._job = job
         self._on_interrupt = on_interrupt
-        self._leave = detach
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._source = source
+        self._departure = departure
+        self._arrived: asyncio.Queue[signal.Signals | bytes] = asyncio.Queue()
         self._interrupts = 0
-        self.detach_code = 0
 
     async def act(self) -> None:
         """Serves signals one after the other, for as long as the job is followed."""
         with self._listening():
             while True:
-                number = await self._signals.get()
+                number = await self._arrived.get()
                 try:
                     await self._serve(number)
                 except RdevError as error:  # the job may just have ended; following tells
@@ -96,58 +192,74 @@ class _Person:
         loop = asyncio.get_running_loop()
         heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in heard:
-            loop.add_signal_handler(number, self._signals.put_nowait, number)
+            loop.add_signal_handler(number, self._arrived.put_nowait, number)
         try:
             yield
         finally:
             for number in heard:
                 loop.remove_signal_handler(number)
 
-    async def _serve(self, number: signal.Signals) -> None:
+    async def _serve(self, number: signal.Signals | bytes) -> None:
         if number is signal.SIGINT:
             await self._interrupted()
-        else:
-            self._detach(128 + number)
+        elif isinstance(number, signal.Signals):
+            self._departure.leave(128 + number)
 
     async def _interrupted(self) -> None:
         self._interrupts += 1
         if self._on_interrupt is OnInterrupt.DETACH:
-            self._detach(0)
+            self._departure.leave()
         elif self._interrupts > 1:
             await self._stop()
-        elif not (sys.stdin.isatty() and sys.stderr.isatty()):
-            await self._jobs.signal(self._job.id, signal.SIGINT)
-        elif await self._answer() == "d":
-            self._detach(0)
-        else:
-            # Enter, or a second Ctrl-C: the job may save its work as after Ctrl-C of its own.
+        elif not (sys.stdin.isatty() and sys.stderr.isatty()) or await self._is_to_stop():
+            # The job may save its work, as after Ctrl-C of its own.
             await self._jobs.signal(self._job.id, signal.SIGINT)
 
     async def _stop(self) -> None:
         say(f"stopping {self._job.name}: TERM now, KILL in {self._job.spec.grace:.0f} s")
         await self._jobs.stop(self._job.id)
 
-    async def _answer(self) -> str:
-        """The first letter of the line the person types; empty for Enter and for Ctrl-C."""
-        sys.stderr.write(_QUESTION)
-        sys.stderr.flush()
-        loop = asyncio.get_running_loop()
-        # The line and the next signal go into one queue: whichever comes first is the answer.
-        answers: asyncio.Queue[bytes | signal.Signals] = asyncio.Queue()
-        loop.add_reader(0, lambda: answers.put_nowait(os.read(0, 1024)))
-        loop.add_signal_handler(signal.SIGINT, answers.put_nowait, signal.SIGINT)
-        try:
-            answer = await answers.get()
-        finally:
-            loop.remove_reader(0)
-            loop.add_signal_handler(signal.SIGINT, self._signals.put_nowait, signal.SIGINT)
-        if isinstance(answer, signal.Signals):
-            return ""
-        # End of input means that the terminal is gone, which never stops a job.
-        return answer.decode(errors="replace").strip()[:1].lower() if answer else "d"
+    async def _is_to_stop(self) -> bool:
+        """Asks; leaves if that is the answer, or if whoever could answer is gone."""
+        with self._keys():
+            sys.stderr.write(_QUESTION)
+            sys.stderr.flush()
+            answer = await self._answer()
+            sys.stderr.write("\n")
+        if answer is None:
+            return True
+        self._departure.leave(answer)
+        return False
 
-    def _detach(self, code: int) -> None:
-        self.detach_code = code
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            say(f"detached; {self._job.name} goes on: `rdev attach {self._job.name}` returns to it")
-        self._leave()
+    async def _answer(self) -> int | None:
+        """The exit code to leave with; None to stop the job. Keys without a meaning are ignored."""
+        while True:
+            item = await self._arrived.get()
+            if item is signal.SIGINT:
+                return None
+            if isinstance(item, signal.Signals):
+                return 128 + item
+            # The end of the input means that the terminal is gone, which never stops a job.
+            if not item or item[0] in _DETACH_KEYS:
+                return 0
+            if item[0] in _STOP_KEYS:
+                return None
+
+    @contextlib.contextmanager
+    def _keys(self) -> Iterator[None]:
+        """Keys come into the same queue as signals: whichever is first is the answer."""
+        loop = asyncio.get_running_loop()
+        lent = self._source.lent() if self._source else contextlib.nullcontext()
+        with lent, single_keys(_STDIN):
+            loop.add_reader(_STDIN, lambda: self._arrived.put_nowait(_one_key()))
+            try:
+                yield
+            finally:
+                loop.remove_reader(_STDIN)
+
+
+def _one_key() -> bytes:
+    try:
+        return os.read(_STDIN, 1)
+    except OSError:  # EIO: the terminal was closed
+        return b""

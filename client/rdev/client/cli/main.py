@@ -44,6 +44,7 @@ VERBS = {
     "attach": Verb("[JOB]", "return to a running job", passes_code=True),
     "wait": Verb("[JOB]", "wait for a job's end", passes_code=True),
     "stop": Verb("[JOB] [--now]", "end a job"),
+    "shell": Verb("[HOST]", "open a login shell on a host", passes_code=True),
     "exec": Verb("JOB|HOST -- CMD", "run a command beside a job", passes_code=True),
     "debug": Verb("[JOB] FILE:LINE ...", "put a breakpoint into a running job", passes_code=True),
     "metrics": Verb("[JOB] [--plot]", "show a job's metrics"),

@@ -40,6 +40,20 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="say yes to every question")
 
 
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """-i and --no-stdin, for verbs that follow a job."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("-i", "--stdin", action="store_true", help="pass our input on to the job")
+    choice.add_argument("--no-stdin", action="store_true", help="never pass input on; only watch")
+
+
+def add_terminal(parser: argparse.ArgumentParser) -> None:
+    """-t and -T, for verbs that start a job."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("-t", "--tty", action="store_true", help="run it in a terminal")
+    choice.add_argument("-T", "--no-tty", action="store_true", help="never in a terminal (default)")
+
+
 def confirm_of(options: argparse.Namespace) -> Callable[[str], bool] | None:
     """What asks the person a question; None where nobody can answer."""
     import sys

@@ -13,7 +13,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_yes, confirm_of, seconds
+from rdev.client.cli.options import (
+    add_host,
+    add_input,
+    add_terminal,
+    add_yes,
+    confirm_of,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from rdev.client.launch import Launch
@@ -49,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", help="interpreter for scripts and modules")
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
+    add_terminal(parser)
+    add_input(parser)
     add_yes(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
     parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
@@ -64,6 +73,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     options = parser.parse_args(ours)
     if options.json and not options.detach:
         parser.error("--json goes with --detach: otherwise stdout is the job's")
+    if options.stdin and options.detach:
+        parser.error("-i goes without --detach: `rdev attach -i` brings input later")
     options.command = command
     return options
 
@@ -72,7 +83,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Runs."""
     import json
 
-    from rdev.client.cli.following import OnInterrupt, follow_to_end
+    from rdev.client.cli.attending import attend, source_of
     from rdev.client.connection import connect
     from rdev.client.follow import exit_code
     from rdev.client.jobs import Jobs
@@ -93,7 +104,8 @@ async def execute(options: argparse.Namespace) -> int:
             connection, workspace, request, on_synced=on_synced, confirm=confirm_of(options)
         )
         if not options.detach:
-            return await follow_to_end(connection, job, RawOutput(), on_interrupt=OnInterrupt.ASK)
+            source = source_of(options) if job.spec.stdin else None
+            return await attend(connection, job, RawOutput(), source=source)
         job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
     if job.reason is not Reason.START_FAILED:
@@ -122,6 +134,7 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
     from dataclasses import replace
 
     from rdev.client import config
+    from rdev.client.cli.attending import source_of, terminal_of
     from rdev.client.cli.main import VERBS
     from rdev.client.launch import (
         Launch,
@@ -146,4 +159,6 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         environment=environment_from(options.env, options.env_file),
         hook=not options.no_hook,
         sync=not options.no_sync,
+        terminal=terminal_of(options, needs_ours=not options.detach),
+        stdin=not options.detach and source_of(options) is not None,
     )

@@ -1,0 +1,76 @@
+"""Open a login shell on a host: in this workspace's folder there, or in the home folder.
+
+It is a job in a terminal: Enter ~ d detaches, `rdev attach` returns, and it outlives a lost
+connection and a closed laptop. Nothing is synced. Exit code: the shell's own; 0 after a detach.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rdev.client.cli.options import add_host, host_of
+
+if TYPE_CHECKING:
+    from rdev.client.connection import Connection
+    from rdev.client.sync.root import Workspace
+    from rdev.wire.job import Job
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_host(parser)
+    parser.add_argument("target", nargs="?", metavar="HOST", help="the same as -H HOST")
+    parser.add_argument("--name", default="", help="a name for the job; default: shell")
+
+
+async def execute(options: argparse.Namespace) -> int:
+    """Opens the shell."""
+    import contextlib
+
+    from rdev.client.cli.attending import attend, has_terminal
+    from rdev.client.cli.main import VERBS
+    from rdev.client.connection import connect
+    from rdev.client.jobs import Jobs
+    from rdev.client.launch import require_name
+    from rdev.client.ui.output import RawOutput
+    from rdev.protocol.errors import RdevError, UsageError
+
+    require_name(options.name, forbidden=VERBS)
+    if not has_terminal():
+        hint = "`rdev exec HOST -- COMMAND` runs one command without a terminal"
+        raise UsageError("open a shell", "stdin and stdout are no terminal here", hint=hint)
+    async with connect(options.target or host_of(options)) as connection:
+        job = await _start(connection, _workspace(), options.name)
+        code = await attend(connection, job, RawOutput())
+        # A shell that was left by `exit` is of no interest any more; one that still runs stays.
+        with contextlib.suppress(RdevError):
+            await Jobs(connection).delete(job.id)
+    return code
+
+
+def _workspace() -> Workspace | None:
+    import os
+
+    from rdev.client.sync.root import find_workspace
+    from rdev.protocol.errors import WorkspaceRefused
+
+    try:
+        return find_workspace(os.getcwd())
+    except WorkspaceRefused:
+        return None
+
+
+async def _start(connection: Connection, workspace: Workspace | None, name: str) -> Job:
+    from rdev.client.jobs import Jobs
+    from rdev.client.launch import login_shell
+    from rdev.client.terminal import window_of
+    from rdev.client.ui.output import say
+    from rdev.protocol.errors import WorkspaceNotFound
+
+    jobs, terminal = Jobs(connection), window_of(1)
+    try:
+        return await jobs.create(login_shell(workspace, terminal=terminal, name=name))
+    except WorkspaceNotFound:
+        say("this workspace was never synced to the host; the shell opens in the home folder")
+        return await jobs.create(login_shell(None, terminal=terminal, name=name))
