@@ -75,7 +75,7 @@ class CommandKind(enum.Enum):
     MODULE = "module"
     """An importable module, by the job's Python, as `python -m` does."""
     PROGRAM = "program"
-    """Any executable on the job's PATH."""
+    """Any executable on the job's PATH; an empty name is the user's login shell."""
 
 
 # Seconds between TERM and KILL: what container runtimes give, enough to write a checkpoint.
