@@ -20,7 +20,7 @@ _QUESTIONS = re.compile(
     rb"|\x1b\[\?[0-9;]*u"  # keyboard protocol flags
     rb"|\x1b\[(?:1[1-9]|2[01])(?:;[0-9]*)*t"  # window reports
     rb"|\x1bP[+$]q[^\x1b\x07]*(?:\x1b\\|\x07)"  # termcap and settings
-    rb"|\x1b\][0-9;]*;\?[^\x1b\x07]*(?:\x1b\\|\x07)"  # colours, clipboard
+    rb"|\x1b\][0-9]+;[^\x1b\x07?]*\?[^\x1b\x07]*(?:\x1b\\|\x07)"  # colours, clipboard
     rb"|\x1b_G[^\x1b]*\x1b\\"  # kitty's graphics, which answers
 )
 
