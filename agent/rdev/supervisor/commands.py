@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rdev.supervisor.connections import AGENT, Peer, Server
+from rdev.wire.job import Window
 
 
 class Stoppable(Protocol):
@@ -16,6 +17,12 @@ class Stoppable(Protocol):
 
     def send_signal(self, number: int) -> None:
         """Signals its process group."""
+
+    def take_input(self) -> None:
+        """Feeds it what was written into its input."""
+
+    def resize(self, window: Window) -> None:
+        """Gives its terminal a size; nothing happens if it has none."""
 
 
 class Commands:
@@ -60,6 +67,12 @@ class Commands:
             peer.send({"type": "result", "id": asked, "ok": True})
         elif name == "signal":
             self._job.send_signal(int(arguments["signal"]))
+            peer.send({"type": "result", "id": asked, "ok": True})
+        elif name == "input":
+            self._job.take_input()
+            peer.send({"type": "result", "id": asked, "ok": True})
+        elif name == "resize":
+            self._job.resize(Window(int(arguments["rows"]), int(arguments["columns"])))
             peer.send({"type": "result", "id": asked, "ok": True})
         elif name == "peers":
             peers = [other.describe() for other in self._server.peers if other.role != AGENT]

@@ -11,6 +11,8 @@ import os
 import signal
 from typing import NoReturn
 
+from rdev.supervisor.feed import open_input
+from rdev.supervisor.terminal import DEFAULT_TERM, Pty
 from rdev.wire.files import JobFiles
 from rdev.wire.records import Launch
 
@@ -19,7 +21,9 @@ NOT_FOUND = 127
 CANNOT_EXECUTE = 126
 
 
-def become(files: JobFiles, launch: Launch, *, gate: int, report: int) -> NoReturn:
+def become(
+    files: JobFiles, launch: Launch, *, gate: int, report: int, terminal: Pty | None = None
+) -> NoReturn:
     """Turns this process into the job's main process.
 
     Args:
@@ -27,41 +31,43 @@ def become(files: JobFiles, launch: Launch, *, gate: int, report: int) -> NoRetu
         launch: What to execute.
         gate: Read end of a pipe; a byte says go, its end says that nobody would notice our end.
         report: Write end of a pipe that closes on exec; what went wrong is written into it.
+        terminal: Its terminal, if it has one.
     """
     step = "wait"
     try:
         if not os.read(gate, 1):
             os._exit(CANNOT_EXECUTE)
         step = "set up"
-        _set_up(files, launch)
+        _set_up(files, launch, terminal)
         os.umask(launch.umask)
         step = "enter the folder"
         os.chdir(launch.directory)
         step = "execute"
-        os.execvpe(launch.argv[0], list(launch.argv), dict(launch.environment))
+        environment = {"TERM": DEFAULT_TERM} if terminal else {}
+        os.execvpe(launch.argv[0], list(launch.argv), {**environment, **launch.environment})
     except OSError as error:
         _give_up(report, step=step, error=error)
     except ValueError as error:  # a NUL in an argument
         _give_up(report, step=step, error=OSError(22, str(error)))
 
 
-def _set_up(files: JobFiles, launch: Launch) -> None:
+def _set_up(files: JobFiles, launch: Launch, terminal: Pty | None) -> None:
     os.setsid()
-    _reset_signals()
+    reset_signals()
+    if terminal is not None:
+        terminal.become()
+        return
     # Each opens its FIFOs anew, for reading too: the output outlives every reader of ours, and
     # neither EPIPE nor SIGPIPE can come from it.
-    inputs = (
-        ("/dev/null", os.O_RDONLY),
-        *((files.fifo(*output), os.O_RDWR) for output in launch.main_outputs),
-    )
-    for number, (path, flags) in enumerate(inputs):
-        opened = os.open(path, flags)
-        os.dup2(opened, number, inheritable=True)
-        if opened > 2:
-            os.close(opened)
+    opened = [
+        open_input(files) if launch.stdin else os.open(os.devnull, os.O_RDONLY),
+        *(os.open(files.fifo(*output), os.O_RDWR) for output in launch.main_outputs),
+    ]
+    for number, descriptor in enumerate(opened):
+        os.dup2(descriptor, number, inheritable=True)
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
     """A process started in the background hands SIGINT down ignored, and Python SIGPIPE."""
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):

@@ -23,9 +23,11 @@ import traceback
 from typing import NoReturn
 
 from rdev.supervisor.execute import become
+from rdev.supervisor.feed import FED, Conduit
 from rdev.supervisor.platform import become_subreaper, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.supervisor import Keeper, Phase, supervise
+from rdev.supervisor.terminal import Pty
 from rdev.wire.blocks import read_file, write_block
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
 from rdev.wire.records import Exit, Launch, Started
@@ -82,6 +84,8 @@ class _Keeping:
         self.attempt = read_status(files).attempt
         self.wake_read, self.wake_write = os.pipe()
         self.phase = Phase.STARTING
+        self.conduit: Conduit | None = None
+        self.terminal: Pty | None = None
         self.main = 0
         self.failure: dict[str, object] = {}
 
@@ -110,13 +114,20 @@ class _Keeping:
 
     def _start(self) -> int:
         """Forks the job and opens its gate; returns the pipe that tells how exec went."""
+        self._open_input()
         gate_read, gate_write = os.pipe()
         report_read, report_write = os.pipe()
         self.main = os.fork()
         if self.main == 0:
             os.close(gate_write)
             os.close(self.wake_write)
-            become(self.files, self.launch, gate=gate_read, report=report_write)
+            become(
+                self.files,
+                self.launch,
+                gate=gate_read,
+                report=report_write,
+                terminal=self.terminal,
+            )
         os.close(gate_read)
         os.close(report_write)
         process = look_at(self.main)
@@ -132,6 +143,14 @@ class _Keeping:
         os.write(gate_write, b"g")
         os.close(gate_write)
         return report_read
+
+    def _open_input(self) -> None:
+        """Once, before the first attempt; the next ones go on with what the one before left."""
+        if self.launch.takes_input and self.conduit is None:
+            self.conduit = conduit = Conduit.open(self.files)
+            signal.signal(FED, lambda *_: conduit.close_fed())
+        if self.launch.terminal is not None and self.terminal is None:
+            self.terminal = Pty.open(self.launch.terminal)
 
     def _await_exec(self, report: int) -> None:
         content = b""
@@ -166,13 +185,20 @@ class _Keeping:
             os.write(self.wake_write, b"w")
 
     def _fork_supervisor(self) -> int:
-        keeper = Keeper(os.getpid(), wake=self.wake_read, phase=self.phase)
+        keeper = Keeper(
+            os.getpid(),
+            wake=self.wake_read,
+            phase=self.phase,
+            conduit=self.conduit,
+            terminal=self.terminal,
+        )
         pid = os.fork()
         if pid:
             return pid
         code = 1
         try:
             os.close(self.wake_write)
+            signal.signal(FED, signal.SIG_IGN)
             for descriptor in self.held:
                 os.close(descriptor)
             supervise(self.files, self.launch, keeper)

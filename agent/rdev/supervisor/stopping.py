@@ -2,8 +2,9 @@
 
     idle --begin--> TERM sent --grace over--> KILL, again and again --nobody left--> done
 
-A job that is stopped loses all its processes. One that ended by itself loses only what is left in
-its main process's session: what has made itself a daemon was meant to stay.
+A job that is stopped, or that is about to be started again, loses all its processes but those that
+`rdev.supervisor.membership` spares. One that ended by itself loses only what is left in its main
+process's session and in its ranks': what has made itself a daemon was meant to stay.
 """
 
 from __future__ import annotations
@@ -13,42 +14,62 @@ import os
 import signal
 import time
 
-from rdev.supervisor.processes import Process, is_alive, members, send_all
+from rdev.supervisor.membership import Membership, Scope
+from rdev.supervisor.processes import Process, is_alive, send_all
 from rdev.wire.records import Launch, Started
 
-# How often /proc is looked through while processes are being ended; only then.
+# How often /proc is looked through while processes are being ended; only then. On a machine of very
+# many processes the looks take no more than this part of a processor.
 _LOOK = 0.05
+_LOOK_SHARE = 0.25
 
 # A process in an uninterruptible call ends when the kernel lets it; the job's end does not wait.
 _GIVE_UP = 10.0
+
+# They have to fit in the status, see rdev.wire.files.
+_MAX_SPARED = 32
 
 
 class Sweep:
     """Ends the processes of one job.
 
+    Args:
+        launch: How it was started.
+        keeper: The keeper.
+        home: The state folder of the agent that serves it; empty if that is not known.
+
     Attributes:
         keeper: The keeper, whose descendants are the job's; 0 once it has gone.
         main: The main process; None until it is known.
+        is_thorough: The job's end is not the last word: then nobody of it may be left.
+        spared: What the last look left alone, one phrase each.
     """
 
-    def __init__(self, launch: Launch, *, keeper: int) -> None:
+    def __init__(self, launch: Launch, *, keeper: int, home: str = "") -> None:
         self.keeper = keeper
         self.main: Started | None = None
+        self.is_thorough = False
+        self.spared: tuple[str, ...] = ()
         self._launch = launch
+        self._membership = Membership(launch.id, home=home)
+        self._scope = Scope.JOB
         self._has_begun = False
         self._kill_at = math.inf
         self._next = 0.0
-        self._is_narrow = False
         self._is_over = False
 
-    def begin(self, *, kill_at: float) -> None:
-        """Sends TERM to all of the job; again may only hasten KILL.
+    def begin(self, *, kill_at: float, is_all: bool = False) -> None:
+        """Sends TERM to all of the job; again may only hasten KILL and reach more processes.
 
         Args:
             kill_at: When KILL follows, on CLOCK_MONOTONIC.
+            is_all: Those go, too, that a stop spares otherwise.
         """
         self.hasten(kill_at=kill_at)
-        if not self._has_begun:
+        is_wider = is_all and self._scope is not Scope.EVERYTHING
+        if is_wider:
+            self._scope = Scope.EVERYTHING
+        if not self._has_begun or is_wider:
             self._has_begun, self._next = True, self._kill_at
             self._terminate(self._members())
 
@@ -79,12 +100,17 @@ class Sweep:
         if now >= self._kill_at:
             send_all(left, signal.SIGKILL)
         is_waiting = now < self._kill_at and not is_over
-        self._next = self._kill_at if is_waiting else now + _LOOK
+        looked = time.monotonic()
+        pause = max(_LOOK, (looked - now) / _LOOK_SHARE)
+        self._next = self._kill_at if is_waiting else min(looked + pause, max(self._kill_at, looked))
         return is_over and (not left or now >= self._kill_at + _GIVE_UP)
 
     def _leave(self, now: float) -> bool:
-        """The job ended by itself; True if nobody of its session is left."""
-        self._is_narrow = True
+        """The job ended by itself; True if nobody is left who has to go."""
+        if not self.is_thorough:
+            if self._launch.keep_children:
+                return True
+            self._scope = Scope.SESSION
         left = self._members()
         if not left:
             return True
@@ -94,13 +120,22 @@ class Sweep:
         self._next = now + _LOOK
         return False
 
+    def signal_ranks(self, number: int) -> None:
+        """Signals what the job's launcher has started."""
+        if self.main is not None:
+            send_all(self._membership.ranks(self.main), number)
+
     def _members(self) -> list[Process]:
-        return members(
-            self._launch.id, keeper=self.keeper, main=self.main, in_session=self._is_narrow
-        )
+        look = self._membership.look(keeper=self.keeper, main=self.main, scope=self._scope)
+        shown = look.spared[:_MAX_SPARED]
+        self.spared = tuple(f"{process.name} ({process.pid})" for process in shown)
+        return look.members
 
     def _terminate(self, processes: list[Process]) -> None:
         send_all(processes, signal.SIGTERM)
+        if self._launch.terminal is not None:
+            # As when its window is closed: an interactive shell ignores TERM.
+            send_all(processes, signal.SIGHUP)
         # One that stands still would not notice.
         send_all(processes, signal.SIGCONT)
 

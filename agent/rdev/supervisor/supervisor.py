@@ -20,14 +20,17 @@ from typing import Any
 from rdev.supervisor import lifecycle
 from rdev.supervisor.commands import Commands
 from rdev.supervisor.connections import AGENT, Peer, Server
+from rdev.supervisor.feed import Conduit, Feed
+from rdev.supervisor.guard import Guard
 from rdev.supervisor.journal import Journal
 from rdev.supervisor.output import Index, Output
 from rdev.supervisor.platform import lock, set_process_name
 from rdev.supervisor.stopping import Sweep, open_process
+from rdev.supervisor.terminal import Pty, Terminal
 from rdev.wire.blocks import Block, FilesError
 from rdev.wire.events import Event
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
-from rdev.wire.job import Reason
+from rdev.wire.job import Reason, Window
 from rdev.wire.records import Exit, Launch, Status
 
 # While output pours in line by line, one splice serves what came in this time: far below what a
@@ -57,11 +60,15 @@ class Keeper:
         pid: The keeper.
         wake: Read end of its pipe: a byte when something changed, its end when it is gone.
         phase: What it knows of the job.
+        conduit: The way of the job's input; None if it takes none, or if that is lost.
+        terminal: The job's terminal, if it has one.
     """
 
     pid: int
     wake: int
     phase: Phase
+    conduit: Conduit | None = None
+    terminal: Pty | None = None
 
 
 def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
@@ -94,11 +101,13 @@ class _Supervisor:
         self.outputs = [
             Output(files, self.index, rank=rank, stream=stream) for rank, stream in launch.outputs
         ]
+        self.feed, self.terminal = self._open_input(keeper)
         self.journal = Journal(files)
         self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
         self.commands = Commands(self.server, self)
         self.sweep = Sweep(launch, keeper=keeper.pid)
+        self.guard = Guard(self.selector, files.directory)
         self.timeout_at: float | None = None
         self.is_watching = False
         self.busy_until = 0.0
@@ -106,11 +115,13 @@ class _Supervisor:
     def run(self) -> None:
         self._register()
         self._begin()
+        self.guard.look()
         while not self.sweep.step(is_over=self.is_over):
             for key, events in self.selector.select(self._until_timer()):
                 handler: Callable[[int], None] = key.data
                 handler(events)
             self._check_timeout()
+            self.guard.step()
             self.server.resume()
         self._finish()
 
@@ -118,6 +129,7 @@ class _Supervisor:
         for output in self.outputs:
             self.selector.register(output.fifo, selectors.EVENT_READ, self._mover(output))
         self.selector.register(self.keeper.wake, selectors.EVENT_READ, self._on_wake)
+        self.take_input()
 
     def _begin(self) -> None:
         # The keeper writes it before it starts a supervisor.
@@ -137,7 +149,28 @@ class _Supervisor:
             # The one before was killed, perhaps before it sent TERM: once more rather than never.
             self.sweep.begin(kill_at=self.status.kill_at)
 
-    # --- output
+    # --- input and output
+
+    def _open_input(self, keeper: Keeper) -> tuple[Feed | None, Terminal | None]:
+        conduit, pty = keeper.conduit, keeper.terminal
+        if conduit is None:
+            return None, None
+        feed = Feed(conduit, self.selector, keeper=keeper.pid, can_end=pty is None)
+        if pty is None:
+            return feed, None
+        # A terminal has one output, that of the main process.
+        sink = self.outputs[0]
+        return feed, Terminal(pty, self.selector, source=conduit.reader, sink=sink)
+
+    def take_input(self) -> None:
+        """Feeds the job what was written, on request."""
+        if self.feed is not None:
+            self.feed.step()
+
+    def resize(self, window: Window) -> None:
+        """Tells the job's terminal its size, on request."""
+        if self.terminal is not None:
+            self.terminal.resize(window)
 
     def _mover(self, output: Output) -> Callable[[int], None]:
         def move(_events: int) -> None:
@@ -145,6 +178,8 @@ class _Supervisor:
             if time.monotonic() < self.busy_until:
                 time.sleep(_GATHER)
             moved = output.move()
+            if self.terminal is not None:
+                self.terminal.resume()
             self.busy_until = 0.0 if moved >= _BUSY else time.monotonic() + _GATHER
 
         return move
@@ -225,7 +260,7 @@ class _Supervisor:
     def _until_timer(self) -> float | None:
         """Seconds until something has to be done; None if nothing is planned."""
         timeout_at = self.timeout_at if self._may_time_out() else None
-        timers = (self.sweep.next_look(), timeout_at, self.server.resume_at)
+        timers = (self.sweep.next_look(), timeout_at, self.server.resume_at, self.guard.look_at)
         due = [timer for timer in timers if timer is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -243,7 +278,10 @@ class _Supervisor:
         """See `connections.Listener`."""
         self.server.welcome(peer, acknowledged=self.journal.acknowledged(peer.rank, peer.pid))
         if peer.role == AGENT:
+            self.guard.look()
             peer.send({"type": "state", **self.status.to_json()})
+            # What came in while no agent could tell us so.
+            self.take_input()
 
     def on_message(self, peer: Peer, message: dict[str, Any]) -> None:
         """See `connections.Listener`."""
@@ -297,6 +335,8 @@ class _Supervisor:
         self.server.tell_agents({"type": "state", **status.to_json()})
 
     def _finish(self) -> None:
+        if self.terminal is not None:
+            self.terminal.drain()
         for output in self.outputs:
             output.drain()
         # What the job said last may still lie in its sockets.

@@ -12,6 +12,7 @@ JOB_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 JOB_ID = re.compile(r"[0-9a-f]{12}")
 WORKSPACE_ID = re.compile(r"[0-9a-z][0-9a-z_-]{0,63}")
 REQUEST_ID = re.compile(r"[0-9a-zA-Z_-]{1,64}")
+WRITER_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def new_job_id() -> str:

@@ -101,6 +101,12 @@ class Following:
             raise JobNotRunning(f"{name} the job {record.accepted.name!r}", "it has ended")
         return await link.command(name, args, patience=patience)
 
+    def tell(self, record: JobRecord, name: str) -> None:
+        """Tells a job's supervisor that there is something new, see `Link.tell`."""
+        link = self._links.get(record.accepted.id)
+        if link is not None:
+            link.tell(name)
+
     async def refresh(self, record: JobRecord) -> bool:
         """Reads a job's status from disk; True if it is final."""
         try:

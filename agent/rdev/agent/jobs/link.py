@@ -34,6 +34,9 @@ class Link:
         self._connected = asyncio.Event()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last = 0
+        # The commands told whose answers have not come, and those told once more meanwhile.
+        self._told: dict[int, str] = {}
+        self._again: set[str] = set()
 
     async def serve(self) -> None:
         """Connects and takes in states until the connection ends.
@@ -52,6 +55,23 @@ class Link:
             self._writer.close()
             self._writer = None
             self._fail_answers()
+            self._told.clear()
+            self._again.clear()
+
+    def tell(self, name: str) -> None:
+        """Sends a command that says no more than that there is something new; returns at once.
+
+        Those that come before the answer are told as one after it. Without a connection nothing is
+        sent: a supervisor looks by itself when it is connected.
+        """
+        if self._writer is None:
+            return
+        if name in self._told.values():
+            self._again.add(name)
+            return
+        self._last += 1
+        self._told[self._last] = name
+        self._writer.write(encode({"type": "command", "id": self._last, "name": name, "args": {}}))
 
     async def command(
         self, name: str, arguments: Mapping[str, Any], *, patience: float
@@ -100,9 +120,14 @@ class Link:
         if message.get("type") == "state":
             self._on_status(Status.from_json(message))
         elif message.get("type") == "result":
-            answer = self._answers.get(message.get("id", 0))
+            number = message.get("id", 0)
+            answer = self._answers.get(number)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+            name = self._told.pop(number, "")
+            if name in self._again:
+                self._again.discard(name)
+                self.tell(name)
 
     def _fail_answers(self) -> None:
         for answer in self._answers.values():

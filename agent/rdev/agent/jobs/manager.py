@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from rdev.agent.jobs.creation import Creation, Snapshots
 from rdev.agent.jobs.following import Following
+from rdev.agent.jobs.input import Inputs, Writer
 from rdev.agent.jobs.lookup import find, newest_first
 from rdev.agent.jobs.once import Once
 from rdev.agent.jobs.record import JobRecord
@@ -24,7 +25,7 @@ from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
 from rdev.protocol.errors import JobConflict, JobNotFound, JobNotRunning
 from rdev.protocol.ids import REQUEST_ID, require
-from rdev.wire.job import Job, JobSpec, JobState
+from rdev.wire.job import Job, JobSpec, JobState, Window
 from rdev.wire.records import Accepted, Status
 
 # A supervisor answers within a millisecond; a process at a breakpoint may take a while.
@@ -63,6 +64,7 @@ class JobManager:
         )
         self._zygote = Zygote()
         self._following = Following(self._store, self._zygote)
+        self._inputs = Inputs(lambda record: self._following.tell(record, "input"))
         self._records: dict[str, JobRecord] = {}
         self._requests: dict[str, str] = {}
         self._started: Once[JobRecord] = Once()
@@ -70,13 +72,15 @@ class JobManager:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        # What is being started is started to its end before following ends.
-        for part in (self._zygote, self._following, self._started):
-            await self._stack.enter_async_context(part)
-        for accepted, status in await asyncio.to_thread(self._store.load):
-            record = self._add(accepted, status)
-            if not status.state.is_final:
-                self._following.adopt(record)
+        async with contextlib.AsyncExitStack() as stack:
+            # What is being started is started to its end before following ends.
+            for part in (self._zygote, self._following, self._started):
+                await stack.enter_async_context(part)
+            for accepted, status in await asyncio.to_thread(self._store.load):
+                record = self._add(accepted, status)
+                if not status.state.is_final:
+                    self._following.adopt(record)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -161,8 +165,9 @@ class JobManager:
                 job that has ended is yielded once in any case.
 
         Raises:
-            JobNotFound: There is no such job, or it was deleted meanwhile.
+            JobNotFound: There is no such job.
         """
+        # One that is deleted meanwhile has ended: the record still says how.
         record = self.record(job_id)
         while True:
             if record.status.revision > since_revision or record.status.state.is_final:
@@ -173,7 +178,6 @@ class JobManager:
                     return
             if record.status.revision <= since_revision:
                 await record.changed()
-            self.record(job_id)
 
     def record(self, job_id: str) -> JobRecord:
         """What is known of the job of that full id.
@@ -213,6 +217,32 @@ class JobManager:
         """
         record = self._live(job_id, "signal")
         await self._following.command(record, "signal", {"signal": number}, patience=_PATIENCE)
+
+    def write_input(
+        self, job_id: str, writer_id: str
+    ) -> contextlib.AbstractAsyncContextManager[Writer]:
+        """Opens a job's input for one writer, see `rdev.agent.jobs.input.Inputs.open`.
+
+        Raises:
+            JobNotFound: There is no such job.
+        """
+        return self._inputs.open(self.record(job_id), writer_id)
+
+    async def resize(self, job_id: str, window: Window) -> None:
+        """Tells a job's terminal the size of its window; again makes programs redraw.
+
+        Raises:
+            JobConflict: It has no terminal.
+            JobNotRunning: It has ended, or has not begun.
+        """
+        record = self._live(job_id, "resize the terminal of")
+        action = f"resize the terminal of the job {record.accepted.name!r}"
+        if record.accepted.spec.terminal is None:
+            raise JobConflict(action, "it has none", hint="start it with `rdev run -t`")
+        if record.status.state is JobState.PENDING:
+            raise JobNotRunning(action, "it has not begun")
+        size = {"rows": window.rows, "columns": window.columns}
+        await self._following.command(record, "resize", size, patience=_PATIENCE)
 
     async def command(
         self,

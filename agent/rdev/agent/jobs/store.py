@@ -21,6 +21,7 @@ from rdev.wire.blocks import (
     write_file,
 )
 from rdev.wire.files import SMALL_SLOT, JobFiles, output_size, read_status, state_slot
+from rdev.wire.input import reserve_input
 from rdev.wire.job import Stream
 from rdev.wire.output import reserve_gaps
 from rdev.wire.records import Accepted, Launch, Status
@@ -118,6 +119,8 @@ def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
     for output in launch.outputs:
         os.mkfifo(files.fifo(*output), 0o600)
         reserve_gaps(files.gaps(*output))
+    if launch.takes_input:
+        reserve_input(files)
     for path in (files.index, files.events, *(files.log(*output) for output in launch.outputs)):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     slot = state_slot(retries=launch.retries, outputs=len(launch.outputs))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from rdev.agent.jobs.input import Writer
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.services import Context
-from rdev.protocol.convert_job import job_to_proto, spec_from_proto
-from rdev.protocol.errors import InvalidRequest
+from rdev.protocol.convert_job import job_to_proto, spec_from_proto, window_from_proto
+from rdev.protocol.errors import InvalidRequest, LimitExceeded
 from rdev.v1 import job_pb2, job_pb2_grpc
 from rdev.wire.job import Job
+
+# What one message of input may hold.
+_MAX_DATA = 256 << 10
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):
@@ -72,14 +76,43 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self, request_iterator: AsyncIterator[job_pb2.WriteInputRequest], context: Context
     ) -> AsyncIterator[job_pb2.WriteInputResponse]:
         """See job.proto."""
-        raise InvalidRequest("write the job's input", "not yet")
-        yield
+        opening = await anext(aiter(request_iterator), None)
+        if opening is None or opening.WhichOneof("item") != "open":
+            raise InvalidRequest("write the job's input", "the first message does not open it")
+        opened = self._manager.write_input(opening.open.job_id, opening.open.writer_id)
+        async with opened as writer:
+            yield _accepted(writer)
+            async for request in request_iterator:
+                is_last = await _write(writer, request)
+                yield _accepted(writer)
+                if is_last or writer.has_ended:
+                    return
 
     async def ResizeTerminal(
         self, request: job_pb2.ResizeTerminalRequest, context: Context
     ) -> job_pb2.ResizeTerminalResponse:
         """See job.proto."""
-        raise InvalidRequest("resize the terminal", "not yet")
+        await self._manager.resize(request.job_id, window_from_proto(request.window))
+        return job_pb2.ResizeTerminalResponse()
+
+
+async def _write(writer: Writer, request: job_pb2.WriteInputRequest) -> bool:
+    """Does what one request asks for; True if it is the last one."""
+    match request.WhichOneof("item"):
+        case "data":
+            if len(request.data) > _MAX_DATA:
+                raise LimitExceeded("write the job's input", "a message holds 256 KiB at most")
+            await writer.write(request.data)
+            return False
+        case "end":
+            await writer.end()
+            return True
+        case _:
+            raise InvalidRequest("write the job's input", "the message is empty")
+
+
+def _accepted(writer: Writer) -> job_pb2.WriteInputResponse:
+    return job_pb2.WriteInputResponse(accepted=writer.accepted, ended=writer.has_ended)
 
 
 def _in_short(job: Job) -> Job:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 import grpc
 
 from rdev.agent.services import Context
+from rdev.agent.threads import to_its_end
 from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.agent.workspace.session import SyncSession
 from rdev.protocol import convert_workspace as convert
@@ -17,7 +17,6 @@ from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2 as pb
 from rdev.v1 import workspace_pb2_grpc
 
-_Result = TypeVar("_Result")
 _Context = grpc.aio.ServicerContext[pb.SyncWorkspaceRequest, pb.SyncWorkspaceResponse]
 
 
@@ -39,7 +38,8 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
                 sequence += 1
                 if request.sequence != sequence:
                     raise InvalidRequest("sync the workspace", "a message is missing or repeated")
-                for response in await _finished(lambda r=request: _answers(session, r)):  # type: ignore[misc]  # a default binds the loop's value
+                # The session is closed after the last step, so no step may still run by then.
+                for response in await to_its_end(lambda r=request: _answers(session, r)):  # type: ignore[misc]  # a default binds the loop's value
                     response.acknowledged = sequence
                     yield response
         finally:
@@ -51,19 +51,6 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         """See the proto."""
         content = await asyncio.to_thread(self._manager.read, request.snapshot, request.path)
         return pb.ReadSnapshotFileResponse(content=content)
-
-
-async def _finished(work: Callable[[], _Result]) -> _Result:
-    """Runs blocking work in a thread, and stays until it is done even if cancelled.
-
-    The session is closed after the last step, so no step may still run by then.
-    """
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
 
 
 def _answers(
