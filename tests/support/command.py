@@ -108,7 +108,8 @@ class Rdev:
         """Ends what the test left: live jobs first, then the agent."""
         if not (self.home / ".rdev").exists():
             return
-        if self.command("rdev-agent", "status").returncode == 0:
+        # An agent that was killed may be about to come back: `ps` brings one or waits for it.
+        if any(self.home.glob(".rdev/hosts/*/jobs/*")):
             for job in json.loads(self.run("ps", "--json").stdout or "[]"):
                 self.run("stop", job["id"], "--now")
         self.command("rdev-agent", "stop")

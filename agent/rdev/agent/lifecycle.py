@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -19,13 +22,37 @@ from rdev.protocol.errors import (
     AgentStartFailed,
     PermissionRefused,
     RdevError,
+    TimedOut,
     error_as_json,
     error_from_json,
     os_failure,
 )
-from rdev.wire.home import Home, UnsafePathError, answers, make_private
+from rdev.supervisor.processes import look_at
+from rdev.wire.channel import JOB_VARIABLE, SOCKET_VARIABLE
+from rdev.wire.guard import (
+    AgentRecord,
+    forget_agent,
+    guard_lock,
+    read_agent,
+    record_path,
+    write_agent,
+)
+from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, answers, make_private
+
+_log = logging.getLogger(__name__)
 
 _READY = "ready"
+
+# An agent ends within its own grace for open calls and work in progress; a busy machine may need a
+# little longer.
+_STOP_DEADLINE = 10.0
+
+# Whoever asks whether the lock is held has it for an instant; an agent that starts waits that out.
+_GLANCE = 0.1
+_POLL = 0.002
+
+# An agent that was started in a job is no process of that job.
+_MARKERS = frozenset({JOB_VARIABLE, SOCKET_VARIABLE})
 
 
 @contextlib.contextmanager
@@ -40,10 +67,8 @@ def locked(home: Home) -> Iterator[None]:
         make_private(folder)
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AgentBusy("serve this home", f"process {_read_pid(home)} does") from None
+        if not _takes(descriptor, fcntl.LOCK_EX, patience=_GLANCE):
+            raise AgentBusy("serve this home", f"process {_read_pid(home)} does")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
@@ -51,10 +76,61 @@ def locked(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _takes(descriptor: int, kind: int, *, patience: float) -> bool:
+    """Locks an open file; False if others have it for all of that time, in seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
+        else:
+            return True
+
+
 def serving_pid(home: Home) -> int | None:
     """Process id of the agent that answers at the home's socket, or None if none does."""
-    # By the socket and not by the lock: to try the lock would make an agent fail that just starts.
     return _read_pid(home) if answers(home) else None
+
+
+def holder(home: Home) -> int | None:
+    """Process id of the agent that has the home, whether it answers or not; None if none has."""
+    try:
+        descriptor = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if _takes(descriptor, fcntl.LOCK_SH, patience=0):
+            return None
+    finally:
+        os.close(descriptor)
+    return _read_pid(home) or None
+
+
+def call_off(home: Home) -> int | None:
+    """Nobody has the home, and nobody shall: no supervisor starts an agent again.
+
+    Returns:
+        The agent that a supervisor was just starting, if it has the home now.
+
+    Raises:
+        TimedOut: That agent neither serves nor fails.
+    """
+    record = read_agent(home.host)
+    if record is None:
+        return None
+    descriptor = os.open(guard_lock(home.host), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _takes(descriptor, fcntl.LOCK_EX, patience=_STOP_DEADLINE):
+            raise TimedOut("stop the agent", f"one has been starting for {_STOP_DEADLINE:.0f} s")
+        pid = holder(home)
+        if pid is None:
+            forget_agent(home.host, record.pid)
+        return pid
+    finally:
+        os.close(descriptor)
 
 
 def _read_pid(home: Home) -> int:
@@ -92,11 +168,11 @@ def start_detached(home: Home) -> int:
 def _spawn(home: Home, ready_fd: int) -> subprocess.Popen[bytes]:
     for folder in (home.root, os.path.dirname(home.host), home.host):
         make_private(folder)
-    command = [sys.executable, "-I", "-m", "rdev.agent.main", "serve", "--ready-fd", str(ready_fd)]
+    command = [*_command(), "--ready-fd", str(ready_fd)]
     with _open_log(home) as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, "RDEV_HOME": home.root},
+            env={**os.environ, **_at(home)},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -104,6 +180,14 @@ def _spawn(home: Home, ready_fd: int) -> subprocess.Popen[bytes]:
             pass_fds=[ready_fd],
             start_new_session=True,
         )
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-I", "-m", "rdev.agent.main", "serve"]
+
+
+def _at(home: Home) -> dict[str, str]:
+    return {HOME_VARIABLE: home.root}
 
 
 def _open_log(home: Home) -> IO[bytes]:
@@ -146,6 +230,35 @@ def reporting(ready_fd: int | None) -> Iterator[Callable[[], None]]:
             raise
 
 
+def be_guarded(home: Home, *, login_umask: int) -> None:
+    """Leaves a record by which the supervisors of live jobs start this agent again if it is killed.
+
+    Args:
+        home: What this agent serves.
+        login_umask: The umask it was started with.
+    """
+    try:
+        write_agent(home.host, _this_agent(home, login_umask))
+    except OSError as error:  # a full disk is no reason not to serve
+        _log.warning("nobody will start this agent again if it is killed: %s", error)
+        with contextlib.suppress(OSError):
+            os.unlink(record_path(home.host))
+
+
+def _this_agent(home: Home, login_umask: int) -> AgentRecord:
+    process = look_at(os.getpid())
+    return AgentRecord(
+        pid=os.getpid(),
+        ticks=process.ticks if process else 0,
+        served=time.monotonic(),
+        argv=tuple(_command()),
+        environment={k: v for k, v in os.environ.items() if k not in _MARKERS} | _at(home),
+        directory=os.getcwd(),
+        umask=login_umask,
+        log=home.log,
+    )
+
+
 def known(error: RdevError | OSError) -> RdevError:
     """The error to tell a person when an agent cannot serve its home."""
     if isinstance(error, RdevError):
@@ -155,7 +268,25 @@ def known(error: RdevError | OSError) -> RdevError:
     return os_failure("use the agent's home", error)
 
 
-def terminate(pid: int) -> None:
-    """Asks the agent with this process id to end; no job ends with it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+def end(pid: int) -> None:
+    """Asks the agent with this process id to end, and waits for that; no job ends with it.
+
+    Raises:
+        TimedOut: It does not end.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not select.select([handle], [], [], _STOP_DEADLINE)[0]:
+            raise TimedOut(
+                "stop the agent",
+                f"process {pid} has this home and did not end in {_STOP_DEADLINE:.0f} s",
+                hint=f"`kill -9 {pid}` ends it; jobs go on, and a live one brings a new agent",
+            )
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)

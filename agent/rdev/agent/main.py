@@ -7,15 +7,11 @@ import asyncio
 import json
 import logging
 import os
-import select
 import sys
 
 from rdev.agent import lifecycle
-from rdev.protocol.errors import RdevError, TimedOut, error_as_json
-from rdev.wire.home import Home, this_home
-
-# An agent ends within its own grace for open calls, 2 s; a busy machine may need a little longer.
-_STOP_DEADLINE = 10.0
+from rdev.protocol.errors import RdevError, error_as_json
+from rdev.wire.home import Home, answers, this_home
 
 
 def main() -> int:
@@ -64,8 +60,11 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
 
 def _status(home: Home, options: argparse.Namespace) -> int:
     pid = lifecycle.serving_pid(home)
+    mute = None if pid is not None else lifecycle.holder(home)
     if options.json:
         print(json.dumps({"home": home.root, "pid": pid, "serving": pid is not None}))
+    elif mute is not None:
+        print(f"agent {mute} has {home.root} and does not answer")
     elif pid is None:
         print(f"no agent serves {home.root}")
     else:
@@ -74,18 +73,13 @@ def _status(home: Home, options: argparse.Namespace) -> int:
 
 
 def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # one shape for all verbs
-    pid = lifecycle.serving_pid(home)
+    pid = lifecycle.holder(home) or lifecycle.call_off(home)
     if pid is None:
         print(f"no agent serves {home.root}")
         return 0
-    handle = os.pidfd_open(pid)
-    try:
-        lifecycle.terminate(pid)
-        if not select.select([handle], [], [], _STOP_DEADLINE)[0]:
-            raise TimedOut("stop the agent", f"process {pid} did not end in {_STOP_DEADLINE:.0f} s")
-    finally:
-        os.close(handle)
-    print(f"agent {pid} stopped; its jobs go on")
+    was_mute = "" if answers(home) else ", which did not answer,"
+    lifecycle.end(pid)
+    print(f"agent {pid}{was_mute} stopped; its jobs go on")
     return 0
 
 

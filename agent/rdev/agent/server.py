@@ -16,6 +16,7 @@ from rdev.agent.debug.manager import DebugManager
 from rdev.agent.identity import identify
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.jobs.manager import JobManager
+from rdev.agent.lifecycle import be_guarded
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.services.agent import AgentService
 from rdev.agent.services.debug import DebugService
@@ -33,6 +34,7 @@ from rdev.v1 import (
     log_pb2_grpc,
     workspace_pb2_grpc,
 )
+from rdev.wire.guard import forget_agent
 from rdev.wire.home import Home, check_private
 from rdev.wire.unix import short_socket_path
 
@@ -59,6 +61,8 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
         loop.add_signal_handler(number, stopping.set)
     # The terminal we were started from may go away; that is no reason to stop.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Before live jobs hear of this agent: their supervisors look who it is.
+    await asyncio.to_thread(be_guarded, home, login_umask=login_umask)
     async with _composed(home, stopping, login_umask) as server:
         await _listen(server, home)
         _log.info("agent serves %s", home.socket)
@@ -67,6 +71,8 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
             watching = group.create_task(_stop_without_home(home, stopping))
             await stopping.wait()
             watching.cancel()
+        # An end that is meant; after this no supervisor starts an agent again.
+        await asyncio.to_thread(forget_agent, home.host, os.getpid())
         await server.stop(_GOODBYE)
     _log.info("agent stopped")
 

@@ -9,9 +9,13 @@ from typing import Generic, Self, TypeVar
 
 Result = TypeVar("Result")
 
+# Far longer than any of it takes, and less than whoever stops an agent waits; work that is cut off
+# must be such that the next agent goes on with it.
+_PATIENCE = 5.0
+
 
 class Once(Generic[Result]):
-    """Work in progress by its key. Use as a context manager; its end waits for the work."""
+    """Work in progress by its key. Use as a context manager; its end waits a while for the work."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Result | Exception]] = {}
@@ -27,6 +31,10 @@ class Once(Generic[Result]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks.values(), timeout=_PATIENCE)
+            for task in late:
+                task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     async def do(self, key: str, work: Callable[[], Awaitable[Result]]) -> Result:
