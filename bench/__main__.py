@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "edit_run", "loop")
+BENCHMARKS = ("startup", "edit_run", "loop", "logs")
 
 
 def main() -> int:
