@@ -244,7 +244,8 @@ class Storm:
     def _state(self) -> list[str]:
         return [
             f"{part.name} {part.mode}: starter {part.starter.process.poll()}, "
-            f"ended {part.has_ended}, reader {part.reader and part.reader.process.poll()}"
+            f"started {part.has_started}, ended {part.has_ended}, "
+            f"reader running {bool(part.reader and part.reader.is_running)}"
             for part in self._parts
         ]
 

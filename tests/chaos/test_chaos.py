@@ -4,7 +4,7 @@ from tests.chaos.cast import Stage
 from tests.chaos.storm import Storm
 from tests.support.relay import relayed
 
-MODES = ("pipes",)
+MODES = ("pipes", "tty", "stdin")
 
 
 def test_sixty_kills_harm_no_job_and_lose_no_byte(rdev, tmp_path):
