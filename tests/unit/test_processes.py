@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from rdev.supervisor.processes import Process, is_alive, look_at, members
+from rdev.supervisor.membership import Membership, Scope
+from rdev.supervisor.processes import Process, is_alive, look_at
 from rdev.supervisor.stopping import Sweep
 from rdev.wire.records import Launch, Started
 
@@ -16,6 +17,10 @@ LAUNCH = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, time
 def started(process: Process, *, later: int = 0) -> Started:
     """The marker of a main process; a later one has taken its id if `later` is not 0."""
     return Started(process.pid, process.ticks - later, time=0.0, monotonic=0.0)
+
+
+def members(*, keeper, main, scope=Scope.JOB):
+    return Membership(LAUNCH.id).look(keeper=keeper, main=main, scope=scope).members
 
 
 @pytest.fixture
@@ -28,15 +33,15 @@ def bystander():
 
 
 def test_without_keeper_and_main_process_nobody_belongs_to_a_job():
-    assert members("0123456789ab", keeper=0, main=None) == []
+    assert members(keeper=0, main=None) == []
 
 
 def test_init_is_nobodys_keeper_and_no_jobs_process():
-    assert members("0123456789ab", keeper=1, main=started(look_at(1))) == []
+    assert members(keeper=1, main=started(look_at(1))) == []
 
 
 def test_whoever_asks_and_those_above_are_spared_even_if_they_descend_from_the_keeper():
-    found = members("0123456789ab", keeper=os.getppid(), main=started(look_at(os.getpid())))
+    found = members(keeper=os.getppid(), main=started(look_at(os.getpid())))
     assert not {os.getpid(), os.getppid()} & {process.pid for process in found}
 
 
@@ -48,11 +53,11 @@ def test_a_process_is_told_from_a_later_one_of_its_id():
 
 def test_the_main_process_is_its_jobs_and_one_that_has_its_id_by_now_is_not(bystander):
     here = look_at(bystander.pid)
-    for in_session in (False, True):
-        found = members("0123456789ab", keeper=0, main=started(here), in_session=in_session)
+    for scope in Scope:
+        found = members(keeper=0, main=started(here), scope=scope)
         assert found == [here]
         taken = started(here, later=1)
-        assert members("0123456789ab", keeper=0, main=taken, in_session=in_session) == []
+        assert members(keeper=0, main=taken, scope=scope) == []
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -8,17 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 from typing import NoReturn
 
 from rdev.supervisor.feed import open_input
+from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND, reset_signals
 from rdev.supervisor.terminal import DEFAULT_TERM, Pty
 from rdev.wire.files import JobFiles
 from rdev.wire.records import Launch
-
-# What a shell exits with: the command was not found, or was found and cannot be executed.
-NOT_FOUND = 127
-CANNOT_EXECUTE = 126
 
 
 def become(
@@ -65,16 +61,6 @@ def _set_up(files: JobFiles, launch: Launch, terminal: Pty | None) -> None:
     ]
     for number, descriptor in enumerate(opened):
         os.dup2(descriptor, number, inheritable=True)
-
-
-def reset_signals() -> None:
-    """A process started in the background hands SIGINT down ignored, and Python SIGPIPE."""
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            # The real-time signals that libc keeps to itself refuse.
-            with contextlib.suppress(OSError):
-                signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _give_up(report: int, *, step: str, error: OSError) -> NoReturn:

@@ -20,8 +20,8 @@ import selectors
 import time
 from typing import NoReturn
 
-from rdev.supervisor.execute import reset_signals
 from rdev.supervisor.processes import is_alive
+from rdev.supervisor.shim import reset_signals
 from rdev.wire.guard import AgentRecord, guard_lock, host_of, read_agent
 
 # An agent starts within half a second, and is found by its hello; this is for one that does not.

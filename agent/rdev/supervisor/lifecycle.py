@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from rdev.supervisor.execute import CANNOT_EXECUTE, NOT_FOUND
+from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND
 from rdev.wire.channel import whole_number
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
 from rdev.wire.job import DebugStop, JobState, Reason

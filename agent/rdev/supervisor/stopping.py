@@ -21,7 +21,7 @@ from rdev.wire.records import Launch, Started
 # How often /proc is looked through while processes are being ended; only then. On a machine of very
 # many processes the looks take no more than this part of a processor.
 _LOOK = 0.05
-_LOOK_SHARE = 0.25
+_SHARE = 0.25
 
 # A process in an uninterruptible call ends when the kernel lets it; the job's end does not wait.
 _GIVE_UP = 10.0
@@ -101,8 +101,9 @@ class Sweep:
             send_all(left, signal.SIGKILL)
         is_waiting = now < self._kill_at and not is_over
         looked = time.monotonic()
-        pause = max(_LOOK, (looked - now) / _LOOK_SHARE)
-        self._next = self._kill_at if is_waiting else min(looked + pause, max(self._kill_at, looked))
+        self._next = self._kill_at if is_waiting else looked + max(_LOOK, (looked - now) / _SHARE)
+        if looked < self._kill_at:
+            self._next = min(self._next, self._kill_at)
         return is_over and (not left or now >= self._kill_at + _GIVE_UP)
 
     def _leave(self, now: float) -> bool:

@@ -87,6 +87,7 @@ class Creation:
             spec=spec,
             argv=launch.argv,
             directory=launch.directory,
+            ranks=launch.ranks,
         )
         try:
             await asyncio.to_thread(self._write, accepted, launch)
@@ -124,7 +125,7 @@ class Creation:
 
 def _name(spec: JobSpec, taken: Collection[str]) -> str:
     if not spec.name:
-        made = job_name_from(spec.target)
+        made = job_name_from(spec.target or "shell")
         names = (made, *(f"{made}-{number}" for number in range(2, len(taken) + 3)))
         return next(name for name in names if name not in taken)
     if require(JOB_NAME, spec.name, "job name") in taken:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
+from rdev.supervisor import shim
 from rdev.wire.channel import JOB_VARIABLE, SOCKET_VARIABLE
 from rdev.wire.files import JobFiles
-from rdev.wire.job import CommandKind, JobSpec
+from rdev.wire.job import ONE_PER_GPU, CommandKind, JobSpec
 from rdev.wire.records import Launch
 
 # They belong to the connection that the agent was started over, or to the agent itself.
 _NOT_THE_JOBS = ("SSH_", "RDEV_", "GRPC_")
 _NOT_A_JOBS = frozenset({"DISPLAY", "XAUTHORITY", "NOTIFY_SOCKET", "OLDPWD", "_"})
+
+# Each rank has two pipes, which keeper and supervisor hold open: they have 1024 descriptors.
+_MAX_RANKS = 256
+
+_PLAIN_SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +63,79 @@ def resolve(
         folder: Its workspace's folder, or the user's home.
 
     Raises:
-        InvalidRequest: The directory or the script leaves the folder.
+        InvalidRequest: The directory or the script leaves the folder, or nobody can say how many
+            ranks it shall have.
         ScriptNotFound: There is no such script.
         CommandNotFound: There is no Python.
     """
     directory = _inside(folder, spec.directory or ".", "directory")
     environment = _environment(spec, surroundings, job_id=job_id, files=files)
+    argv = _argv(spec, folder=folder, directory=directory, environment=environment)
+    ranks = ranks_of(spec)
+    if spec.processes:
+        # A program that is a Python itself has the torch that its script wants.
+        is_python = os.path.basename(argv[0]).startswith("python")
+        python = argv[0] if is_python else _python(spec, folder, environment)
+        argv = (*_launcher(python, ranks), *argv)
+        if ranks > 1:
+            # What torchrun sets by itself, after a page of warning.
+            environment.setdefault("OMP_NUM_THREADS", "1")
     return Launch(
         id=job_id,
-        argv=_argv(spec, folder=folder, directory=directory, environment=environment),
+        argv=argv,
         environment={**environment, "PWD": directory},
         directory=directory,
         umask=surroundings.umask,
         grace=spec.grace,
         timeout=spec.timeout,
+        terminal=spec.terminal,
+        stdin=spec.stdin,
+        ranks=ranks,
+        launcher=spec.processes != 0,
+        retries=spec.retries,
+        keep_children=spec.keep_children,
+        log_full=spec.log_full,
     )
+
+
+def ranks_of(spec: JobSpec) -> int:
+    """How many ranks a job has.
+
+    Raises:
+        InvalidRequest: The number is out of range or cannot be known, or they want a terminal.
+    """
+    if not spec.processes:
+        return 1
+    ranks = spec.processes
+    if ranks == ONE_PER_GPU:
+        wanted = spec.gpus
+        ranks = (wanted.count or len(wanted.devices)) if wanted else 0
+        if not ranks:
+            hint = "say which with --gpus, or how many processes with --nproc N"
+            cause = "it asks for no GPU"
+            raise InvalidRequest("start one process for each GPU of the job", cause, hint=hint)
+    if not 0 < ranks <= _MAX_RANKS:
+        cause, hint = "the number is out of range", f"ask for 1 to {_MAX_RANKS}"
+        raise InvalidRequest(f"start {ranks} processes", cause, hint=hint)
+    if spec.terminal is not None:
+        hint = "leave out -t, or --nproc"
+        raise InvalidRequest("start ranks in a terminal", "they would share it", hint=hint)
+    return ranks
+
+
+def _launcher(python: str, ranks: int) -> tuple[str, ...]:
+    """The command line before the ranks' own: torchrun by the job's Python, the shim by ours."""
+    options = ("--no-python", "--standalone", "--max-restarts", "0", "--nproc-per-node", str(ranks))
+    # Without the dashes argparse takes what follows for abbreviations of options of its own.
+    torchrun = (python, "-m", "torch.distributed.run", *options, "--")
+    return (*torchrun, sys.executable, "-I", "-S", os.path.abspath(shim.__file__))
 
 
 def _argv(
     spec: JobSpec, *, folder: str, directory: str, environment: Mapping[str, str]
 ) -> tuple[str, ...]:
     if spec.kind is CommandKind.PROGRAM:
-        return (spec.target, *spec.args)
+        return (spec.target, *spec.args) if spec.target else (_login_shell(environment), "-l")
     python = _python(spec, folder, environment)
     if spec.kind is CommandKind.MODULE:
         return (python, "-m", spec.target, *spec.args)
@@ -85,6 +144,15 @@ def _argv(
         raise ScriptNotFound(f"run {spec.target}", "there is no such file in the workspace")
     # Relative, as a person would have typed it there: it is what sys.argv[0] and tracebacks show.
     return (python, os.path.relpath(script, directory), *spec.args)
+
+
+def _login_shell(environment: Mapping[str, str]) -> str:
+    if environment.get("SHELL"):
+        return environment["SHELL"]
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_shell or _PLAIN_SHELL
+    except KeyError:  # a container may run under a uid that has no name
+        return _PLAIN_SHELL
 
 
 def _python(spec: JobSpec, folder: str, environment: Mapping[str, str]) -> str:
@@ -118,7 +186,9 @@ def _environment(
     # Output shows when it is printed, not when a buffer is full; a job may say otherwise.
     environment = {"PYTHONUNBUFFERED": "1", **scrubbed(surroundings.environment)}
     environment |= spec.environment
-    if spec.hook and surroundings.hook_directory is not None:
+    if spec.hook and surroundings.hook_directory is not None and spec.processes:
+        environment[shim.PLANT_VARIABLE] = surroundings.hook_directory
+    elif spec.hook and surroundings.hook_directory is not None:
         paths = [surroundings.hook_directory, environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return environment | {JOB_VARIABLE: job_id, SOCKET_VARIABLE: files.socket}

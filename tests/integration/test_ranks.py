@@ -1,0 +1,181 @@
+"""Jobs of several ranks, by a real torchrun with real gloo collectives."""
+
+import os
+import signal
+import sys
+
+import pytest
+from tests.support.jobs import jobs_in, tidy
+
+from rdev.agent.jobs.resolve import Surroundings, resolve
+from rdev.agent.server import _plant_folder
+from rdev.protocol.errors import InvalidRequest
+from rdev.supervisor.processes import look_at
+from rdev.wire.files import JobFiles
+from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, JobSpec, JobState, Reason, Window
+
+DDP = """
+import os, sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+model = DistributedDataParallel(torch.nn.Linear(4, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for step in range(20):
+    loss = model(torch.full((8, 4), float(rank + 1))).pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    sys.stdout.write(f"rank {rank} step {step}\\n")
+    sys.stderr.write(f"error of {rank} in {step}\\n")
+    if os.path.exists(sys.argv[1]) and rank == 1 and step == 10:
+        os.unlink(sys.argv[1])
+        os.kill(os.getpid(), 9)
+weights = [torch.zeros(1, 4) for _ in range(2)]
+dist.all_gather(weights, model.module.weight.detach())
+assert torch.equal(*weights)
+dist.destroy_process_group()
+"""
+
+
+def printed_by(rank, *, steps=20):
+    return (
+        "".join(f"rank {rank} step {step}\n" for step in range(steps)),
+        "".join(f"error of {rank} in {step}\n" for step in range(steps)),
+    )
+
+
+@pytest.fixture
+async def jobs(tmp_path):
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder) as jobs:
+        yield jobs
+
+
+def log_of(jobs, job, rank, stream):
+    with open(jobs.files(job).log(rank, stream), encoding="utf-8") as file:
+        return file.read()
+
+
+async def ddp(jobs, tmp_path, **spec):
+    script = tmp_path / "train.py"
+    script.write_text(DDP)
+    return await jobs.start(
+        sys.executable, str(script), str(tmp_path / "fatal"), processes=2, **spec
+    )
+
+
+async def test_two_ranks_train_together_and_print_apart(jobs, tmp_path):
+    ended = await jobs.end(await ddp(jobs, tmp_path))
+    assert (ended.state, ended.exit_code, ended.ranks) == (JobState.SUCCEEDED, 0, 2)
+    for rank in (0, 1):
+        stdout, stderr = printed_by(rank)
+        assert log_of(jobs, ended, rank, "stdout") == stdout
+        assert [
+            line
+            for line in log_of(jobs, ended, rank, "stderr").splitlines(keepends=True)
+            if line.startswith("error of")
+        ] == stderr.splitlines(keepends=True)
+    assert log_of(jobs, ended, 0, "launcher") == ""
+
+
+async def test_a_killed_rank_fails_the_job_and_takes_the_others_along(jobs, tmp_path):
+    (tmp_path / "fatal").touch()
+    ended = await jobs.end(await ddp(jobs, tmp_path))
+    assert (ended.state, ended.reason, ended.exit_code) == (JobState.FAILED, Reason.EXITED, 1)
+    assert log_of(jobs, ended, 1, "stdout") == printed_by(1, steps=11)[0]
+    assert log_of(jobs, ended, 0, "stdout").startswith(printed_by(0, steps=11)[0])
+    assert "SIGKILL" in log_of(jobs, ended, 0, "launcher")
+
+
+# Ranks that need no torch themselves: they say who they are and stay.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.environ["RANK"], os.getpid(), os.environ["OMP_NUM_THREADS"], sys.argv[1:])
+time.sleep(600)
+"""
+
+
+async def said(jobs, job, *, ranks):
+    """The first line of each rank, in words."""
+    lines = {}
+    async for piece in jobs.pieces(job):
+        if piece.stream == "stdout":
+            lines[piece.rank] = lines.get(piece.rank, b"") + piece.data
+        if len(lines) == ranks and all(line.endswith(b"\n") for line in lines.values()):
+            return [lines[rank].decode().split() for rank in range(ranks)]
+    raise AssertionError("the job ended")
+
+
+async def test_ranks_that_ignore_term_are_killed_with_the_job_and_only_they_have_a_hook(tmp_path):
+    async with (
+        tidy(tmp_path / "jobs") as folder,
+        jobs_in(folder, hook_dir=_plant_folder()) as jobs,
+    ):
+        job = await jobs.start(sys.executable, "-c", STUBBORN, "a b", "--nproc", "--", processes=2)
+        heads = await said(jobs, job, ranks=2)
+        assert [head[0] for head in heads] == ["0", "1"]
+        assert [head[2:] for head in heads] == [["1", "['a", "b',", "'--nproc',", "'--']"]] * 2
+        pids = [int(head[1]) for head in heads]
+        peers = await jobs.manager.peers(job.id)
+        assert sorted((peer["rank"], peer["pid"]) for peer in peers) == list(enumerate(pids))
+        await jobs.manager.stop(job.id)
+        ended = await jobs.end(job)
+    assert (ended.state, ended.reason) == (JobState.CANCELLED, Reason.STOPPED)
+    assert not any(is_there(pid) for pid in pids)
+
+
+async def test_ranks_do_not_outlive_a_launcher_that_is_killed(jobs):
+    job = await jobs.start(sys.executable, "-c", STUBBORN, processes=2)
+    pids = [int(head[1]) for head in await said(jobs, job, ranks=2)]
+    os.kill((await jobs.manager.get(job.id)).pid, signal.SIGKILL)
+    ended = await jobs.end(job)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.SIGNALED)
+    assert not any(is_there(pid) for pid in pids)
+
+
+async def test_a_rank_whose_command_is_missing_says_so_in_its_own_log(jobs):
+    ended = await jobs.run("no-such-command", processes=1, python=sys.executable)
+    assert (ended.state, ended.exit_code) == (JobState.FAILED, 1)
+    expected = "rdev: unable to execute no-such-command: No such file or directory\n"
+    assert log_of(jobs, ended, 0, "stderr") == expected
+
+
+def is_there(pid):
+    found = look_at(pid)
+    return found is not None and not found.is_dead
+
+
+def asked(**spec):
+    surroundings = Surroundings({"PATH": os.environ["PATH"]}, 0o022, "/plant")
+    wanted = JobSpec(CommandKind.MODULE, "train", **spec)
+    return resolve(wanted, surroundings, job_id="0" * 12, files=JobFiles("/jobs/0"), folder="/w")
+
+
+def test_one_process_a_gpu_is_as_many_as_are_asked_for():
+    assert asked(processes=ONE_PER_GPU, gpus=GpuRequest(count=3)).ranks == 3
+    assert asked(processes=ONE_PER_GPU, gpus=GpuRequest(devices=("0", "2"))).ranks == 2
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"processes": ONE_PER_GPU},
+        {"processes": 257},
+        {"processes": -2},
+        {"processes": 2, "terminal": Window()},
+    ],
+)
+def test_ranks_that_nobody_can_start(spec):
+    with pytest.raises(InvalidRequest):
+        asked(**spec)
+
+
+def test_the_users_python_path_and_threads_stay_and_torchrun_has_no_plant():
+    environment = {"PYTHONPATH": "/mine", "OMP_NUM_THREADS": "4"}
+    launch = asked(processes=2, environment=environment)
+    assert environment.items() <= launch.environment.items()
+    assert launch.environment["RDEV_PLANT"] == "/plant"
+    assert "RDEV_PLANT" not in asked(processes=2, hook=False).environment
+    assert "OMP_NUM_THREADS" not in asked(processes=1).environment
