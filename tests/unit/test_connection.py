@@ -31,7 +31,7 @@ def test_an_agent_that_is_too_old_is_named_with_both_releases():
     assert "same release" in caught.value.hint
     with pytest.raises(VersionSkew) as caught:
         check_version("local", agent_from_proto(old))
-    assert "rdev-agent stop" in caught.value.hint
+    assert "rdev-agent upgrade" in caught.value.hint
 
 
 async def test_trying_ends_after_a_minute_and_begins_anew_when_something_got_through(monkeypatch):

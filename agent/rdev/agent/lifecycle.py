@@ -1,6 +1,8 @@
 """Starting and ending the one agent of a home: the lock, the detached start, the stop.
 
-serve --detach:  parent -> child (own session) -> `ready` or an error line through a pipe
+serve --detach:   parent -> child (own session) -> `ready` or an error line through a pipe
+serve --replace:  all is imported and checked -> the agent that serves is asked to end -> its lock
+                  is taken as soon as it is free; until that question the old agent serves on
 """
 
 from __future__ import annotations
@@ -56,24 +58,44 @@ _MARKERS = frozenset({JOB_VARIABLE, SOCKET_VARIABLE})
 
 
 @contextlib.contextmanager
-def locked(home: Home) -> Iterator[None]:
+def locked(home: Home, *, replacing: bool = False) -> Iterator[None]:
     """Holds the home's lock, with our process id in it, for as long as the block runs.
+
+    Args:
+        home: What to serve.
+        replacing: An agent that holds it is asked to end, and followed at once.
 
     Raises:
         AgentBusy: Another agent holds it.
+        TimedOut: That agent does not end.
         UnsafePathError: A folder of the home is not ours alone.
     """
     for folder in (home.root, os.path.dirname(home.host), home.host, home.run, home.jobs):
         make_private(folder)
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _takes(descriptor, fcntl.LOCK_EX, patience=_GLANCE):
+        if replacing:
+            _succeed(descriptor, home)
+        elif not _takes(descriptor, fcntl.LOCK_EX, patience=_GLANCE):
             raise AgentBusy("serve this home", f"process {_read_pid(home)} does")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _succeed(descriptor: int, home: Home) -> None:
+    """Locks the file; whoever has it is asked to end, and so is who else may take it meanwhile."""
+    asked, deadline = 0, time.monotonic() + _STOP_DEADLINE
+    while not _takes(descriptor, fcntl.LOCK_EX, patience=_GLANCE):
+        pid = _read_pid(home)
+        if pid not in (0, asked):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            asked = pid
+        if time.monotonic() > deadline:
+            raise _does_not_end("replace", pid)
 
 
 def _takes(descriptor: int, kind: int, *, patience: float) -> bool:
@@ -138,8 +160,12 @@ def _read_pid(home: Home) -> int:
         return int(file.read() or 0)
 
 
-def start_detached(home: Home) -> int:
+def start_detached(home: Home, *, replacing: bool = False) -> int:
     """Starts an agent in a session of its own and returns its process id once it serves.
+
+    Args:
+        home: What it is to serve.
+        replacing: Once it has started so far that it can serve, it follows the agent that does.
 
     Raises:
         AgentBusy: One serves already.
@@ -149,7 +175,7 @@ def start_detached(home: Home) -> int:
     reader, writer = os.pipe()
     with open(reader, encoding="utf-8") as reports:
         try:
-            process = _spawn(home, writer)
+            process = _spawn(home, writer, ["--replace"] if replacing else [])
         finally:
             os.close(writer)
         report = reports.readline()
@@ -165,10 +191,10 @@ def start_detached(home: Home) -> int:
     )
 
 
-def _spawn(home: Home, ready_fd: int) -> subprocess.Popen[bytes]:
+def _spawn(home: Home, ready_fd: int, options: list[str]) -> subprocess.Popen[bytes]:
     for folder in (home.root, os.path.dirname(home.host), home.host):
         make_private(folder)
-    command = [*_command(), "--ready-fd", str(ready_fd)]
+    command = [*_command(), *options, "--ready-fd", str(ready_fd)]
     with _open_log(home) as log:
         return subprocess.Popen(
             command,
@@ -281,12 +307,16 @@ def end(pid: int) -> None:
     try:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         if not select.select([handle], [], [], _STOP_DEADLINE)[0]:
-            raise TimedOut(
-                "stop the agent",
-                f"process {pid} has this home and did not end in {_STOP_DEADLINE:.0f} s",
-                hint=f"`kill -9 {pid}` ends it; jobs go on, and a live one brings a new agent",
-            )
+            raise _does_not_end("stop", pid)
     except ProcessLookupError:
         return
     finally:
         os.close(handle)
+
+
+def _does_not_end(verb: str, pid: int) -> TimedOut:
+    return TimedOut(
+        f"{verb} the agent",
+        f"process {pid} has this home and did not end in {_STOP_DEADLINE:.0f} s",
+        hint=f"`kill -9 {pid}` ends it; jobs go on, and a live one brings a new agent",
+    )

@@ -1,4 +1,4 @@
-"""The `rdev-agent` command: serve, status, stop."""
+"""The `rdev-agent` command: serve, upgrade, status, stop."""
 
 from __future__ import annotations
 
@@ -31,9 +31,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     serve = verbs.add_parser("serve", help="serve this machine until stopped")
     serve.add_argument("--detach", action="store_true", help="go on in the background")
+    serve.add_argument("--replace", action="store_true", help="follow an agent that serves")
     serve.add_argument("--json", action="store_true", help="say errors as JSON")
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     serve.set_defaults(action=_serve)
+    upgrade = verbs.add_parser(
+        "upgrade", help="put an agent of this release in the place of the one that serves"
+    )
+    upgrade.add_argument("--json", action="store_true", help="say errors as JSON")
+    upgrade.set_defaults(action=_serve, detach=True, replace=True)
     status = verbs.add_parser("status", help="say whether an agent serves")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(action=_status)
@@ -44,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(home: Home, options: argparse.Namespace) -> int:
     if options.detach:
-        print(f"agent {lifecycle.start_detached(home)} serves {home.root}")
+        pid = lifecycle.start_detached(home, replacing=options.replace)
+        print(f"agent {pid} serves {home.root}")
         return 0
     # Everything the agent makes is for its user alone; jobs get the login's umask back.
     login_umask = os.umask(0o077)
@@ -53,7 +60,10 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
     )
     from rdev.agent.server import serve
 
-    with lifecycle.reporting(options.ready_fd) as on_ready, lifecycle.locked(home):
+    with (
+        lifecycle.reporting(options.ready_fd) as on_ready,
+        lifecycle.locked(home, replacing=options.replace),
+    ):
         asyncio.run(serve(home, login_umask=login_umask, on_ready=on_ready))
     return 0
 

@@ -40,8 +40,9 @@ from rdev.wire.unix import short_socket_path
 
 _log = logging.getLogger(__name__)
 
-# Open streams get this long to say goodbye when the agent ends.
-_GOODBYE = 0.5
+# Calls under way get this long when the agent ends. Streams would never end by themselves; clients
+# open them again, at the next agent if this one is being replaced, so nobody is kept waiting.
+_GOODBYE = 0.1
 
 # Nobody waits for an agent to notice that its home is gone; idle it should cost next to nothing.
 _LOOK_FOR_HOME = 10.0

@@ -50,7 +50,7 @@ _SPREAD = 2.0
 # A host that has been away this long is reported, and the job left to itself.
 _GIVE_UP = 60.0
 
-_LOCAL_UPGRADE = "`rdev-agent stop`, then run this again: the new agent starts, and jobs go on"
+_LOCAL_UPGRADE = "`rdev-agent upgrade` puts an agent of this release in its place; jobs go on"
 
 
 class Connection:

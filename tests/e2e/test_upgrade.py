@@ -1,0 +1,57 @@
+"""A new agent takes the place of one that serves, and nobody's job or stream notices."""
+
+import json
+import os
+
+from tests.support.command import DEADLINE
+
+from rdev.wire.guard import read_agent
+from rdev.wire.home import Home, machine_id
+
+COUNT = 3000
+PRINTS = f"""
+import time
+
+for number in range({COUNT}):
+    print("line", number)
+    time.sleep(0.001)
+raise SystemExit(7)
+"""
+
+
+def test_a_live_run_is_exact_across_upgrades(rdev):
+    rdev.write("prints.py", PRINTS)
+    with rdev.started("run", "prints.py") as run:
+        first = run.stdout.readline()
+        agents = [rdev.agent_pid]
+        for _ in range(2):
+            done = rdev.command("rdev-agent", "upgrade")
+            assert done.returncode == 0, done.stderr
+            agents.append(rdev.agent_pid)
+        assert run.poll() is None, run.stderr.read()
+        said = first + run.stdout.read()
+        assert run.wait(DEADLINE) == 7
+    assert said == b"".join(b"line %d\n" % number for number in range(COUNT))
+    assert len(set(agents)) == 3
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    assert read_agent(home.host).pid == agents[-1]
+    (job,) = json.loads(rdev.run("ps", "-a", "--json").stdout)
+    assert (job["state"], job["exit_code"]) == ("failed", 7)
+
+
+def test_an_upgrade_without_an_agent_starts_one(rdev):
+    done = rdev.command("rdev-agent", "upgrade")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rdev.agent_pid
+
+
+def test_a_new_agent_that_cannot_start_leaves_the_old_one_in_its_place(rdev):
+    rdev.run("ps")
+    before = rdev.agent_pid
+    run = os.path.join(Home(str(rdev.home / ".rdev"), machine_id()).run)
+    os.chmod(run, 0o755)
+    done = rdev.command("rdev-agent", "upgrade")
+    assert (done.returncode, "mode 0755" in done.stderr) == (77, True)
+    os.chmod(run, 0o700)
+    assert rdev.agent_pid == before
+    assert rdev.run("ps").returncode == 0
