@@ -342,6 +342,9 @@ class _Supervisor:
         # What the job said last may still lie in its sockets.
         self.server.drain()
         self.journal.close()
+        # What was typed may be a secret, and nobody will read it any more.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.files.input)
         started, status = read_started(self.files, attempt=self.status.attempt), self.status
         if started is not None:
             status = lifecycle.running(status, started)

@@ -200,13 +200,7 @@ class JobManager:
             now: KILL without TERM and grace first.
         """
         record = self.record(job_id)
-        while not record.status.state.is_final:
-            # The job may end by itself meanwhile, which is what was asked for; or its supervisor
-            # was killed before it answered, and the next one is asked.
-            with contextlib.suppress(JobNotRunning):
-                await self._following.command(record, "stop", {"now": now}, patience=_PATIENCE)
-                break
-            await self._following.refresh(record)
+        await self._insist(record, "stop", {"now": now})
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:
@@ -242,7 +236,7 @@ class JobManager:
         if record.status.state is JobState.PENDING:
             raise JobNotRunning(action, "it has not begun")
         size = {"rows": window.rows, "columns": window.columns}
-        await self._following.command(record, "resize", size, patience=_PATIENCE)
+        await self._insist(record, "resize", size)
 
     async def command(
         self,
@@ -305,6 +299,16 @@ class JobManager:
         self._following.forget(job_id)  # it knows the end and is about to finish
         record.wake()
         await asyncio.to_thread(self._creation.remove, job_id)
+
+    async def _insist(self, record: JobRecord, name: str, args: Mapping[str, Any]) -> None:
+        """Sends a command that may be repeated until it is answered or the job has ended."""
+        while not record.status.state.is_final:
+            # The job may end by itself meanwhile; or its supervisor was killed before it answered,
+            # and the next one is asked.
+            with contextlib.suppress(JobNotRunning):
+                await self._following.command(record, name, args, patience=_PATIENCE)
+                return
+            await self._following.refresh(record)
 
     def _live(self, job_id: str, verb: str) -> JobRecord:
         record = self.record(job_id)
