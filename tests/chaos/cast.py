@@ -93,7 +93,7 @@ class Part:
     @property
     def told(self) -> int:
         """The exit code that who started it, or went on for that one, ends with."""
-        return 0 if self.starter.is_successor else self.code
+        return 0 if self.starter.is_successor or self.mode == "tty" else self.code
 
     def wanted(self) -> dict[str, tuple[int, str]]:
         """Size and sha256 of each stream, from the seed alone."""
@@ -131,9 +131,12 @@ class Stage:
         folder.mkdir()
         wanted = {"folder": str(folder), "mode": mode, "seed": seed, "code": code}
         wanted |= {"seconds": seconds, "rate": self._chance.choice((30e3, 60e3, 120e3))}
-        options = {"tty": ["-t"], "stdin": ["-i"]}.get(mode, [])
+        options = {"tty": ["-t", "-d"], "stdin": ["-i"]}.get(mode, [])
         program = [sys.executable, "-I", "-S", _HERE / "program.py", json.dumps(wanted)]
         run = [BIN / "rdev", "run", "-q", "-H", hosts[0], "--name", name, *options, "--", *program]
+        if mode == "tty":  # who has no terminal starts it detached and reads along
+            subprocess.run(run, cwd=folder, env=self.person.environment, check=True)
+            run = [BIN / "rdev", "logs", "-f", "-H", hosts[0], name]
         # Only who has nothing more to feed may be killed without a loss that is the killer's own.
         is_mortal = is_long and mode != "stdin" and self._count % 3 == 0
         starter = Client([*run], folder, is_mortal, hosts[0])

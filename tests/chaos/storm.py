@@ -110,10 +110,17 @@ class Storm:
             hosts = (self._relay.host, "local") if number % 2 else ("local", self._relay.host)
             mode = modes[number % len(modes)]
             self._parts.append(self._stage.part(mode, hosts=hosts, seconds=3600, is_long=True))
-        self._wait(lambda: all(part.has_started for part in self._parts), "the jobs start")
+        self._wait(self._have_started, "the jobs start")
         for part in self._parts:
             part.files = self._files(part)
             part.reader.start(self._stage.person)
+
+    def _have_started(self) -> bool:
+        waited = [part for part in self._parts if not part.has_started]
+        for part in waited:
+            said = part.folder / part.starter.files[1]
+            assert part.starter.is_running, f"{part.name} did not start: {said.read_text()}"
+        return not waited
 
     def _files(self, part: Part) -> JobFiles:
         for entry in os.listdir(self._stage.home.jobs):
