@@ -1,12 +1,10 @@
 """`rdev run` at a real terminal: what Ctrl-C asks, and what the answers do."""
 
 import os
-import select
-import time
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
-from tests.support.command import DEADLINE
+from tests.support.terminal import in_terminal
 
 CTRL_C = b"\x03"
 SCRIPT = """
@@ -17,54 +15,9 @@ time.sleep(60)
 """
 
 
-class Terminal:
-    """The far end of a pseudo-terminal that a command runs in."""
-
-    def __init__(self, descriptor, process):
-        self.descriptor = descriptor
-        self.process = process
-        self.seen = b""
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.descriptor, keys)
-
-    def expect(self, text: bytes) -> None:
-        """Returns once `text` has been shown."""
-        deadline = time.monotonic() + DEADLINE
-        while text not in self.seen:
-            left = deadline - time.monotonic()
-            assert left > 0, self.seen
-            if select.select([self.descriptor], [], [], left)[0]:
-                self.seen += os.read(self.descriptor, 65536)
-
-
 @pytest.fixture
 def terminal(rdev):
-    @contextmanager
-    def run(*words: str):
-        ours, theirs = os.openpty()
-        try:
-            with rdev.started(
-                *words,
-                stdin=theirs,
-                stdout=theirs,
-                stderr=theirs,
-                preexec_fn=lambda: _take_terminal(theirs),
-            ) as process:
-                yield Terminal(ours, process)
-        finally:
-            os.close(ours)
-            os.close(theirs)
-
-    return run
-
-
-def _take_terminal(descriptor: int) -> None:
-    import fcntl
-    import termios
-
-    os.setsid()
-    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+    return partial(in_terminal, rdev)
 
 
 def test_ctrl_c_then_d_detaches(rdev, terminal):
@@ -73,9 +26,9 @@ def test_ctrl_c_then_d_detaches(rdev, terminal):
         shown.expect(b"ready")
         shown.type(CTRL_C)
         shown.expect(b"d = detach")
-        shown.type(b"d\n")
+        shown.type(b"d")
         shown.expect(b"rdev attach")
-        assert shown.process.wait(DEADLINE) == 0
+        assert shown.wait() == 0
     assert rdev.json("ps")[0]["state"] == "running"
 
 
@@ -88,7 +41,7 @@ def test_ctrl_c_then_enter_or_ctrl_c_interrupts_the_job(rdev, terminal, answer):
         shown.expect(b"d = detach")
         shown.type(answer)
         shown.expect(b"interrupted")
-        assert shown.process.wait(DEADLINE) == 9
+        assert shown.wait() == 9
 
 
 def test_ctrl_c_in_attach_detaches_without_asking(rdev, terminal):
@@ -98,7 +51,7 @@ def test_ctrl_c_in_attach_detaches_without_asking(rdev, terminal):
         shown.expect(b"ready")
         shown.type(CTRL_C)
         shown.expect(b"detached")
-        assert shown.process.wait(DEADLINE) == 0
+        assert shown.wait() == 0
     assert rdev.json("ps")[0]["state"] == "running"
 
 

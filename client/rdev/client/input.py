@@ -107,6 +107,7 @@ class Input:
         self._kept = Unacknowledged()
         self._sent = 0
         self._is_complete = False
+        self._has_sent_end = False
         self._is_over = False
         self._is_waiting = False
         self._more = asyncio.Event()
@@ -166,7 +167,8 @@ class Input:
         try:
             with translating("write the job's input"):
                 await call.write(pb.WriteInputRequest(open=self._opening))
-                self._take(await _next(call))
+                self._has_sent_end = False
+                await self._take_next(call)
             self._on_open()
             self._sent = self._kept.start
             await self._exchange(call)
@@ -182,7 +184,7 @@ class Input:
             try:
                 with translating("write the job's input"):
                     while not self._is_over:
-                        self._take(await _next(call))
+                        await self._take_next(call)
             except RdevError as error:
                 failure = error  # a group would wrap it, and the caller catches it by its class
             sending.cancel()
@@ -198,9 +200,20 @@ class Input:
                     self._sent += len(data)
                     await call.write(pb.WriteInputRequest(data=data))
                 if self._is_complete:
+                    self._has_sent_end = True
                     await call.write(pb.WriteInputRequest(end=pb.InputEnd()))
                     return
                 await self._more.wait()
+
+    async def _take_next(self, call: _Call) -> None:
+        response = await call.read()
+        if isinstance(response, pb.WriteInputResponse):
+            self._take(response)
+        elif self._has_sent_end and not self._kept:
+            self._finish()  # a terminal's input has no end, and ours has arrived
+        else:
+            # Only `ended` says that nothing more is taken; a stream that just stops says nothing.
+            raise ConnectionLost("write the job's input", "the host ended the stream")
 
     def _take(self, response: pb.WriteInputResponse) -> None:
         if response.ended:
@@ -227,18 +240,10 @@ class Input:
         self._measure()  # nobody need wait any more
 
 
-async def _next(call: _Call) -> pb.WriteInputResponse:
-    response = await call.read()
-    if not isinstance(response, pb.WriteInputResponse):
-        # Only `ended` says that nothing more is taken; a stream that just stops says nothing.
-        raise ConnectionLost("write the job's input", "the host ended the stream")
-    return response
-
-
 async def _failure(call: _Call) -> RdevError:
     try:
         with translating("write the job's input"):
-            await _next(call)
+            await call.read()
     except RdevError as error:
         return error
     return ConnectionLost("write the job's input", "the call has ended")

@@ -1,0 +1,116 @@
+"""The input of jobs without a terminal: piped, redirected, typed, declined."""
+
+import hashlib
+import os
+import random
+import subprocess
+
+import pytest
+from tests.support.command import DEADLINE
+from tests.support.terminal import in_terminal
+
+CTRL_C, CTRL_D = b"\x03", b"\x04"
+
+
+def piped(rdev, data: bytes, *words: str):
+    return rdev.run(*words, stdin=None, input=data, text=False)
+
+
+def started_with_pipe(rdev, *words: str):
+    return rdev.started(*words, stdin=subprocess.PIPE, bufsize=0)
+
+
+def write_all(pipe, data: bytes) -> None:
+    while data:
+        data = data[pipe.write(data) :]
+
+
+def test_what_is_piped_in_is_the_jobs_input(rdev):
+    data = random.Random(1).randbytes(5_000_000)
+    done = piped(rdev, data, "run", "--quiet", "--", "sha256sum")
+    assert done.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+    assert piped(rdev, b"", "run", "--quiet", "--", "wc", "-c").stdout == b"0\n"
+
+
+def test_a_file_is_input_too_and_exec_takes_any(rdev):
+    path = rdev.write("data.txt", "one\ntwo\n")
+    with open(path) as file:
+        assert rdev.run("run", "--quiet", "--", "wc", "-l", stdin=file).stdout == "2\n"
+    assert piped(rdev, b"abc", "exec", "@-1", "--", "wc", "-c").stdout == b"3\n"
+
+
+def test_input_is_declined(rdev):
+    assert piped(rdev, b"abc", "run", "--quiet", "--no-stdin", "--", "wc", "-c").stdout == b"0\n"
+    assert piped(rdev, b"abc", "run", "--detach", "--", "wc", "-c").returncode == 0
+    rdev.run("wait")
+    assert rdev.run("logs").stdout == "0\n"
+
+
+def test_a_job_that_ends_before_its_input_ends_the_run_at_once(rdev):
+    reading, writing = os.pipe()  # which nobody closes
+    try:
+        assert rdev.run("run", "--", "sh", "-c", "exit 3", stdin=reading).returncode == 3
+        os.write(writing, b"first\nsecond\n")
+        command = ("run", "--quiet", "--", "head", "-n1")
+        assert rdev.run(*command, stdin=reading).stdout == "first\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_job_that_reads_nothing_of_much_input_ends(rdev):
+    with started_with_pipe(rdev, "run", "--quiet", "--", "true") as process:
+        with pytest.raises(BrokenPipeError):
+            while True:
+                process.stdin.write(b"x" * 65536)
+        assert process.wait(DEADLINE) == 0
+
+
+def test_no_byte_is_lost_or_doubled_when_the_agent_is_killed(rdev):
+    data = random.Random(2).randbytes(3_000_000)
+    with started_with_pipe(rdev, "run", "--quiet", "--", "sha256sum") as process:
+        for start in range(0, len(data), 1_000_000):
+            write_all(process.stdin, data[start : start + 1_000_000])
+            rdev.json("ps")  # there is an agent again
+            rdev.kill_agent()
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0, process.stderr.read()
+        assert process.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_lines_typed_at_a_terminal_and_ctrl_d(rdev):
+    with in_terminal(rdev, "run", "-i", "--quiet", "--", "sh", "-c", "echo ready; wc -l") as shown:
+        shown.expect(b"ready")
+        assert not shown.is_raw
+        shown.type(b"one\ntwo\n" + CTRL_D)
+        shown.expect(b"two\r\n2\r\n")
+        assert shown.wait() == 0
+
+
+def test_the_question_after_ctrl_c_takes_its_answer_from_the_same_keyboard(rdev):
+    script = "read line; echo ready $line; wc -l"
+    with in_terminal(rdev, "run", "-i", "--quiet", "--", "sh", "-c", script) as shown:
+        shown.type(b"one\n")
+        shown.expect(b"ready one")
+        shown.type(CTRL_C)
+        shown.expect(b"d = detach")
+        shown.type(b"xd")
+        shown.expect(b"its input is not complete")
+        assert shown.wait() == 0
+        assert shown.is_as_before
+    done = piped(rdev, b"two\nthree\n", "attach", "-i")
+    assert (done.returncode, done.stdout) == (0, b"ready one\n2\n")
+
+
+def test_attach_refuses_input_for_a_job_that_takes_none(rdev):
+    rdev.run("run", "-d", "--", "sleep", "60")
+    done = piped(rdev, b"x", "attach", "-i")
+    assert done.returncode == 2
+    assert b"it takes none" in done.stderr
+
+
+def test_keys_can_be_piped_into_a_job_with_a_terminal(rdev):
+    rdev.run("run", "-dt", "--", "sh", "-c", "read a; read b; echo $b $a; exit 4")
+    done = piped(rdev, b"one\rtwo\r", "attach", "-i")
+    assert done.returncode == 4
+    assert b"two one\r\n" in done.stdout
