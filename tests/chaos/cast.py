@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from tests.chaos.feeder import pieces
 from tests.chaos.program import expected, whole
 from tests.support.command import BIN, Rdev
 
@@ -19,8 +20,8 @@ from rdev.wire.home import Home, machine_id
 
 _HERE = Path(__file__).resolve().parent
 
-# What a job's own input is: enough to be fed for a while.
-_INPUT = 3_000_000
+# Bytes a second: slow enough that a job is fed throughout a storm.
+_RATES = (30_000, 60_000, 120_000)
 
 
 @dataclass
@@ -35,15 +36,14 @@ class Client:
     is_successor: bool = False
     process: subprocess.Popen | None = None
 
-    def start(self, person: Rdev, stdin: Path | None = None) -> None:
+    def start(self, person: Rdev, stdin: IO[bytes] | int = subprocess.DEVNULL) -> None:
         with (
-            open(stdin or os.devnull, "rb") as given,
             open(self.folder / self.files[0], "ab") as out,
             open(self.folder / self.files[1], "ab") as err,
         ):
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=person.environment,
-                stdin=given, stdout=out, stderr=err,
+                stdin=stdin, stdout=out, stderr=err,
             )  # fmt: skip
 
     @property
@@ -66,6 +66,7 @@ class Part:
         mode: `pipes`, `tty` or `stdin`.
         folder: Where it, and everybody who reads it, leaves traces.
         starter: `rdev run`; its stdout and stderr are the job's.
+        feeder: Writes into the starter's stdin, `input_size` bytes in all.
         reader: A client of the SDK which may be killed and is replaced; None for a short job.
     """
 
@@ -75,6 +76,8 @@ class Part:
     mode: str
     folder: Path
     starter: Client
+    feeder: subprocess.Popen | None = None
+    input_size: int = 0
     reader: Client | None = None
     files: JobFiles | None = None
 
@@ -103,39 +106,40 @@ class Part:
         nothing = (0, hashlib.sha256().hexdigest())
         if self.mode == "tty":
             return {"stdout": whole(self.seed, count), "stderr": nothing}
-        content = input_of(self.seed)
-        return {"stdout": (len(content), hashlib.sha256(content).hexdigest()), "stderr": nothing}
-
-
-def input_of(seed: int) -> bytes:
-    """What a job with this seed is fed."""
-    return random.Random(seed).randbytes(_INPUT)
+        digest = hashlib.sha256()
+        for content in pieces(self.seed, self.input_size):
+            digest.update(content)
+        return {"stdout": (self.input_size, digest.hexdigest()), "stderr": nothing}
 
 
 class Stage:
-    """Builds the parts in one person's home."""
+    """Builds the parts in one person's home; jobs with an input are fed for so many seconds."""
 
-    def __init__(self, person: Rdev, folder: Path, *, seed: int) -> None:
+    def __init__(self, person: Rdev, folder: Path, *, seed: int, fed_seconds: float) -> None:
         self.person = person
         self.home = Home(str(person.home / ".rdev"), machine_id())
         self.folder = folder
         self._chance = random.Random(seed)
         self._count = 0
+        self._fed_seconds = fed_seconds
 
     def part(self, mode: str, *, hosts: tuple[str, str], seconds: float, is_long: bool) -> Part:
-        """Starts a job; `hosts` are those of who starts it and of who reads along."""
+        """Starts a job; `hosts` are those that its starter and its reader use."""
         self._count += 1
         name, seed = f"job-{self._count}", self._chance.randrange(1 << 30)
         code = self._count % 120
         folder = self.folder / name
         folder.mkdir()
+        rate = self._chance.choice(_RATES)
         wanted = {"folder": str(folder), "mode": mode, "seed": seed, "code": code}
-        wanted |= {"seconds": seconds, "rate": self._chance.choice((30e3, 60e3, 120e3))}
+        wanted |= {"seconds": seconds, "rate": rate}
         options = {"tty": ["-t", "-d"], "stdin": ["-i"]}.get(mode, [])
         program = [sys.executable, "-I", "-S", _HERE / "program.py", json.dumps(wanted)]
         run = [BIN / "rdev", "run", "-q", "-H", hosts[0], "--name", name, *options, "--", *program]
         if mode == "tty":  # who has no terminal starts it detached and reads along
-            subprocess.run(run, cwd=folder, env=self.person.environment, check=True)
+            subprocess.run(
+                run, cwd=folder, env=self.person.environment, check=True, stdout=subprocess.DEVNULL
+            )
             run = [BIN / "rdev", "logs", "-f", "-H", hosts[0], name]
         # Only who has nothing more to feed may be killed without a loss that is the killer's own.
         is_mortal = is_long and mode != "stdin" and self._count % 3 == 0
@@ -143,12 +147,21 @@ class Stage:
         part = Part(name, seed, code, mode, folder, starter)
         if is_long:
             part.reader = self._reader(part, hosts[1])
-        stdin = None
         if mode == "stdin":
-            stdin = folder / "input"
-            stdin.write_bytes(input_of(seed))
-        starter.start(self.person, stdin)
+            self._feed(part, rate=rate)
+        starter.start(self.person, part.feeder.stdout if part.feeder else subprocess.DEVNULL)
+        if part.feeder:
+            part.feeder.stdout.close()  # it is the starter's now
         return part
+
+    def _feed(self, part: Part, *, rate: int) -> None:
+        part.input_size = round(rate * self._fed_seconds)
+        command = [
+            sys.executable,
+            _HERE / "feeder.py",
+            *map(str, (part.seed, part.input_size, rate)),
+        ]
+        part.feeder = subprocess.Popen(command, stdout=subprocess.PIPE)
 
     def _reader(self, part: Part, host: str) -> Client:
         folder = part.folder / "read"

@@ -299,6 +299,8 @@ class Storm:
         self.report.stalls.append(part.result["longest"])
         wanted = part.wanted()
         self._compare(part, part.folder, wanted)
+        if part.feeder is not None:
+            self._expect(part, part.feeder.wait() == 0, "all of its input taken")
         if part.reader is not None:
             self._compare(part, part.reader.folder, wanted)
 

@@ -18,7 +18,8 @@ def weather(person, folder, *, seed, jobs, kills, pause):
     assert person.command("rdev-agent", "serve", "--detach").returncode == 0
     parts = folder / "parts"
     parts.mkdir()
-    stage = Stage(person, parts, seed=seed)
+    # A strike kills some 1.7 processes.
+    stage = Stage(person, parts, seed=seed, fed_seconds=0.5 * kills * pause)
     with relayed(folder / "relay.sock", stage.home.socket) as relay:
         storm = Storm(stage, relay, seed=seed, goal=kills, pause=pause)
         return storm.run(jobs=jobs, modes=MODES)
