@@ -20,6 +20,8 @@ class Passing(enum.Enum):
 
     PLAIN = "plain"
     """Colours, cursor movement, erasing: for a job without a terminal, which hears no answers."""
+    LINE = "line"
+    """Colours and erasing in the line: for one of several outputs that share a terminal."""
     PROGRAM = "program"
     """All: for a job that has this terminal, while it runs there."""
     REPLAY = "replay"
@@ -33,10 +35,12 @@ _LONGEST_SEQUENCE = 128
 # Whatever has none of these needs no look.
 _SPECIAL = re.compile(rb"[\x05\x1b\x80-\x9f]")
 
-# Characters that do nothing, those of UTF-8 whole: their later bytes look like C1 controls. One
-# that breaks off early is nonsense and shown as such; \xc2 may begin a C1 control in UTF-8.
+# Characters that do nothing, and colours, of which there are many. Those of UTF-8 are taken whole:
+# their later bytes look like C1 controls. One that breaks off early is nonsense and shown as such;
+# \xc2 may begin a C1 control in UTF-8.
 _TEXT = re.compile(
-    rb"(?:[\x00-\x04\x06-\x1a\x1c-\x7f]++|[\xc3-\xdf][\x80-\xbf]?|[\xe0-\xef][\x80-\xbf]{0,2}"
+    rb"(?:[\x00-\x04\x06-\x1a\x1c-\x7f]++|\x1b\[[0-9;:]*+m"
+    rb"|[\xc3-\xdf][\x80-\xbf]?|[\xe0-\xef][\x80-\xbf]{0,2}"
     rb"|[\xf0-\xf4][\x80-\xbf]{0,3}|\xc2(?![\x80-\x9f]|\Z)|[\xa0-\xc1\xf5-\xff])*+"
 )
 # A character that the end of the chunk cuts.
@@ -225,6 +229,8 @@ class EscapeFilter:
         final = match[1]
         if self._passing is Passing.REPLAY:
             return final != b"Z"
+        if self._passing is Passing.LINE:
+            return False
         # Neither a reset nor a change of modes; a character set is what draws lines.
         return match[0][1:2] in (b"(", b")") or match[0][1:] in _PLAIN_ESCAPES
 
@@ -236,6 +242,8 @@ class EscapeFilter:
             return (prefix, intermediates) not in _QUESTIONS.get(final, ())
         if intermediates:
             return False
+        if self._passing is Passing.LINE:
+            return not prefix and final in b"Km"
         if prefix:
             return prefix == b"?" and final in b"hl" and parameters in _PLAIN_MODES
         return final in _PLAIN_FINALS
