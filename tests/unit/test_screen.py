@@ -14,30 +14,7 @@ def changed_by(*parts: bytes) -> bytes:
     return modes.undoing()
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        b"\x05",
-        b"\x1bZ",
-        b"\x1b[c",
-        b"\x1b[0c",
-        b"\x1b[>c",
-        b"\x1b[>0q",
-        b"\x1b[5n",
-        b"\x1b[6n",
-        b"\x1b[?6n",
-        b"\x1b[?2026$p",
-        b"\x1b[?u",
-        b"\x1b[14t",
-        b"\x1b[18t",
-        b"\x1bP+q544e\x1b\\",
-        b"\x1bP$qm\x1b\\",
-        b"\x1b]11;?\x07",
-        b"\x1b]11;?\x1b\\",
-        b"\x1b]4;1;?\x07",
-        b"\x1b]52;c;?\x07",
-    ],
-)
+@pytest.mark.parametrize("question", [b"\x05", b"\x1b[c", b"\x1b[6n", b"\x1b]11;?\x07"])
 def test_questions_to_the_terminal_are_not_asked_again(question):
     assert replayed(b"a\n" + question + b"b", lines=9, is_whole=True) == b"a\nb"
 

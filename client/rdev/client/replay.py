@@ -1,34 +1,19 @@
-"""Prepares what a terminal job printed earlier for being shown again.
-
-A recorded screen holds questions to the terminal, such as where the cursor stands. Asked again they
-would be answered, and the answer would arrive at the job as keys that nobody pressed.
-"""
+"""Prepares what a terminal job printed earlier for being shown again."""
 
 from __future__ import annotations
 
 import re
 
-# Everything in ECMA-48 and xterm's ctlseqs that makes a terminal send something by itself.
-_QUESTIONS = re.compile(
-    rb"\x05"  # ENQ
-    rb"|\x1bZ"  # DECID
-    rb"|\x1b\[[?>=]?[0-9;]*c"  # device attributes
-    rb"|\x1b\[\??[0-9;]*n"  # device status, cursor position
-    rb"|\x1b\[[0-9;]*x"  # terminal parameters
-    rb"|\x1b\[>[0-9;]*q"  # the terminal's version
-    rb"|\x1b\[\??[0-9;]*\$p"  # is this mode set?
-    rb"|\x1b\[\?[0-9;]*u"  # keyboard protocol flags
-    rb"|\x1b\[(?:1[1-9]|2[01])(?:;[0-9]*)*t"  # window reports
-    rb"|\x1bP[+$]q[^\x1b\x07]*(?:\x1b\\|\x07)"  # termcap and settings
-    rb"|\x1b\][0-9]+;[^\x1b\x07?]*\?[^\x1b\x07]*(?:\x1b\\|\x07)"  # colours, clipboard
-    rb"|\x1b_G[^\x1b]*\x1b\\"  # kitty's graphics, which answers
-)
+from rdev.client.ui.escapes import EscapeFilter, Passing
 
 _NEWLINE = re.compile(rb"\n")
 
 
 def replayed(recorded: bytes, *, lines: int, is_whole: bool) -> bytes:
     """The end of a recording, fit to be written to a terminal.
+
+    It asks the terminal nothing: nobody waits for an answer, which would arrive at the job as keys
+    that nobody pressed.
 
     Args:
         recorded: The last bytes that the job printed.
@@ -42,4 +27,4 @@ def replayed(recorded: bytes, *, lines: int, is_whole: bool) -> bytes:
         start = ends[-lines - 1]
     elif not is_whole:
         start = ends[0] if ends else max(recorded.find(b"\x1b"), 0)
-    return _QUESTIONS.sub(b"", recorded[start:])
+    return EscapeFilter(Passing.REPLAY).feed(recorded[start:])
