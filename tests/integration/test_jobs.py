@@ -154,6 +154,7 @@ async def test_the_environment_is_the_login_less_what_is_not_the_jobs(tmp_path):
         "PYTHONPATH": "/plant:/mine",
         "PYTHONUNBUFFERED": "1",
         "RDEV_JOB_ID": job.id,
+        "RDEV_ATTEMPT": "1",
     }
     assert "PYTHONPATH=/mine\n" in plain
 

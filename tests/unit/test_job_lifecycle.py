@@ -8,13 +8,15 @@ import pytest
 from rdev.supervisor import lifecycle
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
 from rdev.wire.job import JobState, Reason
-from rdev.wire.records import Exit, Started, Status
+from rdev.wire.records import Exit, Launch, Started, Status
+
+LAUNCH = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, timeout=None)
 
 RUNNING = lifecycle.running(lifecycle.starting(Status()), Started(7, 1, 100.0, 5.0))
 
 
-def over(status, raw=0, **exit_options):
-    return lifecycle.ended(status, Exit(raw, 101.0, **exit_options), at=102.0)
+def over(status, raw=0, launch=LAUNCH, **exit_options):
+    return lifecycle.ended(status, Exit(raw, 101.0, **exit_options), launch, at=102.0)
 
 
 def test_each_step_is_a_revision_and_nothing_new_is_none():
@@ -74,7 +76,7 @@ def test_a_job_that_could_not_start(raw, code):
 def test_an_unknown_end_is_lost_and_never_a_success():
     stopping = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
     for status in (RUNNING, stopping, Status()):
-        ended = lifecycle.ended(status, None, at=102.0)
+        ended = lifecycle.ended(status, None, LAUNCH, at=102.0)
         assert (ended.state, ended.reason) == (JobState.LOST, Reason.KEEPER_LOST)
         assert ended.exit_code is None
         assert ended.message

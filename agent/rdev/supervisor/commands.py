@@ -12,8 +12,8 @@ from rdev.wire.job import Window
 class Stoppable(Protocol):
     """What can be done to the job itself."""
 
-    def stop(self, *, is_now: bool) -> None:
-        """Begins to stop it; now means without grace."""
+    def stop(self, *, is_now: bool, is_all: bool) -> None:
+        """Begins to stop it; now means without grace, all that nothing in it is spared."""
 
     def send_signal(self, number: int) -> None:
         """Signals its process group."""
@@ -63,7 +63,8 @@ class Commands:
         if peer.role != AGENT:
             _refuse(peer, asked, f"a {peer.role} has no command {name!r} here")
         elif name == "stop":
-            self._job.stop(is_now=bool(arguments.get("now")))
+            is_now, is_all = bool(arguments.get("now")), bool(arguments.get("all"))
+            self._job.stop(is_now=is_now, is_all=is_all)
             peer.send({"type": "result", "id": asked, "ok": True})
         elif name == "signal":
             self._job.send_signal(int(arguments["signal"]))

@@ -4,8 +4,10 @@
            -> forks the supervisor, and again whenever that dies
            -> the job ends: its raw wait status into the reserved block, a byte to the supervisor
            -> the supervisor ends after a final status: ends
+                              after one that begins another attempt: [not started], once more
 
-A keeper that finds the started marker comes after one that was killed. It holds the output and
+The started marker names its attempt, so each attempt is executed once at most, whoever is killed
+when. A keeper that finds the marker comes after one that was killed. It holds the output and
 keeps a supervisor, but it is not the job's parent, so the exit status is lost.
 
 It is in no session or group of the job's, holds the FIFOs so that no byte in them is lost between
@@ -17,20 +19,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import time
 import traceback
+from dataclasses import replace
 from typing import NoReturn
 
 from rdev.supervisor.execute import become
 from rdev.supervisor.feed import FED, Conduit
+from rdev.supervisor.memory import kills_between, kills_where
 from rdev.supervisor.platform import become_subreaper, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.supervisor import Keeper, Phase, supervise
 from rdev.supervisor.terminal import Pty
 from rdev.wire.blocks import read_file, write_block
+from rdev.wire.channel import ATTEMPT_VARIABLE
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
-from rdev.wire.records import Exit, Launch, Started
+from rdev.wire.job import Usage
+from rdev.wire.records import Exit, Launch, Started, Status
 
 # A supervisor that fails at once, on a defect or for lack of memory, must not become a fork storm;
 # one that is killed has done nothing wrong and is back before the job has filled its pipe.
@@ -88,29 +95,68 @@ class _Keeping:
         self.terminal: Pty | None = None
         self.main = 0
         self.failure: dict[str, object] = {}
+        self.kills = kills_where(os.getpid())
 
     def run(self) -> None:
+        supervisor, born = self._begin(), time.monotonic()
+        breather = 0.0
+        while True:
+            pid = self._next_death()
+            if pid == self.main:
+                kills = kills_where(pid)
+            _, status = os.waitpid(pid, 0)
+            if pid == self.main:
+                self._record_exit(status, oom_kills=kills_between(self.kills, kills))
+            if pid != supervisor:
+                continue
+            found = self._read_status()
+            if found is not None and found.state.is_final:
+                return
+            if found is not None and found.attempt > self.attempt:
+                self._renew(found.attempt)
+                supervisor, born = self._begin(), time.monotonic()
+                continue
+            has_failed = os.WIFEXITED(status) and time.monotonic() - born < _SHORT_LIFE
+            breather = _longer(breather) if has_failed else 0.0
+            time.sleep(breather)
+            supervisor, born = self._fork_supervisor(), time.monotonic()
+
+    def _begin(self) -> int:
+        """Starts the attempt unless that was done, and its supervisor; returns the latter."""
         report = -1
         if read_started(self.files, attempt=self.attempt) is None:
             report = self._start()
         else:
             self.phase = Phase.ORPHANED
-        supervisor, born = self._fork_supervisor(), time.monotonic()
+        supervisor = self._fork_supervisor()
         if report >= 0:
             self._await_exec(report)
-        breather = 0.0
+        return supervisor
+
+    def _renew(self, attempt: int) -> None:
+        """Forgets the attempt that has failed."""
+        self.attempt = attempt
+        self.phase, self.main, self.failure = Phase.STARTING, 0, {}
+        self.kills = kills_where(os.getpid())
+        # A byte for the supervisor that has gone would wake the next one for nothing.
+        os.close(self.wake_read)
+        os.close(self.wake_write)
+        self.wake_read, self.wake_write = os.pipe()
+
+    def _next_death(self) -> int:
+        """Waits for the end of a child, which remains to be looked at as a zombie."""
         while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == self.main:
-                self._record_exit(status)
-            if pid != supervisor:
-                continue
-            if read_status(self.files).state.is_final:
-                return
-            has_failed = os.WIFEXITED(status) and time.monotonic() - born < _SHORT_LIFE
-            breather = _longer(breather) if has_failed else 0.0
-            time.sleep(breather)
-            supervisor, born = self._fork_supervisor(), time.monotonic()
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            if ended is not None:
+                return ended.si_pid
+
+    def _read_status(self) -> Status | None:
+        """None if it cannot be read; it may be another time, and the job is not to blame."""
+        try:
+            return read_status(self.files)
+        except (OSError, ValueError, KeyError, TypeError):
+            traceback.print_exc()
+            return None
 
     def _start(self) -> int:
         """Forks the job and opens its gate; returns the pipe that tells how exec went."""
@@ -121,9 +167,10 @@ class _Keeping:
         if self.main == 0:
             os.close(gate_write)
             os.close(self.wake_write)
+            attempt = {ATTEMPT_VARIABLE: str(self.attempt)}
             become(
                 self.files,
-                self.launch,
+                replace(self.launch, environment={**self.launch.environment, **attempt}),
                 gate=gate_read,
                 report=report_write,
                 terminal=self.terminal,
@@ -163,14 +210,20 @@ class _Keeping:
         self.phase = Phase.RUNNING
         self._wake()
 
-    def _record_exit(self, status: int) -> None:
+    def _record_exit(self, status: int, *, oom_kills: int) -> None:
         if read_exit(self.files, attempt=self.attempt) is None:
             failure, message = self.failure, ""
             if failure:
                 message = f"unable to {failure['step']} {self._object()}: {failure['cause']}"
             error = int(str(failure.get("errno", 0)))
             record = Exit(
-                status, time=time.time(), error=error, message=message, attempt=self.attempt
+                status,
+                time=time.time(),
+                error=error,
+                message=message,
+                attempt=self.attempt,
+                usage=_usage(),
+                oom_kills=oom_kills,
             )
             write_block(self.files.exit, record.to_json())
         self._wake()
@@ -189,6 +242,7 @@ class _Keeping:
             os.getpid(),
             wake=self.wake_read,
             phase=self.phase,
+            attempt=self.attempt,
             conduit=self.conduit,
             terminal=self.terminal,
         )
@@ -207,6 +261,12 @@ class _Keeping:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+
+def _usage() -> Usage:
+    """What all children that have ended, and those that they waited for, have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Usage(used.ru_utime, used.ru_stime, peak_memory=used.ru_maxrss << 10)
 
 
 def _longer(breather: float) -> float:

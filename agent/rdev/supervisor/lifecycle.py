@@ -1,25 +1,30 @@
 """How a job's status follows from what happens to it; no input or output here.
 
-STARTING --executed--> RUNNING --stop or timeout--> STOPPING
-    |                     |                            |
-    '----- exit status known, or known to be lost -----'--> a final state
+STARTING --executed--> RUNNING --stop, timeout, quota--> STOPPING
+    |                     |                                |
+    |<-- it may try again + failed                         |
+    '------ exit status known, or known to be lost --------'--> a final state
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 
 from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND
 from rdev.wire.channel import whole_number
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
-from rdev.wire.job import DebugStop, JobState, Reason
-from rdev.wire.records import Exit, Started, Status
+from rdev.wire.job import Attempt, DebugStop, JobState, Reason, Stream
+from rdev.wire.records import Exit, Launch, Started, Status
 
 # A status has to fit in its block, see rdev.wire.files; nobody reads more held ranks than these.
 _MAX_STOPS = 32
 _MAX_PATH = 1000
 _MAX_WORD = 200
+
+# What may go better the next time.
+_REPEATABLE = frozenset({Reason.EXITED, Reason.SIGNALED, Reason.OUT_OF_MEMORY})
 
 _LOST = "its keeper was killed, so nobody knows how it ended"
 
@@ -35,18 +40,24 @@ def running(status: Status, started: Started) -> Status:
     return _changed(status, replace(status, state=state, pid=started.pid, started=started.time))
 
 
-def stopping(status: Status, *, reason: Reason, kill_at: float) -> Status:
-    """Somebody asked for the end, or the timeout ran out; a later call may only hasten it.
+def stopping(
+    status: Status, *, reason: Reason, kill_at: float, message: str = "", is_all: bool = False
+) -> Status:
+    """Somebody or something asked for the end; a later call may only hasten and widen it.
 
     Args:
         status: The status before.
-        reason: STOPPED or TIMEOUT.
+        reason: STOPPED, TIMEOUT or QUOTA.
         kill_at: When KILL follows, on CLOCK_MONOTONIC.
+        message: One line for a person.
+        is_all: Nothing is spared.
     """
+    is_all = is_all or status.stop_all
     if status.state is JobState.STOPPING:
-        return _changed(status, replace(status, kill_at=min(status.kill_at, kill_at)))
+        kill_at = min(status.kill_at, kill_at)
+        return _changed(status, replace(status, kill_at=kill_at, stop_all=is_all))
     stopped = replace(status, state=JobState.STOPPING, stop_reason=reason, kill_at=kill_at)
-    return _changed(status, stopped)
+    return _changed(status, replace(stopped, message=message, stop_all=is_all))
 
 
 def signalled(status: Status, number: int) -> Status:
@@ -70,12 +81,49 @@ def disconnected(status: Status, pid: int) -> Status:
     return _changed(status, replace(status, stops=others))
 
 
-def ended(status: Status, ending: Exit | None, *, at: float) -> Status:
+def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:
+    """True if this attempt failed by itself and the job may be started again."""
+    over = ended(status, ending, launch, at=ending.time)
+    return over.reason in _REPEATABLE and over.state is JobState.FAILED and _is_left(status, launch)
+
+
+def repeated(status: Status, ending: Exit, launch: Launch, *, ends: tuple[Stream, ...]) -> Status:
+    """The job is to be started again.
+
+    Args:
+        status: The status before.
+        ending: How the main process ended.
+        launch: How the job is started.
+        ends: Where its outputs stand.
+    """
+    over = ended(status, ending, launch, at=ending.time)
+    failed = Attempt(
+        number=status.attempt,
+        reason=over.reason,
+        exit_code=over.exit_code,
+        signal=over.signal,
+        started=over.started,
+        ended=over.ended,
+        message=over.message,
+        ends=ends,
+    )
+    return Status(
+        state=JobState.STARTING,
+        revision=status.revision + 1,
+        attempt=status.attempt + 1,
+        attempts=(*status.attempts, failed),
+        usage=over.usage,
+        gpus=status.gpus,
+    )
+
+
+def ended(status: Status, ending: Exit | None, launch: Launch, *, at: float) -> Status:
     """The job is over and its logs are drained.
 
     Args:
         status: The status before.
         ending: How the main process ended; None if nobody knows.
+        launch: How the job was started.
         at: Seconds since the epoch.
     """
     over = replace(status, ended=at, stops=(), kill_at=0.0)
@@ -90,13 +138,21 @@ def ended(status: Status, ending: Exit | None, *, at: float) -> Status:
         known = over.exit_code in (NOT_FOUND, CANNOT_EXECUTE)
         code = over.exit_code if known and over.exit_code else CANNOT_EXECUTE
         return _changed(status, replace(failed, exit_code=code, message=ending.message))
+    over = replace(over, usage=ending.usage)
     state, reason = _verdict(over)
+    if ending.oom_kills and state is JobState.FAILED and reason in _REPEATABLE:
+        reason = Reason.OUT_OF_MEMORY if _is_by_want_of_memory(over, launch) else reason
+        over = replace(over, message=_want_of_memory(reason, ending))
     return _changed(status, replace(over, state=state, reason=reason))
 
 
+def _is_left(status: Status, launch: Launch) -> bool:
+    return len(status.attempts) < launch.retries
+
+
 def _verdict(status: Status) -> tuple[JobState, Reason]:
-    if status.stop_reason is Reason.TIMEOUT:
-        return JobState.FAILED, Reason.TIMEOUT
+    if status.stop_reason in (Reason.TIMEOUT, Reason.QUOTA):
+        return JobState.FAILED, status.stop_reason
     # A signal that was asked for and that the job died of is a stop by another name.
     if status.stop_reason is Reason.STOPPED or status.signal in status.signals:
         return JobState.CANCELLED, Reason.STOPPED
@@ -104,6 +160,24 @@ def _verdict(status: Status) -> tuple[JobState, Reason]:
         return JobState.FAILED, Reason.SIGNALED
     succeeded = status.exit_code == 0
     return JobState.SUCCEEDED if succeeded else JobState.FAILED, Reason.EXITED
+
+
+def _is_by_want_of_memory(status: Status, launch: Launch) -> bool:
+    """The kernel has killed for want of memory meanwhile: was it that what ended the job?
+
+    It was if the job died of KILL, which nobody here sent; so says a shell with its exit code of
+    the command it ran. A launcher fails with a code of its own when a rank is killed.
+    """
+    return status.exit_code == 128 + signal.SIGKILL or launch.launcher
+
+
+def _want_of_memory(reason: Reason, ending: Exit) -> str:
+    peak = ending.usage.peak_memory if ending.usage else 0
+    held = f"; its largest process held {peak / 1e9:.1f} GB" if peak else ""
+    if reason is Reason.OUT_OF_MEMORY:
+        return f"killed by the kernel for want of memory{held}"
+    count = "a process" if ending.oom_kills == 1 else f"{ending.oom_kills} processes"
+    return f"the kernel killed {count} for want of memory meanwhile{held}"
 
 
 def _stop_of(event: Event) -> DebugStop:

@@ -1,6 +1,7 @@
 """Moves a job's output from its FIFOs into its logs, without a copy in any process.
 
     keeping --no space--> dropping (every byte counted in a gap) --a second later--> keeping
+        '--no space, and the job may wait--> waiting (the bytes stay in the pipe) --> keeping
 
 Bytes are in the pipe or in the file, never only here, so a supervisor may be killed at any moment:
 splice(2) takes from the pipe exactly what it has written.
@@ -64,24 +65,39 @@ class Index:
 
 
 class Output:
-    """One output of the job: a FIFO, a log, its gaps."""
+    """One output of the job: a FIFO, a log, its gaps.
 
-    def __init__(self, files: JobFiles, index: Index, *, rank: int, stream: str) -> None:
+    Attributes:
+        fifo: What the job writes into.
+        offset: How far it has come.
+        is_patient: Bytes that find no room wait in their pipe.
+        is_waiting: They do.
+        retry_at: When the next attempt may find room, on CLOCK_MONOTONIC.
+        error: errno of the last loss; 0 if nothing was lost.
+    """
+
+    def __init__(
+        self, files: JobFiles, index: Index, *, rank: int, stream: str, is_patient: bool = False
+    ) -> None:
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
         self.fifo = os.open(files.fifo(rank, stream), flags)
         self._log = os.open(files.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._gaps = GapTable(files.gaps(rank, stream))
+        self.error = self._gaps.gaps[-1].error if self._gaps.gaps else 0
         self._index = index
-        self._rank = rank
-        self._stream = stream
-        self._retry_at = 0.0
+        self.rank = rank
+        self.stream = stream
+        self.is_patient = is_patient
+        self.is_waiting = False
+        self.retry_at = 0.0
         self.offset = max(os.fstat(self._log).st_size, self._gaps.end)
         index.catch_up(rank, stream, offset=self.offset)
 
     def move(self) -> int:
         """Moves what is there; returns how many bytes that was, those dropped included."""
-        if self._gaps.is_full or (self._retry_at and time.monotonic() < self._retry_at):
-            return self._drop(self._gaps.gaps[-1].error)
+        has_to_rest = self.retry_at > 0.0 and time.monotonic() < self.retry_at
+        if self._gaps.is_full or has_to_rest:
+            return self._do_without(self.error)
         try:
             moved = os.splice(
                 self.fifo,
@@ -93,9 +109,9 @@ class Output:
         except BlockingIOError:
             return 0
         except OSError as error:  # full disk, quota, limit, broken disk: never the job's trouble
-            return self._drop(error.errno or 0)
-        self._retry_at = 0.0
-        self._index.add(self._rank, self._stream, offset=self.offset, length=moved)
+            return self._do_without(error.errno or 0)
+        self.retry_at, self.is_waiting = 0.0, False
+        self._index.add(self.rank, self.stream, offset=self.offset, length=moved)
         self.offset += moved
         return moved
 
@@ -111,13 +127,19 @@ class Output:
         os.close(self._log)
         self._gaps.close()
 
-    def _drop(self, error: int) -> int:
+    def _do_without(self, error: int) -> int:
+        """There is no room."""
         count = bytes_waiting(self.fifo)
+        self.is_waiting = self.is_patient and count > 0
         if not count:
             return 0
         now = time.monotonic()
-        if now >= self._retry_at:
-            self._retry_at = now + _RETRY_AFTER
+        if now >= self.retry_at:
+            self.retry_at = now + _RETRY_AFTER
+        self.error = error
+        return 0 if self.is_waiting else self._drop(count, error)
+
+    def _drop(self, count: int, error: int) -> int:
         self._gaps.add(self.offset, count, error=error)
         self.offset += count
         left = count

@@ -1,6 +1,7 @@
 """The supervisor of one job: moves its output, answers for it, stops it, says when it is over.
 
     waiting for exec -> running -> exit status known -> leftovers gone, output drained -> final
+                          '-- failed, and may be started again --> the next attempt is recorded
 
 One thread, one selector, no clock that ticks: idle it costs nothing. Its keeper starts it again
 whenever it dies, and it begins from what is on disk.
@@ -12,6 +13,7 @@ import contextlib
 import enum
 import os
 import selectors
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ from rdev.supervisor.connections import AGENT, Peer, Server
 from rdev.supervisor.feed import Conduit, Feed
 from rdev.supervisor.guard import Guard
 from rdev.supervisor.journal import Journal
-from rdev.supervisor.output import Index, Output
+from rdev.supervisor.outputs import Outputs
 from rdev.supervisor.platform import lock, set_process_name
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.supervisor.terminal import Pty, Terminal
@@ -33,12 +35,8 @@ from rdev.wire.files import JobFiles, read_exit, read_started, read_status
 from rdev.wire.job import Reason, Window
 from rdev.wire.records import Exit, Launch, Status
 
-# While output pours in line by line, one splice serves what came in this time: far below what a
-# reader notices, and it saves a wake-up per line at both ends.
-_GATHER = 0.0005
-
-# From here on a pipe is filling fast and is emptied at once: the writer would wait for us.
-_BUSY = 16 << 10
+# torchrun passes these on to its ranks; of any other it would only die.
+_PASSED_ON = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 
 class Phase(enum.Enum):
@@ -60,6 +58,7 @@ class Keeper:
         pid: The keeper.
         wake: Read end of its pipe: a byte when something changed, its end when it is gone.
         phase: What it knows of the job.
+        attempt: Which attempt it keeps.
         conduit: The way of the job's input; None if it takes none, or if that is lost.
         terminal: The job's terminal, if it has one.
     """
@@ -67,12 +66,15 @@ class Keeper:
     pid: int
     wake: int
     phase: Phase
+    attempt: int
     conduit: Conduit | None = None
     terminal: Pty | None = None
 
 
 def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
-    """Runs a job's supervisor in this process; returns after a final status is durable.
+    """Runs a job's supervisor in this process, to the end of one attempt.
+
+    Returns after a final status, or the status that begins another attempt, is durable.
 
     Args:
         files: The job's directory, which is also the current one.
@@ -82,7 +84,8 @@ def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
     set_process_name("rdev-supervisor")
     # A predecessor that outlived its keeper may still be at work: it is waited for.
     lock(files.supervisor_lock, wait=True)
-    if read_status(files).state.is_final:
+    status = read_status(files)
+    if status.state.is_final or status.attempt != keeper.attempt:
         return
     _Supervisor(files, launch, keeper).run()
 
@@ -97,37 +100,37 @@ class _Supervisor:
         self.is_over = False
         self.selector = selectors.DefaultSelector()
         self.block = Block(files.state)
-        self.index = Index(files)
-        self.outputs = [
-            Output(files, self.index, rank=rank, stream=stream) for rank, stream in launch.outputs
-        ]
+        self.outputs = Outputs(
+            files, launch, self.selector, on_moved=self._on_moved, on_lost=self._on_lost
+        )
         self.feed, self.terminal = self._open_input(keeper)
         self.journal = Journal(files)
         self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
         self.commands = Commands(self.server, self)
-        self.sweep = Sweep(launch, keeper=keeper.pid)
+        # See rdev.wire.home for what lies where.
+        home = os.path.join(os.path.realpath(files.directory), *[os.pardir] * 4)
+        self.sweep = Sweep(launch, keeper=keeper.pid, home=os.path.normpath(home))
         self.guard = Guard(self.selector, files.directory)
         self.timeout_at: float | None = None
         self.is_watching = False
-        self.busy_until = 0.0
 
     def run(self) -> None:
         self._register()
         self._begin()
         self.guard.look()
-        while not self.sweep.step(is_over=self.is_over):
+        while not (self.sweep.step(is_over=self.is_over) and self._drain()):
             for key, events in self.selector.select(self._until_timer()):
                 handler: Callable[[int], None] = key.data
                 handler(events)
             self._check_timeout()
             self.guard.step()
+            self.outputs.step()
             self.server.resume()
         self._finish()
 
     def _register(self) -> None:
-        for output in self.outputs:
-            self.selector.register(output.fifo, selectors.EVENT_READ, self._mover(output))
+        self.outputs.watch()
         self.selector.register(self.keeper.wake, selectors.EVENT_READ, self._on_wake)
         self.take_input()
 
@@ -147,7 +150,8 @@ class _Supervisor:
             self._watch_main()
         if self.status.stop_reason is not Reason.NONE:
             # The one before was killed, perhaps before it sent TERM: once more rather than never.
-            self.sweep.begin(kill_at=self.status.kill_at)
+            self.outputs.lose_patience()
+            self.sweep.begin(kill_at=self.status.kill_at, is_all=self.status.stop_all)
 
     # --- input and output
 
@@ -159,7 +163,7 @@ class _Supervisor:
         if pty is None:
             return feed, None
         # A terminal has one output, that of the main process.
-        sink = self.outputs[0]
+        sink = self.outputs.main
         return feed, Terminal(pty, self.selector, source=conduit.reader, sink=sink)
 
     def take_input(self) -> None:
@@ -172,17 +176,20 @@ class _Supervisor:
         if self.terminal is not None:
             self.terminal.resize(window)
 
-    def _mover(self, output: Output) -> Callable[[int], None]:
-        def move(_events: int) -> None:
-            # Lines that follow one another closely are gathered, unless they come in floods.
-            if time.monotonic() < self.busy_until:
-                time.sleep(_GATHER)
-            moved = output.move()
-            if self.terminal is not None:
-                self.terminal.resume()
-            self.busy_until = 0.0 if moved >= _BUSY else time.monotonic() + _GATHER
+    def _on_moved(self) -> None:
+        if self.terminal is not None:
+            self.terminal.resume()
 
-        return move
+    def _on_lost(self, error: int) -> None:
+        """Output was lost, and the job is to be stopped then."""
+        message = f"its output could not be kept: {os.strerror(error).lower()}"
+        self._stop(Reason.QUOTA, kill_at=time.monotonic() + self.launch.grace, message=message)
+
+    def _drain(self) -> bool:
+        """True once what is there at this moment is in the log, or is counted as lost."""
+        if self.terminal is not None:
+            self.terminal.drain()
+        return self.outputs.drain()
 
     # --- the main process
 
@@ -230,37 +237,60 @@ class _Supervisor:
     def _look_for_exit(self) -> None:
         self.ending = self.ending or read_exit(self.files, attempt=self.status.attempt)
         self.is_over = self.is_over or self.ending is not None
+        self.sweep.is_thorough = self._is_to_be_repeated()
+
+    def _is_to_be_repeated(self) -> bool:
+        return self.ending is not None and lifecycle.is_to_be_repeated(
+            self.status, self.ending, self.launch
+        )
 
     # --- stopping
 
-    def stop(self, *, is_now: bool) -> None:
+    def stop(self, *, is_now: bool, is_all: bool) -> None:
         """Stops the job, on request."""
         grace = 0.0 if is_now else self.launch.grace
-        self._stop(Reason.STOPPED, kill_at=time.monotonic() + grace)
+        self._stop(Reason.STOPPED, kill_at=time.monotonic() + grace, is_all=is_all)
 
-    def _stop(self, reason: Reason, *, kill_at: float) -> None:
+    def _stop(
+        self, reason: Reason, *, kill_at: float, message: str = "", is_all: bool = False
+    ) -> None:
         self._look_for_exit()  # it may have ended a moment ago, which is no cancellation
-        if self.is_over and self.status.stop_reason is Reason.NONE:
+        self.outputs.lose_patience()
+        has_ended = self.is_over and not self._is_to_be_repeated()
+        if has_ended and self.status.stop_reason is Reason.NONE:
             # It has ended by itself and is being swept up: that only goes faster.
             self.sweep.hasten(kill_at=kill_at)
             return
         # Recorded first: a successor goes on with it.
-        self.change(lifecycle.stopping(self.status, reason=reason, kill_at=kill_at))
-        self.sweep.begin(kill_at=self.status.kill_at)
+        status = lifecycle.stopping(
+            self.status, reason=reason, kill_at=kill_at, message=message, is_all=is_all
+        )
+        self.change(status)
+        self.sweep.begin(kill_at=status.kill_at, is_all=status.stop_all)
 
     def send_signal(self, number: int) -> None:
         """Signals the job's process group, on request."""
         self.change(lifecycle.signalled(self.status, number))
-        if self.status.pid and not self.is_over:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.status.pid, number)
+        if not self.status.pid or self.is_over:
+            return
+        if self.launch.launcher and number not in _PASSED_ON:
+            self.sweep.signal_ranks(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.status.pid, number)
 
     # --- time
 
     def _until_timer(self) -> float | None:
         """Seconds until something has to be done; None if nothing is planned."""
         timeout_at = self.timeout_at if self._may_time_out() else None
-        timers = (self.sweep.next_look(), timeout_at, self.server.resume_at, self.guard.look_at)
+        timers = (
+            self.sweep.next_look(),
+            timeout_at,
+            self.outputs.next_look(),
+            self.server.resume_at,
+            self.guard.look_at,
+        )
         due = [timer for timer in timers if timer is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -335,20 +365,21 @@ class _Supervisor:
         self.server.tell_agents({"type": "state", **status.to_json()})
 
     def _finish(self) -> None:
-        if self.terminal is not None:
-            self.terminal.drain()
-        for output in self.outputs:
-            output.drain()
         # What the job said last may still lie in its sockets.
         self.server.drain()
         self.journal.close()
-        # What was typed may be a secret, and nobody will read it any more.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.files.input)
         started, status = read_started(self.files, attempt=self.status.attempt), self.status
         if started is not None:
             status = lifecycle.running(status, started)
-        self.change(lifecycle.ended(status, self.ending, at=time.time()))
+        status = replace(status, spared=self.sweep.spared)
+        if self.ending is not None and self._is_to_be_repeated():
+            ends = self.outputs.ends()
+            self.change(lifecycle.repeated(status, self.ending, self.launch, ends=ends))
+        else:
+            # What was typed may be a secret, and nobody will read it any more.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.files.input)
+            self.change(lifecycle.ended(status, self.ending, self.launch, at=time.time()))
         self.server.close()
 
 

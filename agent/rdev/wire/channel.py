@@ -40,6 +40,9 @@ MAX_LINE = 1 << 20
 SOCKET_VARIABLE = "RDEV_JOB_SOCKET"
 JOB_VARIABLE = "RDEV_JOB_ID"
 
+# Which attempt of the job a process belongs to, from 1.
+ATTEMPT_VARIABLE = "RDEV_ATTEMPT"
+
 
 class ChannelError(ValueError):
     """The peer sent something that is not a line of this protocol."""

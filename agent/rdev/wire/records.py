@@ -208,6 +208,7 @@ class Status:
     Attributes:
         stop_reason: Why it is being stopped: NONE, STOPPED, TIMEOUT or QUOTA.
         kill_at: When KILL follows, on CLOCK_MONOTONIC; 0 if it is not being stopped.
+        stop_all: The stop spares nothing that it spares otherwise.
         signals: The signals that were sent on request.
     """
 
@@ -229,6 +230,7 @@ class Status:
     usage: Usage | None = None
     gpus: tuple[Gpu, ...] = ()
     spared: tuple[str, ...] = ()
+    stop_all: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As the record in the block and in the `state` message of the control socket."""
