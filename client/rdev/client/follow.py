@@ -29,6 +29,9 @@ class Sink(Protocol):
     async def gap(self, gap: Gap) -> None:
         """Takes note of bytes that the host lost."""
 
+    async def end(self) -> None:
+        """Shows what is still kept back: everything was passed."""
+
 
 async def follow(
     connection: Connection,
@@ -59,6 +62,7 @@ async def drain(tail: AsyncGenerator[Chunk | Gap, None], sink: Sink) -> None:
     async with contextlib.aclosing(tail) as items:
         async for item in items:
             await (sink.write(item) if isinstance(item, Chunk) else sink.gap(item))
+    await sink.end()
 
 
 def exit_code(job: Job) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_input, add_job, host_of
+from rdev.client.cli.options import add_host, add_input, add_job, add_prefix, host_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +18,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     add_job(parser)
     add_input(parser)
+    add_prefix(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:
     """Attaches."""
-    from rdev.client.cli.attending import return_to
+    from rdev.client.cli.attending import output_of, return_to
     from rdev.client.connection import connect
     from rdev.client.lookup import find_job
-    from rdev.client.ui.output import RawOutput
 
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        return await return_to(connection, job, RawOutput(), options=options)
+        async with output_of(job, prefix=options.prefix) as output:
+            return await return_to(connection, job, output, options=options)

@@ -11,6 +11,7 @@ from rdev.client.connection import Connection
 from rdev.client.follow import Sink
 from rdev.client.source import Source, is_given
 from rdev.client.terminal import window_of
+from rdev.client.ui.output import Output, output_for
 from rdev.protocol.errors import UsageError
 from rdev.wire.job import Job, Window
 
@@ -51,6 +52,17 @@ def source_of(options: argparse.Namespace) -> Source | None:
     if options.no_stdin or not (options.stdin or is_given(_STDIN)):
         return None
     return Source(_STDIN)
+
+
+def output_of(job: Job, *, prefix: bool | None = None) -> Output:
+    """What shows a job's output where our stdout and stderr go.
+
+    Args:
+        job: The job.
+        prefix: Say of each line which rank wrote it; None means where that helps.
+    """
+    is_program = job.spec.terminal is not None and has_terminal()
+    return output_for(ranks=job.ranks, prefix=prefix, is_program=is_program)
 
 
 async def attend(

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from rdev.client.cli.following import Departure, closed, say_detached
+from rdev.client.cli.following import Departure, closed, explain_waiting, say_detached
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input
@@ -29,7 +29,7 @@ from rdev.client.source import Source
 from rdev.client.terminal import Modes, raw, window_of
 from rdev.client.ui.output import printable, say
 from rdev.protocol.errors import ConnectionLost, RdevError
-from rdev.wire.job import Job
+from rdev.wire.job import Job, JobState
 
 _STDIN, _STDOUT, _STDERR = range(3)
 
@@ -73,6 +73,9 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
                 departure.of(streaming)
                 works = (typist.type(), typist.write(), typist.tell_size())
                 beside = [group.create_task(work) for work in works]
+                if job.state is JobState.PENDING:
+                    telling = explain_waiting(connection, job, _say_waiting)
+                    beside.append(group.create_task(telling))
                 streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
         finally:
             _show(screen.undoing())
@@ -123,6 +126,10 @@ class Screen:
             await self._replay()
         await self._sink.gap(gap)
         _show(b"\r")
+
+    async def end(self) -> None:
+        """Shows what is still kept back."""
+        await self._sink.end()
 
     def undoing(self) -> bytes:
         """What to write when the screen is left."""
@@ -243,6 +250,10 @@ class _Typist:
         if self._has_complained:
             self._has_complained = False
             self.resize()  # our line stands in the middle of somebody's screen
+
+
+def _say_waiting(line: str) -> None:
+    _say(f"{line}; Enter ~d leaves")
 
 
 def _say(line: str) -> None:

@@ -38,13 +38,12 @@ async def execute(options: argparse.Namespace) -> int:
     """Runs the command as a small job of its own."""
     import contextlib
 
-    from rdev.client.cli.attending import attend, source_of, terminal_of
+    from rdev.client.cli.attending import attend, output_of, source_of, terminal_of
     from rdev.client.connection import connect
     from rdev.client.hosts import LOCAL
     from rdev.client.jobs import Jobs
     from rdev.client.launch import beside
     from rdev.client.lookup import find_job
-    from rdev.client.ui.output import RawOutput
     from rdev.protocol.errors import RdevError
 
     terminal, source = terminal_of(options), source_of(options)
@@ -55,7 +54,8 @@ async def execute(options: argparse.Namespace) -> int:
         job = await jobs.create(
             beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
         )
-        code = await attend(connection, job, RawOutput(), source=source)
+        async with output_of(job) as output:
+            code = await attend(connection, job, output, source=source)
         # It was a means, not a job that anybody will ask for; one that still runs stays, and one
         # that is gone already was tidied up by somebody else.
         with contextlib.suppress(RdevError):

@@ -1,6 +1,13 @@
-"""Show what a job printed: its stdout on stdout, its stderr on stderr, byte for byte.
+"""Show what a job printed: its stdout on stdout, its stderr on stderr.
 
-With -f it goes on until the job has ended; Ctrl-C never touches the job.
+Into a pipe or a file every byte goes as it is; a terminal gets progress bars folded, and no titles,
+links or clipboard. With -f it goes on until the job has ended; Ctrl-C never touches the job.
+
+T is how long ago (90s, 10m, 2h30m, 3d), a time today (14:03, 14:03:05), a day (2026-11-22), or a
+moment in RFC 3339 (2026-11-22T14:03:05+01:00; without a zone it is this machine's).
+
+--json prints one object a run of bytes: rank, stream, offset, time (seconds since the epoch, of its
+last byte), and text, or base64 where the bytes are not UTF-8; a gap has lost and reason instead.
 """
 
 from __future__ import annotations
@@ -8,11 +15,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_job, add_json, host_of
+from rdev.client.cli.options import add_host, add_job, add_json, add_prefix, host_of
 
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
-    from rdev.client.ui.output import JsonOutput, RawOutput
+    from rdev.client.ui.output import JsonOutput, Output
+    from rdev.wire.job import Job
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--lines", type=_count, metavar="N", help="only the last N lines of each stream"
     )
+    parser.add_argument("--since", metavar="T", help="only what came then or later")
     parser.add_argument("--rank", type=int, metavar="R", help="only this rank")
-    parser.add_argument("--stream", choices=("stdout", "stderr"), default="", help="only this one")
+    streams = ("stdout", "stderr", "launcher")
+    parser.add_argument("--stream", choices=streams, default="", help="only this one")
+    parser.add_argument(
+        "--attempt", type=_count, default=0, metavar="N", help="only this attempt, from 1"
+    )
+    parser.add_argument("--timestamps", action="store_true", help="begin each line with its time")
+    add_prefix(parser)
     parser.add_argument("--metrics", action="store_true", help="show metrics among the lines")
 
 
@@ -34,6 +49,21 @@ def _count(word: str) -> int:
     if number < 0:
         raise ValueError(word)
     return number
+
+
+def _since(word: str | None) -> float | None:
+    import time
+
+    from rdev.client.moments import moment
+    from rdev.protocol.errors import UsageError
+
+    if word is None:
+        return None
+    try:
+        return moment(word, now=time.time())
+    except ValueError as error:
+        hint = "how long ago, a time today, or a moment: `rdev logs --help` lists them"
+        raise UsageError("tell since when", str(error), hint=hint) from error
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -47,16 +77,24 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import closing_line
-    from rdev.client.ui.output import JsonOutput, RawOutput, say
+    from rdev.client.ui.output import say
     from rdev.protocol.errors import JobNotFound
     from rdev.wire.job import Reason
 
+    since = _since(options.since)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        kind = JsonOutput if options.json else RawOutput
-        output = kind(rank=options.rank, stream=options.stream)
-        tail = Logs(connection).tail(job.id, follow=options.follow, lines=options.lines)
-        async with asyncio.TaskGroup() as group:
+        tail = Logs(connection).tail(
+            job.id,
+            follow=options.follow,
+            lines=options.lines,
+            since=since,
+            ranks=() if options.rank is None else (options.rank,),
+            streams=(options.stream,) if options.stream else (),
+            attempt=options.attempt,
+            timed=options.timestamps or options.json,
+        )
+        async with _output(job, options) as output, asyncio.TaskGroup() as group:
             group.create_task(drain(tail, output))
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
@@ -67,10 +105,19 @@ async def execute(options: argparse.Namespace) -> int:
     return 0
 
 
+def _output(job: Job, options: argparse.Namespace) -> Output | JsonOutput:
+    from rdev.client.ui.output import JsonOutput, output_for
+
+    if options.json:
+        return JsonOutput()
+    ranks = job.ranks if options.rank is None else 1
+    return output_for(ranks=ranks, prefix=options.prefix, timestamps=options.timestamps)
+
+
 async def _show_metrics(
     connection: Connection,
     job_id: str,
-    output: RawOutput | JsonOutput,
+    output: Output | JsonOutput,
     options: argparse.Namespace,
 ) -> None:
     from rdev.client.events import Events

@@ -35,6 +35,15 @@ def seconds(word: str) -> float:
     return value
 
 
+def add_prefix(parser: argparse.ArgumentParser) -> None:
+    """--prefix, --no-prefix, for verbs that show output."""
+    parser.add_argument(
+        "--prefix",
+        action=argparse.BooleanOptionalAction,
+        help="say of each line which rank wrote it; default: on a terminal, if there are several",
+    )
+
+
 def add_yes(parser: argparse.ArgumentParser) -> None:
     """--yes, for verbs that may ask."""
     parser.add_argument("--yes", action="store_true", help="say yes to every question")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rdev.client.cli.options import (
     add_host,
     add_input,
+    add_prefix,
     add_terminal,
     add_yes,
     confirm_of,
@@ -58,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
     add_terminal(parser)
     add_input(parser)
+    add_prefix(parser)
     add_yes(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
     parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
@@ -73,8 +75,6 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     options = parser.parse_args(ours)
     if options.json and not options.detach:
         parser.error("--json goes with --detach: otherwise stdout is the job's")
-    if options.stdin and options.detach:
-        parser.error("-i goes without --detach: `rdev attach -i` brings input later")
     options.command = command
     return options
 
@@ -83,13 +83,13 @@ async def execute(options: argparse.Namespace) -> int:
     """Runs."""
     import json
 
-    from rdev.client.cli.attending import attend, source_of
+    from rdev.client.cli.attending import attend, output_of, source_of
     from rdev.client.connection import connect
     from rdev.client.follow import exit_code
     from rdev.client.jobs import Jobs
     from rdev.client.launch import launch
     from rdev.client.ui.jobs import as_json, closing_line
-    from rdev.client.ui.output import RawOutput, say
+    from rdev.client.ui.output import say
     from rdev.wire.job import Reason
 
     workspace = _workspace(options)
@@ -105,7 +105,8 @@ async def execute(options: argparse.Namespace) -> int:
         )
         if not options.detach:
             source = source_of(options) if job.spec.stdin else None
-            return await attend(connection, job, RawOutput(), source=source)
+            async with output_of(job, prefix=options.prefix) as output:
+                return await attend(connection, job, output, source=source)
         job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
     if job.reason is not Reason.START_FAILED:
@@ -160,5 +161,5 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         hook=not options.no_hook,
         sync=not options.no_sync,
         terminal=terminal_of(options, needs_ours=not options.detach),
-        stdin=not options.detach and source_of(options) is not None,
+        stdin=options.stdin or (not options.detach and source_of(options) is not None),
     )

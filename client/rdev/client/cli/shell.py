@@ -28,12 +28,11 @@ async def execute(options: argparse.Namespace) -> int:
     """Opens the shell."""
     import contextlib
 
-    from rdev.client.cli.attending import attend, has_terminal
+    from rdev.client.cli.attending import attend, has_terminal, output_of
     from rdev.client.cli.main import VERBS
     from rdev.client.connection import connect
     from rdev.client.jobs import Jobs
     from rdev.client.launch import require_name
-    from rdev.client.ui.output import RawOutput
     from rdev.protocol.errors import RdevError, UsageError
 
     require_name(options.name, forbidden=VERBS)
@@ -42,7 +41,8 @@ async def execute(options: argparse.Namespace) -> int:
         raise UsageError("open a shell", "stdin and stdout are no terminal here", hint=hint)
     async with connect(options.target or host_of(options)) as connection:
         job = await _start(connection, _workspace(), options.name)
-        code = await attend(connection, job, RawOutput())
+        async with output_of(job) as output:
+            code = await attend(connection, job, output)
         # A shell that was left by `exit` is of no interest any more; one that still runs stays.
         with contextlib.suppress(RdevError):
             await Jobs(connection).delete(job.id)

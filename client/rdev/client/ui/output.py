@@ -1,4 +1,8 @@
-"""Puts a job's output onto our own: stdout to stdout, stderr to stderr, every byte as it is."""
+"""Puts a job's output onto our own: stdout to stdout, stderr and the launcher's to stderr.
+
+Into a pipe or a file goes every byte as it is. What a terminal gets is in
+`rdev.client.ui.rendering`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,24 @@ import contextlib
 import json
 import os
 import re
+import select
+import shutil
+import stat
 import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
 
 from rdev.client.logs import Chunk, Gap
+from rdev.client.ui.rendering import (
+    Labelled,
+    Program,
+    Raw,
+    Rendering,
+    Screen,
+    rank_label,
+    time_label,
+)
 
 _STDOUT, _STDERR = 1, 2
 
@@ -19,36 +38,49 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # A printed line may come as two writes, microseconds apart; a progress bar never ends its line.
 _LINE_PATIENCE = 0.1
 
+# A pipe that takes anything takes this much at once, see pipe(7); a hop to a thread and back costs
+# more than the line that is written.
+_AT_ONCE = select.PIPE_BUF
 
-class _Selection:
-    """Which ranks and streams to show.
 
-    Args:
-        rank: Only this rank, if not None.
-        stream: Only this stream, if not empty.
+class Output:
+    """Writes a job's output through a rendering for each descriptor; gaps as a line of our own.
+
+    Use as a context manager where a rendering may have unfinished lines to show.
     """
 
-    def __init__(self, *, rank: int | None = None, stream: str = "") -> None:
-        self._rank = rank
-        self._stream = stream
-
-    def _wanted(self, item: Chunk | Gap) -> bool:
-        return self._rank in (None, item.rank) and self._stream in ("", item.stream)
-
-
-class RawOutput(_Selection):
-    """Writes the bytes of a job as they came, gaps as a line of our own."""
-
-    def __init__(self, *, rank: int | None = None, stream: str = "") -> None:
-        super().__init__(rank=rank, stream=stream)
+    def __init__(self, renderings: Mapping[int, Rendering]) -> None:
+        self._renderings = renderings
         self._line_ended = asyncio.Event()
         self._line_ended.set()
+        self._waiting = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._group = asyncio.TaskGroup()
+        self._settling: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._settling = self._group.create_task(self._settle())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        await self._group.__aexit__(kind, error, trace)
 
     async def write(self, chunk: Chunk) -> None:
         """See `rdev.client.follow.Sink`."""
-        if not self._wanted(chunk):
-            return
-        await _write(_STDERR if chunk.stream == "stderr" else _STDOUT, chunk.data)
+        target = _STDOUT if chunk.stream == "stdout" else _STDERR
+        rendering = self._renderings[target]
+        async with self._writing:
+            await _write(target, rendering.feed(chunk))
+        if rendering.is_waiting:
+            self._waiting.set()
         if chunk.data.endswith(b"\n"):
             self._line_ended.set()
         else:
@@ -56,8 +88,15 @@ class RawOutput(_Selection):
 
     async def gap(self, gap: Gap) -> None:
         """See `rdev.client.follow.Sink`."""
-        if self._wanted(gap):
-            say(f"{gap.length} bytes of {gap.stream} were lost on the host: {gap.reason}")
+        whose = f"rank {gap.rank}'s {gap.stream}" if gap.rank else gap.stream
+        line = f"rdev: {gap.length} bytes of {whose} were lost on the host: {printable(gap.reason)}"
+        await self._apart(line)
+
+    async def end(self) -> None:
+        """See `rdev.client.follow.Sink`."""
+        for target, rendering in self._distinct():
+            async with self._writing:
+                await _write(target, rendering.end())
 
     async def aside(self, line: str) -> None:
         """Says a line on stderr, after the line that the job is just writing."""
@@ -65,23 +104,116 @@ class RawOutput(_Selection):
             async with asyncio.timeout(_LINE_PATIENCE):
                 await self._line_ended.wait()
         self._line_ended.set()  # what follows waits for new output only
-        await _write(_STDERR, f"{line}\n".encode())
+        await self._apart(line)
+
+    async def _apart(self, line: str) -> None:
+        text = f"{line}\n".encode()
+        rendering = self._renderings[_STDERR]
+        async with self._writing:
+            shown = rendering.apart(text) if isinstance(rendering, Labelled) else text
+            await _write(_STDERR, shown)
+
+    async def _settle(self) -> None:
+        """Shows lines that nothing has followed for a moment, again and again."""
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            await asyncio.sleep(_LINE_PATIENCE)
+            for target, rendering in self._distinct():
+                if rendering.is_waiting:
+                    async with self._writing:
+                        await _write(target, rendering.settle())
+
+    def _distinct(self) -> list[tuple[int, Rendering]]:
+        """Each rendering once, with a descriptor that leads to where it is shown."""
+        found: dict[int, tuple[int, Rendering]] = {}
+        for target, rendering in self._renderings.items():
+            found.setdefault(id(rendering), (target, rendering))
+        return list(found.values())
 
 
-class JsonOutput(_Selection):
+class RawOutput(Output):
+    """Writes the bytes of a job as they came, wherever they go."""
+
+    def __init__(self) -> None:
+        super().__init__({_STDOUT: Raw(), _STDERR: Raw()})
+
+
+def output_for(
+    *,
+    ranks: int = 1,
+    prefix: bool | None = None,
+    timestamps: bool = False,
+    is_program: bool = False,
+) -> Output:
+    """What suits where our stdout and stderr go: raw, a screen, or lines with labels.
+
+    Args:
+        ranks: How many ranks write.
+        prefix: Say of each line which rank wrote it; None means on a terminal, if there are
+            several.
+        timestamps: Say of each line when it was written.
+        is_program: A program has the terminal to itself: only strings are kept from it, see
+            `rdev.client.ui.escapes`.
+    """
+    if is_program:
+        return Output(dict.fromkeys((_STDOUT, _STDERR), Program()))
+    renderings: dict[int, Rendering] = {}
+    screens: dict[int, Rendering] = {}
+    for target in (_STDOUT, _STDERR):
+        is_terminal = os.isatty(target)
+        is_prefixed = ranks > 1 and is_terminal if prefix is None else prefix
+        device = os.fstat(target).st_rdev if is_terminal else -target
+        if device not in screens:
+            screens[device] = _rendering(
+                is_terminal=is_terminal, prefix=is_prefixed, timestamps=timestamps
+            )
+        renderings[target] = screens[device]
+    return Output(renderings)
+
+
+def _rendering(*, is_terminal: bool, prefix: bool, timestamps: bool) -> Rendering:
+    if not prefix and not timestamps:
+        return Screen() if is_terminal else Raw()
+    name = rank_label(is_coloured=is_terminal and _has_colours())
+
+    def label(rank: int, stream: str, at: float) -> bytes:
+        told = time_label(rank, stream, at) if timestamps else b""
+        return told + (name(rank, stream, at) if prefix else b"")
+
+    return Labelled(label, columns=_columns if is_terminal else None)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _has_colours() -> bool:
+    # See no-color.org: the variable's presence counts, if it is not empty.
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class JsonOutput:
     """Writes one JSON object a run of bytes; bytes that are not UTF-8 come as `base64`."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
     async def write(self, chunk: Chunk) -> None:
         """See `rdev.client.follow.Sink`."""
-        if self._wanted(chunk):
-            place = {"rank": chunk.rank, "stream": chunk.stream, "offset": chunk.offset}
-            await _write_json({**place, "time": chunk.time, **_content(chunk.data)})
+        place = {"rank": chunk.rank, "stream": chunk.stream, "offset": chunk.offset}
+        await _write_json({**place, "time": chunk.time, **_content(chunk.data)})
 
     async def gap(self, gap: Gap) -> None:
         """See `rdev.client.follow.Sink`."""
-        if self._wanted(gap):
-            place = {"rank": gap.rank, "stream": gap.stream, "offset": gap.offset}
-            await _write_json({**place, "lost": gap.length, "reason": gap.reason})
+        place = {"rank": gap.rank, "stream": gap.stream, "offset": gap.offset}
+        await _write_json({**place, "lost": gap.length, "reason": gap.reason})
+
+    async def end(self) -> None:
+        """See `rdev.client.follow.Sink`."""
 
     async def aside(self, line: str) -> None:
         """Writes a line that is JSON already."""
@@ -100,8 +232,22 @@ async def _write_json(item: dict[str, object]) -> None:
 
 
 async def _write(target: int, data: bytes) -> None:
+    if not data:
+        return
+    if os.isatty(target):
+        _cursor.is_in_line = not data.endswith(b"\n")
+    elif len(data) <= _AT_ONCE and _takes_at_once(target):
+        _write_all(target, data)
+        return
     # In a thread, so that a reader who pauses us does not stop Ctrl-C from being heard.
     await asyncio.to_thread(_write_all, target, data)
+
+
+def _takes_at_once(target: int) -> bool:
+    mode = os.fstat(target).st_mode
+    if stat.S_ISREG(mode):
+        return True
+    return stat.S_ISFIFO(mode) and bool(select.select([], [target], [], 0)[1])
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -110,9 +256,21 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+class _Cursor:
+    """Where the terminal's cursor is, as far as we have put it there."""
+
+    is_in_line = False
+
+
+_cursor = _Cursor()
+
+
 def say(line: str) -> None:
     """Says something of rdev's own, apart from what jobs print."""
-    print(f"rdev: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201  # the place for it
+    start = ""
+    if _cursor.is_in_line and sys.stderr.isatty():
+        start, _cursor.is_in_line = "\n", False
+    print(f"{start}rdev: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201  # its place
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,77 @@
+"""What a job prints, as a pipe gets it and as a terminal shows it."""
+
+import re
+from functools import partial
+
+import pytest
+from tests.support.terminal import in_terminal
+
+SAYS = r"\033]0;title\007\033]52;c;cm0=\007\033[31mred\033[0m\033[6n\377"
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} "
+
+
+@pytest.fixture
+def terminal(rdev):
+    return partial(in_terminal, rdev)
+
+
+def test_a_pipe_gets_every_byte_and_a_terminal_no_titles_nor_questions(rdev, terminal):
+    command = ("run", "--quiet", "--", "printf", SAYS + r"\nend\n")
+    raw = rdev.run(*command, text=False).stdout
+    assert raw == b"\x1b]0;title\x07\x1b]52;c;cm0=\x07\x1b[31mred\x1b[0m\x1b[6n\xff\nend\n"
+    for words in (command, ("logs",)):
+        with terminal(*words) as shown:
+            assert shown.wait() == 0
+            assert shown.seen == b"\x1b[31mred\x1b[0m\xff\r\nend\r\n"
+
+
+def test_a_terminal_shows_the_last_state_of_a_progress_bar_that_is_over(rdev, terminal):
+    bar = "for i in range(5000): print(f'\\r{i:4} of 5000', end='')\nprint('\\ndone')"
+    rdev.write("train.py", bar)
+    assert rdev.run("run", "train.py", text=False).stdout.count(b"\r") == 5000
+    with terminal("logs") as shown:
+        shown.until(lambda: b"done\r\n" in shown.seen)
+        assert shown.seen.count(b"\r") < 60
+        assert b"4999 of 5000\r\ndone" in shown.seen
+
+
+def test_lines_can_begin_with_their_rank_and_their_time(rdev, terminal):
+    rdev.run("run", "--", "sh", "-c", "echo one; sleep 0.3; echo two; echo err >&2; printf open")
+    done = rdev.run("logs", "--timestamps")
+    assert re.fullmatch(f"{STAMP}one\n{STAMP}two\n{STAMP}open", done.stdout)
+    assert re.fullmatch(f"{STAMP}err\n", done.stderr)
+    stamps = re.findall(STAMP, done.stdout)
+    assert stamps[0] < stamps[1]
+    assert rdev.run("logs", "--prefix").stdout == "[rank 0] one\n[rank 0] two\n[rank 0] open"
+    with terminal("logs", "--prefix", "--stream", "stdout") as shown:
+        shown.until(lambda: b"open\r\n" in shown.seen)
+        lines = re.sub(rb"\x1b\[\d*[mK]", b"", shown.seen).decode().split("\r\n")
+        assert lines == ["[rank 0] one", "[rank 0] two", "[rank 0] open", ""]
+
+
+def test_logs_since_a_time_of_a_stream_and_of_an_attempt(rdev):
+    rdev.run("run", "--", "sh", "-c", "echo early; sleep 1.2; echo late; echo err >&2")
+    assert rdev.run("logs", "--since", "1h").stdout == "early\nlate\n"
+    items = rdev.run("logs", "--json", "--stream", "stdout").stdout.splitlines()
+    assert len(items) == 2, "what came at different times comes apart"
+    stamps = re.findall(STAMP, rdev.run("logs", "--timestamps", "-n", "1").stdout)
+    done = rdev.run("logs", "--since", stamps[0].strip())
+    assert (done.stdout, done.stderr) == ("late\n", "err\n")
+    done = rdev.run("logs", "--stream", "stderr", "--rank", "0", "--attempt", "1")
+    assert (done.stdout, done.stderr) == ("", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--since", "yesterday"], 2, "'yesterday' is no time such as 10m"),
+        (["--attempt", "2"], 1, "the latest one is attempt 1"),
+        (["--rank", "3"], 1, "its outputs are 0.stdout, 0.stderr"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(rdev, flags, code, words):
+    rdev.run("run", "--", "true")
+    done = rdev.run("logs", *flags)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 2
