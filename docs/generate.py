@@ -24,8 +24,8 @@ os.environ["NO_COLOR"] = "1"
 _EXIT_CODES = """\
 | code | meaning |
 |---|---|
-| the job's own | `run`, `attach`, `wait`, `exec`: what the job's main process exited with; 128 + N when signal N killed it |
-| 0 | success; for `run`, `attach` and `debug` also a detach that was asked for |
+| the job's own | `run`, `attach`, `wait`, `exec`, `shell`: what the job's main process exited with; 128 + N when signal N killed it |
+| 0 | success; for `run`, `attach`, `shell` and `debug` also a detach that was asked for |
 | 1 | another verb failed, or `doctor` found something |
 | 2 | the command line is wrong |
 | 69 | other verbs: the host cannot be reached |
@@ -36,10 +36,10 @@ _EXIT_CODES = """\
 | 125 | rdev or its agent failed, or a job's end is not known |
 | 126 | the job's command cannot be executed |
 | 127 | the command or the script was not found |
-| 129, 143 | SIGHUP or SIGTERM ended `run`, `exec` or `attach`; the job goes on |
+| 129, 143 | SIGHUP or SIGTERM ended `run`, `exec`, `shell` or `attach`; the job goes on |
 | 130 | Ctrl-C ended rdev itself |
 | 141 | whoever read rdev's output left, as `head` does |
-| 255 | `run`, `attach`, `wait`, `exec`, `debug`: the host cannot be reached or the connection is lost |
+| 255 | `run`, `attach`, `wait`, `exec`, `shell`, `debug`: the host cannot be reached or the connection is lost |
 
 `--json` tells rdev's own failures from the job's: they print `{"error": {"code": ...}}` on stderr.
 """
@@ -59,7 +59,7 @@ def errors_page() -> str:
             "<!-- made by docs/generate.py from rdev.protocol.errors; do not edit -->",
             "",
             "Every error is two lines: `error: unable to ...: cause` and `hint: ...`. Verbs that pass on",
-            "a job's exit code (`run`, `attach`, `wait`, `exec`, `debug`) use the first code, all others",
+            "a job's exit code (`run`, `attach`, `wait`, `exec`, `shell`, `debug`) use the first code, all others",
             "the second.",
             "",
             "| reason | code | other verbs | what it means | hint |",

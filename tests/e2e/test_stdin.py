@@ -1,9 +1,11 @@
 """The input of jobs without a terminal: piped, redirected, typed, declined."""
 
+import contextlib
 import hashlib
 import os
 import random
 import subprocess
+import time
 
 import pytest
 from tests.support.command import DEADLINE
@@ -78,6 +80,52 @@ def test_no_byte_is_lost_or_doubled_when_the_agent_is_killed(rdev):
         assert process.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
+@pytest.fixture
+def small_disk(rdev):
+    """The host's home on a disk of 8 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = rdev.home / ".rdev"
+    disk.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", disk]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    rdev.tidy()
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
+    data = random.Random(3).randbytes(500_000)
+    with started_with_pipe(rdev, "run", "--quiet", "--", "sha256sum") as process:
+        write_all(process.stdin, data[:1000])
+        wait_until(lambda: [job["state"] for job in rdev.json("ps")] == ["running"])
+        ballast = small_disk / "ballast"
+        fill(ballast)
+        write_all(process.stdin, data[1000:])
+        assert b"the input waits: No space left on device" in process.stderr.readline()
+        ballast.unlink()
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
+        assert process.stderr.read() == b""
+        assert process.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def wait_until(condition) -> None:
+    """Returns once the condition holds; each look is a command of its own."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def fill(path) -> None:
+    """Leaves no byte of the disk free."""
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def test_lines_typed_at_a_terminal_and_ctrl_d(rdev):
     with in_terminal(rdev, "run", "-i", "--quiet", "--", "sh", "-c", "echo ready; wc -l") as shown:
         shown.expect(b"ready")
@@ -100,6 +148,11 @@ def test_the_question_after_ctrl_c_takes_its_answer_from_the_same_keyboard(rdev)
         assert shown.is_as_before
     done = piped(rdev, b"two\nthree\n", "attach", "-i")
     assert (done.returncode, done.stdout) == (0, b"ready one\n2\n")
+
+
+def test_input_is_brought_later(rdev):
+    assert rdev.run("run", "-di", "--", "wc", "-c").returncode == 0
+    assert piped(rdev, b"12345", "attach", "-i").stdout == b"5\n"
 
 
 def test_attach_refuses_input_for_a_job_that_takes_none(rdev):

@@ -7,7 +7,10 @@ from functools import partial
 
 import pytest
 from tests.support.command import DEADLINE
+from tests.support.relay import relayed
 from tests.support.terminal import in_terminal
+
+from rdev.wire.home import Home, machine_id
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
@@ -28,6 +31,14 @@ print("bye", flush=True)
 @pytest.fixture
 def terminal(rdev):
     return partial(in_terminal, rdev)
+
+
+@pytest.fixture
+def relay(rdev, tmp_path):
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    with relayed(tmp_path / "forwarded.sock", home.socket) as relay:
+        yield relay
 
 
 def test_a_job_has_our_size_and_learns_each_new_one(rdev, terminal):
@@ -96,6 +107,23 @@ def test_output_while_the_agent_is_killed_comes_once_and_in_order(rdev, terminal
     assert lines == [b"%d.%05d" % (n, line) for n in (1, 2, 3) for line in range(1, 2001)]
 
 
+def test_a_long_break_is_told_and_what_is_typed_meanwhile_arrives(rdev, terminal, relay):
+    with terminal("run", "-t", "-H", relay.host, "--", "cat") as shown:
+        shown.type(b"before\r")
+        shown.expect(b"before\r\nbefore\r\n")
+        relay.kill()
+        shown.expect(b"connection lost, trying again; Enter ~d leaves")
+        shown.type(b"meanwhile\r")
+        relay.start()
+        shown.expect(b"meanwhile\r\nmeanwhile\r\n")
+        relay.kill()
+        shown.type(b"never\r~d")
+        shown.expect(b"6 bytes that were typed did not reach cat")
+        shown.expect(b"returns to it")
+        assert shown.wait() == 0
+        assert shown.is_as_before
+
+
 def test_enter_tilde_d_detaches_and_attach_returns(rdev, terminal):
     rdev.write("sizes.py", SIZES)
     with terminal("run", "-t", "sizes.py") as shown:
@@ -130,7 +158,9 @@ def test_returning_with_the_same_size_makes_programs_redraw(rdev, terminal):
 
 def test_a_question_to_the_terminal_is_not_asked_again_of_one_who_returns(rdev, terminal):
     script = r"printf 'before\033[6nafter\n'; exec sleep 60"
-    rdev.run("run", "-dt", "--", "sh", "-c", script)
+    start(rdev, script)
+    while "after" not in rdev.run("logs").stdout:  # each look is a command of its own
+        pass
     with terminal("attach") as shown:
         shown.expect(b"beforeafter")
         shown.type(b"~d")
@@ -147,7 +177,7 @@ def test_what_a_program_switched_on_is_switched_off_for_one_who_leaves(terminal)
 
 
 def test_a_signal_detaches_and_the_terminal_is_as_before(rdev, terminal):
-    rdev.run("run", "-dt", "--", "sh", "-c", "echo ready; exec sleep 60")
+    start(rdev, "echo ready; exec sleep 60")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         with terminal("attach") as shown:
             shown.expect(b"ready")
@@ -211,7 +241,7 @@ def test_two_attached_see_the_same_may_both_type_and_the_last_size_counts(rdev, 
 
 
 def test_one_who_only_watches_types_nothing(rdev, terminal):
-    rdev.run("run", "-dt", "--", "sh", "-c", "echo ready; exec cat")
+    start(rdev, "echo ready; exec cat")
     with terminal("attach", "--no-stdin") as shown:
         shown.expect(b"ready")
         assert not shown.is_raw
@@ -276,6 +306,12 @@ def test_exec_in_a_terminal(rdev, terminal):
         shown.type(b"6\r")
         assert shown.wait() == 6
     assert len(rdev.json("ps", "-a")) == 1
+
+
+def start(rdev, script: str) -> None:
+    """Starts a shell's script in a terminal that nobody looks at yet."""
+    done = rdev.run("run", "-dt", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
 
 
 def kill_agent(rdev) -> None:

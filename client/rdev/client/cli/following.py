@@ -15,7 +15,7 @@ import enum
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rdev.client.connection import Connection
 from rdev.client.follow import Sink, exit_code, follow
@@ -25,7 +25,7 @@ from rdev.client.source import Source
 from rdev.client.terminal import single_keys
 from rdev.client.ui.jobs import closing_line
 from rdev.client.ui.output import say
-from rdev.protocol.errors import ConnectionLost, RdevError
+from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
 from rdev.wire.job import Job, JobState
 
 _STDIN = 0
@@ -102,11 +102,25 @@ async def follow_to_end(
         beside = [group.create_task(person.act())]
         if feed is not None:
             beside.append(group.create_task(feed.run()))
+        if job.state is JobState.PENDING:
+            beside.append(group.create_task(explain_waiting(connection, job, say)))
         streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
         say_detached(job, is_fed=feed is None or feed.is_complete)
         return departure.code
     return closed(streaming.result())
+
+
+async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str], None]) -> None:
+    """Tells why a job has not begun, and again when the reason changes, until it begins."""
+    told = ""
+    with contextlib.suppress(RdevError):  # who follows the output meets the same and says so
+        async for seen in Jobs(connection).watch(job.id):
+            if seen.state is not JobState.PENDING:
+                return
+            if seen.message not in ("", told):
+                told = seen.message
+                tell(f"{job.name} waits: {told}")
 
 
 def closed(job: Job) -> int:
@@ -212,8 +226,14 @@ class _Person:
         elif self._interrupts > 1:
             await self._stop()
         elif not (sys.stdin.isatty() and sys.stderr.isatty()) or await self._is_to_stop():
+            await self._interrupt()
+
+    async def _interrupt(self) -> None:
+        try:
             # The job may save its work, as after Ctrl-C of its own.
             await self._jobs.signal(self._job.id, signal.SIGINT)
+        except JobNotRunning:  # it waits for its turn, or has just ended
+            await self._jobs.stop(self._job.id)
 
     async def _stop(self) -> None:
         say(f"stopping {self._job.name}: TERM now, KILL in {self._job.spec.grace:.0f} s")
