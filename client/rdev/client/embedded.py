@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from rdev.protocol.errors import AgentBusy, AgentStartFailed, RdevError, error_from_json
+from rdev.wire.guard import guard_lock
 from rdev.wire.home import Home, answers
 
-# Two clients may start an agent at once; the one whose agent lost the lock waits for the other's.
-_WINNER_DEADLINE = 10.0
-_WINNER_POLL = 0.02
+# An agent starts within a second, on a busy machine within some.
+_START_DEADLINE = 30.0
+_POLL = 0.02
 
 
 def ensure_agent(home: Home) -> None:
     """Returns once an agent answers at `home`, starting one if there is none.
 
+    When an agent is killed, all its clients and the supervisors of its jobs come here or to the
+    like at once: one of them starts another, and the rest wait for that one.
+
     Raises:
         AgentStartFailed: None could be started.
         RdevError: What the new agent said itself, such as PermissionRefused.
     """
-    if answers(home):
+    deadline = time.monotonic() + _START_DEADLINE
+    while not answers(home):
+        with _starting(home) as is_ours:
+            if is_ours and not answers(home):
+                _start(home)
+                return
+        if time.monotonic() > deadline:
+            cause = f"somebody has been starting one for {_START_DEADLINE:.0f} s"
+            raise AgentStartFailed("start the agent of this machine", cause)
+        time.sleep(_POLL)
+
+
+@contextlib.contextmanager
+def _starting(home: Home) -> Iterator[bool]:
+    """Whether it is ours to start an agent, which is nobody else's inside the block then."""
+    try:
+        lock = os.open(guard_lock(home.host), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # the first start makes the folders, or says what is wrong with them
+        yield True
         return
+    try:
+        yield _locks(lock)
+    finally:
+        os.close(lock)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start(home: Home) -> None:
     started = subprocess.run(
         [sys.executable, "-I", "-m", "rdev.agent.main", "serve", "--detach", "--json"],
         stdin=subprocess.DEVNULL,
@@ -33,16 +74,17 @@ def ensure_agent(home: Home) -> None:
     if started.returncode == 0:
         return
     error = _said(started)
+    # One that was started by hand, or by whoever could not lock, came first.
     if not (isinstance(error, AgentBusy) and _answers_soon(home)):
         raise error
 
 
 def _answers_soon(home: Home) -> bool:
-    deadline = time.monotonic() + _WINNER_DEADLINE
+    deadline = time.monotonic() + _START_DEADLINE
     while not answers(home):
         if time.monotonic() > deadline:
             return False
-        time.sleep(_WINNER_POLL)
+        time.sleep(_POLL)
     return True
 
 
