@@ -34,17 +34,21 @@ def test_an_agent_that_is_too_old_is_named_with_both_releases():
     assert "rdev-agent upgrade" in caught.value.hint
 
 
-async def test_trying_ends_after_a_minute_and_begins_anew_when_something_got_through(monkeypatch):
+async def test_trying_ends_a_minute_after_the_break_however_long_all_was_quiet(monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr("random.uniform", lambda _low, _high: 0.0)
     delays = Backoff()
-    now = 59.0
+    now = 1000.0
     await delays.wait()
-    delays.reset()
-    now = 118.0
+    now = 1059.0
     await delays.wait()
-    now = 120.0
+    delays.answered()
+    now = 1100.0
+    await delays.wait()
+    now = 1159.0
+    await delays.wait()
+    now = 1161.0
     with pytest.raises(ConnectionLost, match="60 s"):
         await delays.wait()
 

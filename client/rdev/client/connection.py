@@ -232,6 +232,7 @@ async def resuming(
         await delays.wait()
         with contextlib.suppress(HostUnreachable):
             await connection.recover()
+            delays.answered()
 
 
 async def persisting(connection: Connection, attempt: Callable[[], Awaitable[Item]]) -> Item:
@@ -251,6 +252,7 @@ async def persisting(connection: Connection, attempt: Callable[[], Awaitable[Ite
         await delays.wait()
         with contextlib.suppress(HostUnreachable):
             await connection.recover()
+            delays.answered()
 
 
 async def responses(call: grpc.aio.UnaryStreamCall[Any, Item]) -> AsyncGenerator[Item, None]:
@@ -271,7 +273,11 @@ class Backoff:
     def reset(self) -> None:
         """Begins anew, because something got through."""
         self._least = _FIRST_DELAY
-        self._deadline = time.monotonic() + _GIVE_UP
+        self.answered()
+
+    def answered(self) -> None:
+        """Gives the host its whole time again, because it is there; tries stay as rare."""
+        self._deadline: float | None = None
 
     def next_delay(self) -> float:
         """Seconds to wait before the next try, between 50 ms and 5 s."""
@@ -283,8 +289,11 @@ class Backoff:
         """Waits before the next try.
 
         Raises:
-            ConnectionLost: Nothing got through for too long.
+            ConnectionLost: The host has not answered for too long since the break.
         """
-        if time.monotonic() > self._deadline:
+        now = time.monotonic()
+        if self._deadline is None:  # a break: how long all was quiet before says nothing
+            self._deadline = now + _GIVE_UP
+        if now > self._deadline:
             raise ConnectionLost("return to the host", f"it has not answered for {_GIVE_UP:.0f} s")
         await asyncio.sleep(self.next_delay())
