@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "edit_run", "loop", "logs")
+BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm")
 
 
 def main() -> int:
