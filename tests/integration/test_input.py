@@ -8,10 +8,11 @@ import random
 import signal
 
 import pytest
+from tests.support.disk import small_disk_in
 from tests.support.jobs import DEADLINE, await_gone, jobs_in, tidy
 from tests.support.typist import Typist
 
-from rdev.protocol.errors import InvalidRequest, JobConflict, JobNotFound
+from rdev.protocol.errors import DiskFull, InvalidRequest, JobConflict, JobNotFound
 from rdev.wire.job import JobState, Reason
 
 WRITER, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
@@ -260,6 +261,51 @@ async def test_a_killed_keeper_takes_no_input_with_it(jobs):
         await typist.reads(b"after ")
         await typist.writer.end()
     assert (await jobs.end(job)).state is JobState.LOST
+
+
+async def test_the_next_attempt_goes_on_where_the_one_before_left_off(jobs):
+    source = "read line; echo got $line; test $line = second"
+    job = await jobs.start("sh", "-c", source, stdin=True, retries=2)
+    async with jobs.manager.write_input(job.id, WRITER) as writer:
+        await writer.write(b"first\nsecond\n")
+        await writer.end()
+    ended = await jobs.end(job)
+    assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2)
+    assert (await jobs.printed(job)).stdout == b"got first\ngot second\n"
+
+
+async def test_an_attempt_that_comes_after_the_end_of_the_input(jobs):
+    job = await jobs.start("sh", "-c", "cat; test $RDEV_ATTEMPT = 2", stdin=True, retries=1)
+    async with jobs.manager.write_input(job.id, WRITER) as writer:
+        await writer.write(b"once\n")
+        await writer.end()
+    assert (await jobs.end(job)).state is JobState.SUCCEEDED
+    assert (await jobs.printed(job)).stdout == b"once\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with small_disk_in(tmp_path) as disk:
+        yield disk
+
+
+async def test_a_full_disk_takes_all_of_a_write_or_nothing(small_disk):
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        job = await jobs.python(COUNTS, stdin=True)
+        ballast = small_disk / "ballast"
+        async with jobs.manager.write_input(job.id, WRITER) as writer:
+            await writer.write(b"before ")
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            with pytest.raises(DiskFull):
+                await writer.write(bytes(100_000))
+            assert (writer.accepted, writer.has_ended) == (7, False)
+            ballast.unlink()
+            await writer.write(b"after")
+            await writer.end()
+        await jobs.end(job)
+        assert (await jobs.printed(job)).stdout == digest_of(b"before after")
 
 
 def cpu_seconds(pid):

@@ -22,7 +22,7 @@ from rdev.v1 import (
     log_pb2_grpc,
 )
 from rdev.wire.events import Event
-from rdev.wire.job import CommandKind, JobSpec, JobState
+from rdev.wire.job import CommandKind, JobSpec, JobState, Window
 
 REPORTS = """
 import json, os, socket
@@ -166,3 +166,70 @@ async def test_a_followed_tail_says_where_it_begins(tmp_path, monkeypatch):
         assert begins == [("stdout", 4), ("stderr", 0)]
         assert [r.chunk.data for r in responses if r.chunk.data] == [b"two\n"]
         assert responses[-1].WhichOneof("item") == "end"
+
+
+def opening(job, writer="0" * 32):
+    return job_pb2.WriteInputRequest(open=job_pb2.InputOpen(job_id=job.id, writer_id=writer))
+
+
+def data(content):
+    return job_pb2.WriteInputRequest(data=content)
+
+
+END = job_pb2.WriteInputRequest(end=job_pb2.InputEnd())
+
+
+async def test_input_is_written_broken_off_and_gone_on_with(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("cat", stdin=True)
+        first = stubs.job.WriteInput()
+        await first.write(opening(job))
+        assert await first.read() == job_pb2.WriteInputResponse(accepted=0)
+        await first.write(data(b"one "))
+        assert (await first.read()).accepted == 4
+        first.cancel()
+        answers = [r async for r in stubs.job.WriteInput(iter([opening(job), data(b"two"), END]))]
+        assert [(r.accepted, r.ended) for r in answers] == [(4, False), (7, False), (7, True)]
+        responses = await stubs.tail(job, follow=True)
+        assert b"".join(r.chunk.data for r in responses) == b"one two"
+        answers = [r async for r in stubs.job.WriteInput(iter([opening(job), data(b"late")]))]
+        assert [(r.accepted, r.ended) for r in answers] == [(7, True)]
+
+
+@pytest.mark.parametrize(
+    ("requests", "code"),
+    [
+        ([], grpc.StatusCode.INVALID_ARGUMENT),
+        ([data(b"x")], grpc.StatusCode.INVALID_ARGUMENT),
+        ([None, job_pb2.WriteInputRequest()], grpc.StatusCode.INVALID_ARGUMENT),
+        ([None, data(bytes(262_145))], grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+async def test_what_is_no_way_to_write_input(tmp_path, monkeypatch, requests, code):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        job = await stubs.create("cat", stdin=True)
+        messages = [request or opening(job) for request in requests]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async for _ in stubs.job.WriteInput(iter(messages)):
+                pass
+        assert refused.value.code() is code
+
+
+async def test_a_terminal_is_resized_and_what_is_none_is_not(tmp_path, monkeypatch):
+    async with serving(tmp_path, monkeypatch) as stubs:
+        window = job_pb2.Window(rows=5, columns=6)
+        job = await stubs.create("sh", "-c", "read line; stty size", terminal=Window())
+        async for response in stubs.job.WatchJob(job_pb2.WatchJobRequest(job_id=job.id)):
+            if response.job.state == job_pb2.JOB_STATE_RUNNING:
+                break
+        await stubs.job.ResizeTerminal(job_pb2.ResizeTerminalRequest(job_id=job.id, window=window))
+        async for _ in stubs.job.WriteInput(iter([opening(job), data(b"\r"), END])):
+            pass
+        responses = await stubs.tail(job, follow=True)
+        assert b"".join(r.chunk.data for r in responses) == b"\r\n5 6\r\n"
+        plain = await stubs.create("sleep", "60")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stubs.job.ResizeTerminal(
+                job_pb2.ResizeTerminalRequest(job_id=plain.id, window=window)
+            )
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.support.disk import small_disk_in
 from tests.support.jobs import await_gone, jobs_in, lock_holder, tidy
 
 from rdev.agent.jobs.store import JobStore
@@ -343,16 +344,8 @@ async def ticks_in(pid, *, seconds):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", disk]
-    mounted = subprocess.run(mount, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with small_disk_in(tmp_path) as disk:
+        yield disk
 
 
 async def test_a_full_disk_costs_the_job_nothing_and_every_byte_is_counted(small_disk, tmp_path):

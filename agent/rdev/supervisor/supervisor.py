@@ -377,7 +377,7 @@ class _Supervisor:
             self.change(lifecycle.repeated(status, self.ending, self.launch, ends=ends))
         else:
             # What was typed may be a secret, and nobody will read it any more.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self.files.input)
             self.change(lifecycle.ended(status, self.ending, self.launch, at=time.time()))
         self.server.close()

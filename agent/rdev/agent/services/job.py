@@ -55,7 +55,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.StopJobRequest, context: Context
     ) -> job_pb2.StopJobResponse:
         """See job.proto."""
-        job = await self._manager.stop(request.job_id, now=request.now)
+        job = await self._manager.stop(request.job_id, now=request.now, is_all=request.all)
         return job_pb2.StopJobResponse(job=job_to_proto(job))
 
     async def SignalJob(
@@ -82,6 +82,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         opened = self._manager.write_input(opening.open.job_id, opening.open.writer_id)
         async with opened as writer:
             yield _accepted(writer)
+            if writer.has_ended:
+                return
             async for request in request_iterator:
                 is_last = await _write(writer, request)
                 yield _accepted(writer)
