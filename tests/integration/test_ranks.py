@@ -79,12 +79,17 @@ async def test_two_ranks_train_together_and_print_apart(jobs, tmp_path):
     assert log_of(jobs, ended, 0, "launcher") == ""
 
 
-async def test_a_killed_rank_fails_the_job_and_takes_the_others_along(jobs, tmp_path):
-    (tmp_path / "fatal").touch()
-    ended = await jobs.end(await ddp(jobs, tmp_path))
+async def test_a_killed_rank_fails_the_job_and_takes_the_others_along(jobs):
+    source = (
+        "import os, time\n"
+        "print(os.getpid())\n"
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\n"
+        "time.sleep(600)\n"
+    )
+    ended = await jobs.end(await jobs.start(sys.executable, "-c", source, processes=2))
     assert (ended.state, ended.reason, ended.exit_code) == (JobState.FAILED, Reason.EXITED, 1)
-    assert log_of(jobs, ended, 1, "stdout") == printed_by(1, steps=11)[0]
-    assert log_of(jobs, ended, 0, "stdout").startswith(printed_by(0, steps=11)[0])
+    pids = [int(log_of(jobs, ended, rank, "stdout")) for rank in (0, 1)]
+    assert not any(is_there(pid) for pid in pids)
     assert "SIGKILL" in log_of(jobs, ended, 0, "launcher")
 
 
@@ -179,3 +184,22 @@ def test_the_users_python_path_and_threads_stay_and_torchrun_has_no_plant():
     assert launch.environment["RDEV_PLANT"] == "/plant"
     assert "RDEV_PLANT" not in asked(processes=2, hook=False).environment
     assert "OMP_NUM_THREADS" not in asked(processes=1).environment
+
+
+async def test_a_killed_rank_is_an_attempt_that_failed_and_its_logs_are_kept(jobs, tmp_path):
+    (tmp_path / "fatal").touch()
+    ended = await jobs.end(await ddp(jobs, tmp_path, retries=1))
+    assert (ended.state, ended.exit_code, ended.attempt) == (JobState.SUCCEEDED, 0, 2)
+    (failed,) = ended.attempts
+    assert (failed.reason, failed.exit_code) == (Reason.EXITED, 1)
+    ends = {(end.rank, end.name): end.size for end in failed.ends}
+    assert sorted(ends) == [
+        (0, "launcher"),
+        *((r, s) for r in (0, 1) for s in ("stderr", "stdout")),
+    ]
+    for rank in (0, 1):
+        log = log_of(jobs, ended, rank, "stdout")
+        first, second = log[: ends[rank, "stdout"]], log[ends[rank, "stdout"] :]
+        assert first.startswith(printed_by(rank, steps=11)[0])
+        assert second == printed_by(rank)[0]
+    assert "SIGKILL" in log_of(jobs, ended, 0, "launcher")[: ends[0, "launcher"]]

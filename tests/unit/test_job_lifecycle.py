@@ -7,7 +7,7 @@ import pytest
 
 from rdev.supervisor import lifecycle
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
-from rdev.wire.job import JobState, Reason
+from rdev.wire.job import Attempt, JobState, Reason, Stream, Usage
 from rdev.wire.records import Exit, Launch, Started, Status
 
 LAUNCH = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, timeout=None)
@@ -80,6 +80,83 @@ def test_an_unknown_end_is_lost_and_never_a_success():
         assert (ended.state, ended.reason) == (JobState.LOST, Reason.KEEPER_LOST)
         assert ended.exit_code is None
         assert ended.message
+
+
+STARVED = Usage(1.0, 0.5, peak_memory=3_100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("raw", "launcher", "reason"),
+    [
+        (9, False, Reason.OUT_OF_MEMORY),
+        (137 << 8, False, Reason.OUT_OF_MEMORY),  # a shell speaks of its command
+        (1 << 8, True, Reason.OUT_OF_MEMORY),  # torchrun speaks of a rank
+        (1 << 8, False, Reason.EXITED),
+        (11, False, Reason.SIGNALED),
+        (0, True, Reason.EXITED),
+    ],
+)
+def test_want_of_memory_is_the_reason_where_it_can_be(raw, launcher, reason):
+    launch = replace(LAUNCH, launcher=launcher)
+    ended = over(RUNNING, raw, launch, usage=STARVED, oom_kills=1)
+    assert (ended.reason, ended.usage) == (reason, STARVED)
+    if reason is Reason.OUT_OF_MEMORY:
+        assert ended.message == (
+            "killed by the kernel for want of memory; its largest process held 3.1 GB"
+        )
+    elif ended.exit_code:
+        assert ended.message.startswith("the kernel killed a process for want of memory meanwhile")
+    else:
+        assert ended.message == ""
+
+
+def test_a_kill_that_was_asked_for_is_no_want_of_memory():
+    told = lifecycle.signalled(RUNNING, signal.SIGKILL)
+    assert over(told, 9, oom_kills=1).reason is Reason.STOPPED
+    stopping = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
+    assert over(stopping, 9, oom_kills=1).state is JobState.CANCELLED
+
+
+def test_output_that_cannot_be_kept_is_a_failure_with_a_cause():
+    full = lifecycle.stopping(RUNNING, reason=Reason.QUOTA, kill_at=9.0, message="no space")
+    ended = over(lifecycle.stopping(full, reason=Reason.STOPPED, kill_at=3.0), 15)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.QUOTA)
+    assert ended.message == "no space"
+
+
+def test_a_failed_attempt_is_followed_by_another_as_often_as_was_asked():
+    launch = replace(LAUNCH, retries=1)
+    ending, ends = Exit(7 << 8, 101.0), (Stream(0, "stdout", 5),)
+    assert lifecycle.is_to_be_repeated(RUNNING, ending, launch)
+    again = lifecycle.repeated(RUNNING, ending, launch, ends=ends)
+    assert (again.state, again.attempt, again.revision) == (JobState.STARTING, 2, 4)
+    assert (again.pid, again.started, again.exit_code) == (0, 0.0, None)
+    assert again.attempts == (Attempt(1, Reason.EXITED, 7, started=100.0, ended=101.0, ends=ends),)
+    second = lifecycle.running(again, Started(8, 2, 110.0, 15.0, attempt=2))
+    assert not lifecycle.is_to_be_repeated(second, ending, launch)
+    assert over(second, 7 << 8, launch).attempts == again.attempts
+
+
+@pytest.mark.parametrize(
+    ("before", "ending"),
+    [
+        (RUNNING, Exit(0, 101.0)),
+        (RUNNING, Exit(127 << 8, 101.0, message="unable to execute x")),
+        (lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0), Exit(15, 101.0)),
+        (lifecycle.stopping(RUNNING, reason=Reason.TIMEOUT, kill_at=9.0), Exit(15, 101.0)),
+        (lifecycle.stopping(RUNNING, reason=Reason.QUOTA, kill_at=9.0), Exit(15, 101.0)),
+        (lifecycle.signalled(RUNNING, 2), Exit(2, 101.0)),
+    ],
+)
+def test_what_is_not_tried_again(before, ending):
+    assert not lifecycle.is_to_be_repeated(before, ending, replace(LAUNCH, retries=5))
+
+
+def test_a_stop_of_everything_stays_one():
+    first = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
+    wider = lifecycle.stopping(first, reason=Reason.STOPPED, kill_at=9.0, is_all=True)
+    assert (first.stop_all, wider.stop_all) == (False, True)
+    assert lifecycle.stopping(wider, reason=Reason.STOPPED, kill_at=9.0) is wider
 
 
 def paused(pid, rank=0):

@@ -102,11 +102,10 @@ class _Keeping:
         breather = 0.0
         while True:
             pid = self._next_death()
-            if pid == self.main:
-                kills = kills_where(pid)
+            oom_kills = self._count_oom_kills(pid) if pid == self.main else 0
             _, status = os.waitpid(pid, 0)
             if pid == self.main:
-                self._record_exit(status, oom_kills=kills_between(self.kills, kills))
+                self._record_exit(status, oom_kills=oom_kills)
             if pid != supervisor:
                 continue
             found = self._read_status()
@@ -149,6 +148,9 @@ class _Keeping:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             if ended is not None:
                 return ended.si_pid
+
+    def _count_oom_kills(self, zombie: int) -> int:
+        return kills_between(self.kills, kills_where(os.getpid()), of_job=kills_where(zombie))
 
     def _read_status(self) -> Status | None:
         """None if it cannot be read; it may be another time, and the job is not to blame."""

@@ -1,8 +1,8 @@
 """How often the kernel has killed a process for want of memory, where a job runs.
 
-The nearest counter counts: that of the process's own control group (version 2, else version 1),
-else that of the whole machine. Where a job moved itself into another group, what that has counted
-may be older than the job, and the machine's counter says how much of it can be the job's.
+The nearest counter counts: that of the control group (version 2, else version 1), else that of the
+whole machine. Where a job moved itself into another group of version 2, what that has counted may
+be older than the job, and the machine's counter says how much of it can be the job's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Kills:
 
 
 def kills_where(pid: int) -> Kills:
-    """The counters of where that process runs; of a zombie, too, until its parent has noticed."""
+    """The counters of where that process runs; of version 2 those of a zombie, too."""
     on_machine = counted(_read(_MACHINE)) or 0
     for path in counter_paths(_read(f"/proc/{pid}/cgroup")):
         count = counted(_read(path))
@@ -47,14 +47,21 @@ def kills_where(pid: int) -> Kills:
     return Kills("", 0, on_machine)
 
 
-def kills_between(before: Kills, after: Kills) -> int:
-    """How many there were between two moments of one job."""
+def kills_between(before: Kills, after: Kills, *, of_job: Kills) -> int:
+    """How many there were while a job ran.
+
+    Args:
+        before: Where its keeper was when it began.
+        after: Where its keeper is now.
+        of_job: Where its main process was at its end, asked of the zombie.
+    """
     on_machine = max(0, after.on_machine - before.on_machine)
-    if not after.group:
-        return on_machine
-    if after.group == before.group:
+    if of_job.group.endswith(_EVENTS) and of_job.group != after.group:
+        return min(of_job.in_group, on_machine)
+    # Version 1 has forgotten where a zombie was; few leave the group that they are started in.
+    if before.group and before.group == after.group:
         return max(0, after.in_group - before.in_group)
-    return min(after.in_group, on_machine)
+    return on_machine
 
 
 def counter_paths(membership: str) -> Iterator[str]:
