@@ -1,16 +1,41 @@
 """Jobs as people read them."""
 
+from dataclasses import replace
+
 import pytest
 
-from rdev.client.ui.jobs import as_json, closing_line, duration, state_words, table
-from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState, Reason
+from rdev.client.follow import exit_code
+from rdev.client.ui.jobs import (
+    as_json,
+    closing_line,
+    duration,
+    retry_line,
+    spared_line,
+    state_words,
+    table,
+)
+from rdev.wire.job import (
+    Attempt,
+    CommandKind,
+    DebugStop,
+    Gpu,
+    Job,
+    JobSpec,
+    JobState,
+    Reason,
+    Stream,
+    Usage,
+    Window,
+)
 
 SPEC = JobSpec(CommandKind.SCRIPT, "train.py", ("--lr", "3"), snapshot="9f3c0000aa")
+
+RETRIED = replace(SPEC, retries=2, processes=2)
 
 
 def job(state=JobState.SUCCEEDED, **fields):
     fields = {"exit_code": 0, "created": 100.0, "started": 101.0, "ended": 105.0, **fields}
-    return Job("0123456789ab", "train", SPEC, state, **fields)
+    return Job("0123456789ab", "train", fields.pop("spec", SPEC), state, **fields)
 
 
 def test_a_table_is_aligned_and_says_what_matters():
@@ -44,6 +69,32 @@ def test_a_table_is_aligned_and_says_what_matters():
             "is lost: the machine rebooted",
         ),
         (
+            {
+                "state": JobState.FAILED,
+                "reason": Reason.OUT_OF_MEMORY,
+                "exit_code": 137,
+                "signal": 9,
+                "usage": Usage(peak_memory=3_100_000_000),
+            },
+            "FAILED out of memory",
+            "was killed by SIGKILL: out of memory after 4.0s, peak memory 3.1 GB",
+        ),
+        (
+            {"state": JobState.FAILED, "reason": Reason.QUOTA, "message": "no space left"},
+            "FAILED log full",
+            "was stopped because its output could not be kept (no space left)",
+        ),
+        (
+            {"state": JobState.LOST, "reason": Reason.REBOOTED, "exit_code": None},
+            "LOST rebooted",
+            "is lost: rebooted",
+        ),
+        (
+            {"state": JobState.FAILED, "exit_code": 1, "attempt": 3, "spec": RETRIED},
+            "FAILED 1",
+            "failed with exit code 1 after 4.0s, attempt 3 of 3",
+        ),
+        (
             {"state": JobState.FAILED, "reason": Reason.START_FAILED, "message": "no such file"},
             "FAILED 0",
             "did not start: no such file",
@@ -75,3 +126,69 @@ def test_json_says_null_for_what_is_not_there():
     body = as_json(job(JobState.RUNNING, exit_code=None, ended=0.0))
     assert (body["ended"], body["exit_code"], body["reason"]) == (None, None, None)
     assert body["created"] == "1970-01-01T00:01:40Z"
+
+
+def test_a_job_that_waits_or_begins_anew_says_so():
+    waiting = job(JobState.PENDING, message="waits for 2 GPUs: job old has 0 and 1", started=0.0)
+    assert state_words(waiting) == "PENDING, waits for 2 GPUs: job old has 0 and 1"
+    again = job(JobState.RUNNING, attempt=2, spec=RETRIED, ended=0.0)
+    assert state_words(again) == "RUNNING, attempt 2 of 3"
+
+
+def test_columns_for_ranks_and_gpus_come_when_there_is_something_to_say():
+    gpus = (Gpu(0, "GPU-a"), Gpu(3, "GPU-b"))
+    heading, one, other = table([job(ranks=2, gpus=gpus), job()], now=160.0).splitlines()
+    assert heading.split()[3:5] == ["RANKS", "GPU"]
+    assert one.split()[3:5] == ["2", "0,3"]
+    assert other.split()[3:5] == ["-", "-"]
+
+
+def test_an_attempt_that_failed_is_told_with_the_next_one():
+    failed = Attempt(1, Reason.EXITED, exit_code=1)
+    killed = Attempt(2, Reason.OUT_OF_MEMORY, exit_code=137, signal=9)
+    now = job(JobState.RUNNING, attempt=3, attempts=(failed, killed), spec=RETRIED)
+    assert retry_line(now, failed) == "attempt 1 failed with exit code 1; attempt 2 of 3 starts"
+    assert retry_line(now, killed) == (
+        "attempt 2 was killed by SIGKILL (out of memory); attempt 3 of 3 starts"
+    )
+
+
+def test_what_a_stop_left_alone_is_said_with_a_way_to_end_it():
+    assert spared_line(job()) == ""
+    line = spared_line(job(spared=("tmux: server (71)", "rdev-agent (72)")))
+    assert line.startswith("left alone: tmux: server (71), rdev-agent (72); ")
+    assert "`rdev exec train -- kill 71 72` ends them" in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"exit_code": 7}, 7),
+        ({"exit_code": 143, "reason": Reason.TIMEOUT}, 124),
+        ({"exit_code": 1, "reason": Reason.OUT_OF_MEMORY}, 137),
+        ({"exit_code": 143, "reason": Reason.QUOTA}, 125),
+        ({"exit_code": None, "state": JobState.LOST}, 125),
+    ],
+)
+def test_exit_codes(fields, code):
+    assert exit_code(job(**{"state": JobState.FAILED, **fields})) == code
+
+
+def test_json_has_all_of_it():
+    ended = Attempt(1, Reason.EXITED, 1, ends=(Stream(0, "stdout", 9),))
+    body = as_json(
+        job(
+            spec=replace(RETRIED, terminal=Window(30, 90)),
+            ranks=2,
+            attempt=2,
+            attempts=(ended,),
+            usage=Usage(1.5, 0.5, 1000),
+            gpus=(Gpu(1, "GPU-a", "H100"),),
+            spared=("tmux (7)",),
+        )
+    )
+    assert (body["ranks"], body["attempt"], body["spared"]) == (2, 2, ["tmux (7)"])
+    assert body["attempts"][0]["ends"] == [{"rank": 0, "stream": "stdout", "size": 9}]
+    assert body["usage"] == {"user_seconds": 1.5, "system_seconds": 0.5, "peak_memory": 1000}
+    assert body["gpus"] == [{"index": 1, "uuid": "GPU-a", "name": "H100"}]
+    assert body["terminal"] == {"rows": 30, "columns": 90}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from signal import SIGKILL
 from typing import Protocol
 
 from rdev.client.connection import Connection
@@ -14,6 +15,7 @@ from rdev.wire.job import Job, JobState, Reason
 # Exit codes of rdev's own, in a range that programs leave free; see docs/commands.md.
 EXIT_TIMEOUT = 124
 EXIT_UNKNOWN = 125
+EXIT_OUT_OF_MEMORY = 128 + SIGKILL
 
 
 class Sink(Protocol):
@@ -68,11 +70,16 @@ async def drain(tail: AsyncGenerator[Chunk | Gap, None], sink: Sink) -> None:
 def exit_code(job: Job) -> int:
     """The exit code that stands for an ended job.
 
-    The job's own code; 128 + N for signal N; 124 when its timeout ended it; 125 when its end is not
-    known.
+    The job's own code; 128 + N for signal N; 124 when its timeout ended it; 137 when memory ran
+    out, also where a launcher outlived the rank that was killed; 125 when rdev stopped it because
+    its output could not be kept, and when its end is not known.
     """
     if job.reason is Reason.TIMEOUT:
         return EXIT_TIMEOUT
+    if job.reason is Reason.OUT_OF_MEMORY:
+        return EXIT_OUT_OF_MEMORY
+    if job.reason is Reason.QUOTA:
+        return EXIT_UNKNOWN
     if job.state is JobState.LOST or job.exit_code is None:
         return EXIT_UNKNOWN
     return job.exit_code

@@ -95,9 +95,15 @@ class Jobs:
                 return job
         raise ConnectionLost("wait for the job", "the host ended the stream")
 
-    async def stop(self, job_id: str, *, now: bool = False) -> Job:
-        """Asks for the job's end: TERM, grace, KILL, or KILL at once with `now`."""
-        request = job_pb2.StopJobRequest(job_id=job_id, now=now)
+    async def stop(self, job_id: str, *, now: bool = False, is_all: bool = False) -> Job:
+        """Asks for the job's end: TERM, grace, KILL.
+
+        Args:
+            job_id: The job.
+            now: KILL at once.
+            is_all: Spare nothing, no tmux and no agent that was started in it either.
+        """
+        request = job_pb2.StopJobRequest(job_id=job_id, now=now, all=is_all)
         with translating("stop the job"):
             response = await self._stub.StopJob(request, timeout=UNARY_DEADLINE)
         return job_from_proto(response.job)

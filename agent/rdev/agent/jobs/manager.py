@@ -192,15 +192,16 @@ class JobManager:
 
     # --- acting
 
-    async def stop(self, job_id: str, *, now: bool = False) -> Job:
+    async def stop(self, job_id: str, *, now: bool = False, is_all: bool = False) -> Job:
         """Asks for the end of all of a job's processes; returns at once, again is harmless.
 
         Args:
             job_id: Full id.
             now: KILL without TERM and grace first.
+            is_all: Spare nothing, no multiplexer and no agent that was started in it either.
         """
         record = self.record(job_id)
-        await self._insist(record, "stop", {"now": now})
+        await self._insist(record, "stop", {"now": now, "all": is_all})
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
+from rdev.client.cli.narrating import Attempts
 from rdev.client.connection import Connection
 from rdev.client.follow import Sink, exit_code, follow
 from rdev.client.input import Input
@@ -104,10 +105,14 @@ async def follow_to_end(
             beside.append(group.create_task(feed.run()))
         if job.state is JobState.PENDING:
             beside.append(group.create_task(explain_waiting(connection, job, say)))
+        attempts = Attempts(job, say)
+        if job.spec.retries:
+            beside.append(group.create_task(attempts.watch(connection)))
         streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
         say_detached(job, is_fed=feed is None or feed.is_complete)
         return departure.code
+    attempts.note(streaming.result())
     return closed(streaming.result())
 
 

@@ -13,6 +13,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_job(parser)
     parser.add_argument("--now", action="store_true", help="KILL at once")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="spare nothing: no tmux, screen or agent that was started in the job either",
+    )
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -22,13 +27,16 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.connection import connect
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
-    from rdev.client.ui.jobs import as_json, closing_line
+    from rdev.client.ui.jobs import as_json, closing_line, spared_line
+    from rdev.client.ui.output import say
 
     async with connect(host_of(options)) as connection:
         jobs = Jobs(connection)
         job = await find_job(connection, options.job)
         if not job.state.is_final:
-            await jobs.stop(job.id, now=options.now)
+            await jobs.stop(job.id, now=options.now, is_all=options.all)
             job = await jobs.wait(job.id)
     print(json.dumps(as_json(job)) if options.json else closing_line(job))
+    if spared := spared_line(job):
+        say(spared)
     return 0

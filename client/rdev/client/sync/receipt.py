@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rdev.client.sync.root import Workspace
 from rdev.client.sync.scan import Scan
+from rdev.client.ui.sizes import human_size
 from rdev.protocol.snapshot import Problem
 
 # Names listed before the rest is only counted.
@@ -85,16 +86,6 @@ class Receipt:
             "problems": [_problem_json(each) for each in self.problems],
             "entries": self.entries,
         }
-
-
-def human_size(count: int) -> str:
-    """Bytes in decimal units, as `14 kB`."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit in ("B", "kB") else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
 
 
 def status_lines(workspace: Workspace, scan: Scan) -> list[str]:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from signal import Signals
+from signal import SIGKILL, Signals
 from typing import Any
 
-from rdev.wire.job import CommandKind, DebugStop, Job, JobState, Reason
+from rdev.client.ui.sizes import human_size
+from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
 
-_COLUMNS = ("ID", "NAME", "STATE", "AGE", "TOOK", "SNAPSHOT", "COMMAND")
+_COLUMNS = ("ID", "NAME", "STATE", "RANKS", "GPU", "AGE", "TOOK", "SNAPSHOT", "COMMAND")
+
+# Shown only when one of the jobs has something to say there.
+_RARE = frozenset({"RANKS", "GPU"})
+_NOTHING = "-"
 
 # A command line is cut here in tables; `--json` has all of it.
 _COMMAND_WIDTH = 48
+
+# So is why a job waits.
+_WHY_WIDTH = 60
+
+# Why a job ended, where its exit code would say less.
+_WHY = {
+    Reason.TIMEOUT: "timeout",
+    Reason.OUT_OF_MEMORY: "out of memory",
+    Reason.QUOTA: "log full",
+    Reason.REBOOTED: "rebooted",
+    Reason.KEEPER_LOST: "keeper lost",
+}
 
 
 def table(jobs: Sequence[Job], *, now: float) -> str:
@@ -23,39 +42,66 @@ def table(jobs: Sequence[Job], *, now: float) -> str:
         jobs: In the order to show.
         now: Seconds since the epoch, to tell ages by.
     """
-    rows = [_COLUMNS, *(_row(job, now) for job in jobs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    cells = [_row(job, now) for job in jobs]
+    shown = [
+        column
+        for column, name in enumerate(_COLUMNS)
+        if name not in _RARE or any(row[column] != _NOTHING for row in cells)
+    ]
+    rows = [[row[column] for column in shown] for row in (_COLUMNS, *cells)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(job: Job, now: float) -> tuple[str, ...]:
     took = (job.ended or now) - job.started if job.started else 0.0
-    command = command_line(job)
-    if len(command) > _COMMAND_WIDTH:
-        command = command[: _COMMAND_WIDTH - 1] + "…"
     return (
         job.id,
         job.name,
         state_words(job),
+        str(job.ranks) if job.ranks > 1 else _NOTHING,
+        ",".join(str(gpu.index) for gpu in job.gpus) or _NOTHING,
         duration(now - job.created),
-        duration(took) if job.started else "-",
-        job.spec.snapshot[:8] or "-",
-        command,
+        duration(took) if job.started else _NOTHING,
+        job.spec.snapshot[:8] or _NOTHING,
+        _shortened(command_line(job), _COMMAND_WIDTH),
     )
 
 
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def state_words(job: Job) -> str:
-    """The state, how it ended, and where it is held: `FAILED 7`, `RUNNING, PAUSED train.py:42`."""
-    if job.stops and not job.state.is_final:
-        return f"{job.state.name}, " + ", ".join(_held(stop, job) for stop in job.stops)
-    if job.reason is Reason.TIMEOUT:
-        return f"{job.state.name} timeout"
-    if job.state is JobState.FAILED and job.signal:
-        return f"{job.state.name} {signal_name(job.signal)}"
-    if job.state is JobState.FAILED and job.exit_code is not None:
-        return f"{job.state.name} {job.exit_code}"
-    return job.state.name
+    """The state, how it ended, why it waits, and where it is held.
+
+    Such as `FAILED 7`, `RUNNING, attempt 2 of 3`, `RUNNING, PAUSED train.py:42`.
+    """
+    if job.state.is_final:
+        return f"{job.state.name} {_how(job)}".rstrip()
+    words = [job.state.name]
+    if job.state is JobState.PENDING and job.message:
+        words.append(_shortened(job.message, _WHY_WIDTH))
+    if job.attempt > 1:
+        words.append(attempt_words(job, job.attempt))
+    words += [_held(stop, job) for stop in job.stops]
+    return ", ".join(words)
+
+
+def _how(job: Job) -> str:
+    if job.reason in _WHY:
+        return _WHY[job.reason]
+    if job.state is not JobState.FAILED:
+        return ""
+    if job.signal:
+        return signal_name(job.signal)
+    return "" if job.exit_code is None else str(job.exit_code)
+
+
+def attempt_words(job: Job, number: int) -> str:
+    """One attempt of those that a job may make: `attempt 2 of 3`."""
+    return f"attempt {number} of {job.spec.retries + 1}"
 
 
 def _held(stop: DebugStop, job: Job) -> str:
@@ -72,9 +118,14 @@ def command_line(job: Job) -> str:
 
 
 def closing_line(job: Job) -> str:
-    """One line that says how a job ended."""
+    """One line that says how a job ended, after how long, and what it took."""
+    details = []
+    if job.usage is not None and job.usage.peak_memory:
+        details.append(f"peak memory {human_size(job.usage.peak_memory)}")
+    if job.attempt > 1:
+        details.append(attempt_words(job, job.attempt))
     took = f" after {duration(job.ended - job.started)}" if job.started else ""
-    return f"job {job.name} ({job.id}) {_ending(job)}{took}"
+    return ", ".join([f"job {job.name} ({job.id}) {_ending(job)}{took}", *details])
 
 
 def _ending(job: Job) -> str:
@@ -82,13 +133,37 @@ def _ending(job: Job) -> str:
         return f"did not start: {job.message}"
     if job.reason is Reason.TIMEOUT:
         return f"was stopped by its timeout of {duration(job.spec.timeout or 0)}"
+    if job.reason is Reason.QUOTA:
+        return f"was stopped because its output could not be kept ({job.message or 'disk full'})"
+    if job.reason is Reason.OUT_OF_MEMORY:
+        return f"was killed by {signal_name(job.signal or SIGKILL)}: out of memory"
     if job.state is JobState.LOST:
         return f"is lost: {job.message or job.reason.value}"
     if job.state is JobState.CANCELLED:
         return "was stopped"
-    if job.signal:
-        return f"was killed by {signal_name(job.signal)}"
-    return "succeeded" if job.exit_code == 0 else f"failed with exit code {job.exit_code}"
+    return _way(job.signal, job.exit_code)
+
+
+def _way(signal: int, exit_code: int | None) -> str:
+    if signal:
+        return f"was killed by {signal_name(signal)}"
+    return "succeeded" if exit_code == 0 else f"failed with exit code {exit_code}"
+
+
+def retry_line(job: Job, ended: Attempt) -> str:
+    """One line that says how an attempt ended, and that another begins."""
+    why = f" ({_WHY[ended.reason]})" if ended.reason in _WHY else ""
+    way = _way(ended.signal, ended.exit_code)
+    return f"attempt {ended.number} {way}{why}; {attempt_words(job, ended.number + 1)} starts"
+
+
+def spared_line(job: Job) -> str:
+    """One line that says what a stop left alone and how to end it; empty if it spared nothing."""
+    if not job.spared:
+        return ""
+    pids = " ".join(re.findall(r"\((\d+)\)", " ".join(job.spared)))
+    ends = f"; `rdev exec {job.name} -- kill {pids}` ends them" if pids else ""
+    return f"left alone: {', '.join(job.spared)}{ends}, and `rdev stop --all` spares nothing"
 
 
 def signal_name(number: int) -> str:
@@ -131,7 +206,7 @@ def as_json(job: Job) -> dict[str, Any]:
         "directory": job.directory,
         "workspace": job.spec.workspace_id or None,
         "snapshot": job.spec.snapshot or None,
-        "streams": [{"rank": s.rank, "stream": s.name, "size": s.size} for s in job.streams],
+        "streams": _streams(job.streams),
         "paused": [
             {
                 "rank": s.rank,
@@ -145,7 +220,31 @@ def as_json(job: Job) -> dict[str, Any]:
             for s in job.stops
         ],
         "message": job.message or None,
+        "ranks": job.ranks,
+        "attempt": job.attempt,
+        "attempts": [_attempt(attempt) for attempt in job.attempts],
+        "usage": None if job.usage is None else asdict(job.usage),
+        "gpus": [asdict(gpu) for gpu in job.gpus],
+        "spared": list(job.spared),
+        "terminal": None if job.spec.terminal is None else asdict(job.spec.terminal),
     }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "reason": attempt.reason.value or None,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal or None,
+        "started": _moment(attempt.started),
+        "ended": _moment(attempt.ended),
+        "message": attempt.message or None,
+        "ends": _streams(attempt.ends),
+    }
+
+
+def _streams(streams: Sequence[Stream]) -> list[dict[str, Any]]:
+    return [{"rank": s.rank, "stream": s.name, "size": s.size} for s in streams]
 
 
 def _moment(seconds: float) -> str | None:
