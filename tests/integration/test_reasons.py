@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from tests.support.disk import small_disk_in
 from tests.support.jobs import DEADLINE, jobs_in, tidy
 
 from rdev.supervisor.processes import look_at
-from rdev.wire.files import read_exit
+from rdev.wire.files import output_size, read_exit
 from rdev.wire.job import JobState, LogFull, Reason
 
 MEMORY = Path("/sys/fs/cgroup/memory")
@@ -90,3 +92,84 @@ async def test_a_kill_by_somebody_else_is_no_want_of_memory(jobs):
 def children_named(name):
     found = [look_at(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal()]
     return [p.pid for p in found if p and (p.parent, p.name) == (os.getpid(), name)]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with small_disk_in(tmp_path, mebibytes=16) as disk:
+        yield disk
+
+
+FLOOD = "import os\nfor _ in range({count}): os.write(1, b'x' * 99_999 + b'\\n')\n"
+
+
+def lost_of(printed):
+    return [piece for piece in printed.lost if piece.stream == "stdout"]
+
+
+async def test_40_mb_on_a_disk_of_16_mib_cost_the_job_nothing_and_every_byte_is_counted(small_disk):
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        ended = await jobs.end(await jobs.python(FLOOD.format(count=400)))
+        printed = await jobs.printed(ended)
+        recorded = read_exit(jobs.files(ended), attempt=1)
+    assert (ended.state, ended.exit_code, recorded.status) == (JobState.SUCCEEDED, 0, 0)
+    assert 1 << 20 < len(printed.stdout) < 16 << 20
+    assert len(printed.stdout) + sum(piece.length for piece in lost_of(printed)) == 40_000_000
+    assert {piece.reason for piece in lost_of(printed)} == {os.strerror(errno.ENOSPC).lower()}
+
+
+async def test_a_job_that_asked_for_it_is_stopped_when_its_output_cannot_be_kept(small_disk):
+    source = FLOOD.format(count=400) + "import time\ntime.sleep(600)\n"
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        ended = await jobs.end(await jobs.python(source, log_full=LogFull.STOP, retries=1))
+        printed = await jobs.printed(ended)
+        (stream, *_) = ended.streams
+    assert (ended.state, ended.reason, ended.attempt) == (JobState.FAILED, Reason.QUOTA, 1)
+    assert ended.message == "its output could not be kept: no space left on device"
+    assert len(printed.stdout) + sum(piece.length for piece in lost_of(printed)) == stream.size
+
+
+async def until_full(jobs, job, disk):
+    """Returns once the job stands still because there is no room."""
+    async with asyncio.timeout(DEADLINE):
+        while os.statvfs(disk).f_bavail or output_size(jobs.files(job), 0, "stdout") < 1 << 20:
+            await asyncio.sleep(0.01)  # other processes set no event of ours
+
+
+async def test_a_job_that_asked_for_it_waits_until_there_is_room(small_disk):
+    ballast = small_disk / "ballast"
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        ballast.write_bytes(bytes(8 << 20))
+        job = await jobs.python(FLOOD.format(count=100), log_full=LogFull.BLOCK)
+        await until_full(jobs, job, small_disk)
+        supervisor = jobs.supervisor(job)
+        os.kill(supervisor, signal.SIGKILL)  # what waits in the pipe outlives it
+        async with asyncio.timeout(DEADLINE):
+            while jobs.supervisor(job) in (0, supervisor):
+                await asyncio.sleep(0.01)
+        before = cpu_of(jobs.supervisor(job))
+        await asyncio.sleep(1.5)
+        assert cpu_of(jobs.supervisor(job)) - before < 20
+        assert not jobs.manager.record(job.id).status.state.is_final
+        ballast.unlink()
+        ended = await jobs.end(job)
+        printed = await jobs.printed(ended)
+    assert (ended.state, printed.lost) == (JobState.SUCCEEDED, [])
+    assert printed.stdout == (b"x" * 99_999 + b"\n") * 100
+
+
+async def test_a_stop_does_not_wait_for_room(small_disk):
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        job = await jobs.python(FLOOD.format(count=400), log_full=LogFull.BLOCK)
+        await until_full(jobs, job, small_disk)
+        await jobs.manager.stop(job.id)
+        ended = await jobs.end(job)
+        printed = await jobs.printed(ended)
+    assert ended.state is JobState.CANCELLED
+    assert len(printed.stdout) + sum(p.length for p in lost_of(printed)) == ended.streams[0].size
+
+
+def cpu_of(pid):
+    """Processor time of a process, in ticks of 10 ms."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
