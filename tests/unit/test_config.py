@@ -35,6 +35,12 @@ def test_variables_beat_the_workspace_which_beats_the_user(root, monkeypatch):
     assert (loaded.host, loaded.python, loaded.grace) == ("d", "p", 3)
 
 
+def test_how_jobs_are_run_is_configured(root):
+    (root / "rdev.toml").write_text("retries = 2\nkeep_children = true\nlog_full = 'stop'")
+    loaded = config.load(str(root))
+    assert (loaded.retries, loaded.keep_children, loaded.log_full) == (2, True, "stop")
+
+
 def test_environments_add_up(root):
     (root.parent / "user" / "rdev" / "config.toml").write_text("[environment]\nA = '1'\nB = '1'")
     (root / "rdev.toml").write_text("[environment]\nB = 2")
@@ -47,6 +53,11 @@ def test_environments_add_up(root):
         "hots = 'x'",
         "host = 3",
         "timeout = true",
+        "retries = 101",
+        "retries = 1.5",
+        "retries = true",
+        "keep_children = 1",
+        "log_full = 'wait'",
         "host = [",
         "environment = 'A=1'",
         "grace = -1",

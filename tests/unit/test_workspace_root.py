@@ -10,9 +10,9 @@ import pytest
 
 from rdev.client.sync.cache import ScanCache
 from rdev.client.sync.receipt import Receipt
-from rdev.client.ui.sizes import human_size
 from rdev.client.sync.root import client_id, find_workspace
 from rdev.client.sync.scan import Scanner
+from rdev.client.ui.sizes import human_size
 from rdev.protocol.digest import content_digest
 from rdev.protocol.errors import ConfigError, WorkspaceRefused
 from rdev.protocol.snapshot import Problem

@@ -107,7 +107,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """Which GPUs a job wants for itself.
+    """Which GPUs a job wants for itself; all that it may have if neither is given.
 
     Attributes:
         count: Any so many; 0 if they are named.

@@ -14,7 +14,7 @@ from typing import Any
 
 from rdev.client.hosts import LOCAL
 from rdev.protocol.errors import ConfigError
-from rdev.wire.job import DEFAULT_GRACE
+from rdev.wire.job import DEFAULT_GRACE, LogFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class Config:
         environment: Variables for every job.
         timeout: Seconds after which jobs are stopped; None means never.
         grace: Seconds between TERM and KILL when a job is stopped.
+        retries: How often a failed job is started again.
+        keep_children: Spare what a job leaves behind when it ends by itself.
+        log_full: What happens when a job's output cannot be kept: drop, block or stop.
     """
 
     host: str = LOCAL
@@ -34,7 +37,13 @@ class Config:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
     grace: float = DEFAULT_GRACE
+    retries: int = 0
+    keep_children: bool = False
+    log_full: str = LogFull.DROP.value
 
+
+# Each takes a little of the job's record; whoever wants more has another problem.
+MAX_RETRIES = 100
 
 # `[workspace]` is read by rdev.client.sync.root; only its keys are checked here.
 _WORKSPACE_KEYS = frozenset({"id"})
@@ -45,7 +54,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "environment": (dict,),
     "timeout": (int, float),
     "grace": (int, float),
+    "retries": (int,),
+    "keep_children": (bool,),
+    "log_full": (str,),
 }
+_LOG_FULL = frozenset(choice.value for choice in LogFull)
 
 
 def load(root: str | None) -> Config:
@@ -107,8 +120,12 @@ def _require_known(values: object, known: Collection[str], path: str) -> None:
 
 
 def _is_sound(key: str, value: object) -> bool:
-    if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+    if not isinstance(value, _TYPES[key]) or isinstance(value, bool) != (bool in _TYPES[key]):
         return False
+    if key == "retries":
+        return isinstance(value, int) and 0 <= value <= MAX_RETRIES
+    if key == "log_full":
+        return value in _LOG_FULL
     return not isinstance(value, (int, float)) or 0 <= value < float("inf")
 
 

@@ -25,7 +25,7 @@ from rdev.protocol.errors import (
     UsageError,
 )
 from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
-from rdev.wire.job import CommandKind, Job, JobSpec, Window
+from rdev.wire.job import CommandKind, GpuRequest, Job, JobSpec, LogFull, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Launch:
         sync: Bring the host's copy up to date first.
         terminal: Run it in a terminal of that size.
         stdin: It reads what is written as its input.
+        processes: Ranks to start by torchrun, see `rdev.wire.job.JobSpec`.
+        gpus: GPUs it wants.
     """
 
     command: Command
@@ -51,6 +53,8 @@ class Launch:
     sync: bool = True
     terminal: Window | None = None
     stdin: bool = False
+    processes: int = 0
+    gpus: GpuRequest | None = None
 
 
 async def launch(
@@ -150,6 +154,11 @@ def _spec(
         hook=request.hook,
         terminal=request.terminal,
         stdin=request.stdin,
+        processes=request.processes,
+        gpus=request.gpus,
+        retries=settings.retries,
+        keep_children=settings.keep_children,
+        log_full=LogFull(settings.log_full),
     )
 
 

@@ -12,6 +12,9 @@ _TEMPLATE = """\
 # python = ""               # interpreter for scripts; by default the host chooses
 # timeout = 3600            # seconds after which a job is stopped
 # grace = 10                # seconds between TERM and KILL when a job is stopped
+# retries = 0               # how often a job is started again after a failure
+# keep_children = false     # spare what a job leaves behind when it ends by itself
+# log_full = "drop"         # when its output cannot be kept: "drop", "block" or "stop"
 
 # [environment]             # variables for every job
 # OMP_NUM_THREADS = "4"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rdev.wire.job import GpuRequest
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,44 @@ def add_prefix(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="say of each line which rank wrote it; default: on a terminal, if there are several",
     )
+
+
+def processes(word: str) -> int:
+    """A number of ranks as typed, for argparse; `gpu` is one for each GPU."""
+    from rdev.wire.job import ONE_PER_GPU
+
+    return ONE_PER_GPU if word == "gpu" else _count(word, "ranks", least=1, most=_MOST)
+
+
+def retries(word: str) -> int:
+    """A number of retries as typed, for argparse."""
+    from rdev.client.config import MAX_RETRIES
+
+    return _count(word, "retries", least=0, most=MAX_RETRIES)
+
+
+def gpu_request(word: str) -> GpuRequest:
+    """GPUs as typed, for argparse: a count, `all`, or indices and UUIDs with commas between."""
+    from rdev.wire.job import GpuRequest
+
+    if word == "all":
+        return GpuRequest()
+    if word.isdecimal():
+        return GpuRequest(count=_count(word, "GPUs", least=1, most=_MOST))
+    devices = tuple(filter(None, (device.strip() for device in word.split(","))))
+    if not devices or not all(d.isdecimal() or d.startswith("GPU-") for d in devices):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a count, nor all, 0,1 or GPU-...")
+    return GpuRequest(devices=devices)
+
+
+# No machine has as many ranks or GPUs; the agent has limits of its own.
+_MOST = 1 << 16
+
+
+def _count(word: str, what: str, *, least: int, most: int) -> int:
+    if not word.isdecimal() or not least <= int(word) <= most:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of {what} from {least} to {most}")
+    return int(word)
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

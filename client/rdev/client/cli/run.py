@@ -5,7 +5,8 @@
     rdev run [options] -- COMMAND [args...]  any program on the job's PATH
 
 After SCRIPT everything belongs to the script. Exit code: the job's own; 128 + N when signal N
-killed it; 124 when --timeout ended it; 125 and up are rdev's own (see docs/commands.md).
+killed it; 124 when --timeout ended it; 137 when memory ran out; 125 and up are else rdev's own
+(see docs/commands.md). With --retries it is the last attempt's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from rdev.client.cli.options import (
     add_terminal,
     add_yes,
     confirm_of,
+    gpu_request,
+    processes,
+    retries,
     seconds,
 )
 
@@ -30,7 +34,10 @@ if TYPE_CHECKING:
 
 # Our options that take the next word; `split_command` steps over both.
 _WITH_VALUE = frozenset(
-    ("-H", "--host", "--name", "-e", "--env", "--env-file", "--timeout", "--grace", "--python")
+    (
+        *("-H", "--host", "--name", "-e", "--env", "--env-file", "--timeout", "--grace"),
+        *("--python", "--nproc", "--gpus", "--retries", "--log-full"),
+    )
 )
 
 
@@ -55,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--grace", type=seconds, metavar="SECONDS", help="time between TERM and KILL at a stop"
     )
     parser.add_argument("--python", help="interpreter for scripts and modules")
+    _add_resources(parser)
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
     add_terminal(parser)
@@ -63,6 +71,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_yes(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
     parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nproc",
+        type=processes,
+        default=0,
+        metavar="N",
+        help="start N ranks by torchrun, or with `gpu` one for each GPU",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=gpu_request,
+        metavar="N|0,1|all",
+        help="so many GPUs for the job alone, these (`0,` is one), or all; it waits for them",
+    )
+    parser.add_argument(
+        "--retries", type=retries, metavar="N", help="start it again after a failure, N times"
+    )
+    parser.add_argument(
+        "--keep-children",
+        action="store_true",
+        default=None,
+        help="spare processes that it leaves behind when it ends by itself",
+    )
+    parser.add_argument(
+        "--log-full",
+        choices=("drop", "block", "stop"),
+        help="when its output cannot be kept: drop and count it, let it wait, or stop it (125)",
+    )
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -150,7 +188,7 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
     require_name(options.name, forbidden=VERBS)
     require_text(sys.argv[1:], os.getcwd())
     settings = config.load(workspace.root)
-    flags = ("host", "python", "timeout", "grace")
+    flags = ("host", "python", "timeout", "grace", "retries", "keep_children", "log_full")
     given = {name: getattr(options, name) for name in flags}
     chosen = {name: value for name, value in given.items() if value is not None}
     return Launch(
@@ -162,4 +200,6 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         sync=not options.no_sync,
         terminal=terminal_of(options, needs_ours=not options.detach),
         stdin=options.stdin or (not options.detach and source_of(options) is not None),
+        processes=options.nproc,
+        gpus=options.gpus,
     )
