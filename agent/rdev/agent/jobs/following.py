@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -42,11 +42,13 @@ class Following:
     Args:
         store: Where the jobs are.
         zygote: Brings keepers.
+        on_end: Called when a job has ended.
     """
 
-    def __init__(self, store: JobStore, zygote: Zygote) -> None:
+    def __init__(self, store: JobStore, zygote: Zygote, *, on_end: Callable[[], None]) -> None:
         self._store = store
         self._zygote = zygote
+        self._on_end = on_end
         self._links: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
@@ -136,6 +138,7 @@ class Following:
                 await asyncio.sleep(pause)
         finally:
             del self._links[job_id], self._tasks[job_id]
+            self._on_end()
 
     async def _attend(self, record: JobRecord) -> bool:
         """Is connected while that lasts, or brings a keeper; True if a supervisor was there."""

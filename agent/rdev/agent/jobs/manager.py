@@ -19,6 +19,7 @@ from rdev.agent.jobs.following import Following
 from rdev.agent.jobs.input import Inputs, Writer
 from rdev.agent.jobs.lookup import find, newest_first
 from rdev.agent.jobs.once import Once
+from rdev.agent.jobs.queue import GpuQueue
 from rdev.agent.jobs.record import JobRecord
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.agent.jobs.store import JobStore
@@ -63,9 +64,16 @@ class JobManager:
             snapshots=snapshots,
         )
         self._zygote = Zygote()
-        self._following = Following(self._store, self._zygote)
-        self._inputs = Inputs(lambda record: self._following.tell(record, "input"))
         self._records: dict[str, JobRecord] = {}
+        self._following = Following(
+            self._store,
+            self._zygote,
+            on_end=lambda: self._queue.look_again(),  # noqa: PLW0108  # not there yet
+        )
+        self._queue = GpuQueue(
+            self._store, login, records=self._records.values, launch=self._launch
+        )
+        self._inputs = Inputs(lambda record: self._following.tell(record, "input"))
         self._requests: dict[str, str] = {}
         self._started: Once[JobRecord] = Once()
         self._accepting = asyncio.Lock()
@@ -74,12 +82,13 @@ class JobManager:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             # What is being started is started to its end before following ends.
-            for part in (self._zygote, self._following, self._started):
+            for part in (self._zygote, self._following, self._queue, self._started):
                 await stack.enter_async_context(part)
             for accepted, status in await asyncio.to_thread(self._store.load):
-                record = self._add(accepted, status)
                 if not status.state.is_final:
-                    self._following.adopt(record)
+                    await self._adopt(accepted, status)
+                else:
+                    self._add(accepted, status)
             self._stack = stack.pop_all()
         return self
 
@@ -113,14 +122,28 @@ class JobManager:
     async def _start(self, request_id: str, spec: JobSpec) -> JobRecord:
         if request_id in self._requests:
             return self._records[self._requests[request_id]]
+        spec = await self._queue.settle(spec)
         async with self._accepting:
             live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
             accepted = await self._creation.accept(request_id, spec, taken=live)
             record = self._add(accepted, Status())
+        await (self._queue.join(record) if spec.gpus else self._launch(record))
+        return record
+
+    async def _launch(self, record: JobRecord) -> None:
         await self._following.launch(record)
         if record.status.state is JobState.PENDING:
             record.status = replace(record.status, state=JobState.STARTING)
-        return record
+
+    async def _adopt(self, accepted: Accepted, status: Status) -> None:
+        """Goes on with a job of an agent before this one."""
+        if accepted.spec.gpus is None or status.state is not JobState.PENDING:
+            self._following.adopt(self._add(accepted, status))
+            return
+        if not status.gpus:
+            # Without a claim it was not started, whatever has happened to the machine since.
+            accepted = await asyncio.to_thread(self._store.renew, accepted)
+        self._queue.rejoin(self._add(accepted, status))
 
     def _add(self, accepted: Accepted, status: Status) -> JobRecord:
         record = JobRecord(accepted, status, self._store.files(accepted.id))
@@ -201,7 +224,8 @@ class JobManager:
             is_all: Spare nothing, no multiplexer and no agent that was started in it either.
         """
         record = self.record(job_id)
-        await self._insist(record, "stop", {"now": now, "all": is_all})
+        if not await self._queue.cancel(record):
+            await self._insist(record, "stop", {"now": now, "all": is_all})
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:
@@ -315,6 +339,8 @@ class JobManager:
         record = self.record(job_id)
         if record.status.state.is_final:
             raise JobNotRunning(f"{verb} the job {record.accepted.name!r}", "it has ended")
+        if self._queue.holds(record):
+            raise JobNotRunning(f"{verb} the job {record.accepted.name!r}", "it has not begun")
         return record
 
     async def _job(self, record: JobRecord) -> Job:

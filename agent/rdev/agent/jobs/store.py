@@ -11,7 +11,10 @@ import logging
 import os
 import shutil
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 
+from rdev.agent.jobs.gpus import VISIBLE_VARIABLE
 from rdev.wire.blocks import (
     FilesError,
     read_file,
@@ -21,8 +24,9 @@ from rdev.wire.blocks import (
     write_file,
 )
 from rdev.wire.files import SMALL_SLOT, JobFiles, output_size, read_status, state_slot
+from rdev.wire.home import boot_id
 from rdev.wire.input import reserve_input
-from rdev.wire.job import Stream
+from rdev.wire.job import Gpu, Stream
 from rdev.wire.output import reserve_gaps
 from rdev.wire.records import Accepted, Launch, Status
 
@@ -84,6 +88,24 @@ class JobStore:
     def write_status(self, job_id: str, status: Status) -> None:
         """Records a status; only where no supervisor of the job lives."""
         write_block(self.files(job_id).state, status.to_json())
+
+    def give_gpus(self, job_id: str, gpus: Sequence[Gpu]) -> None:
+        """Lets a job see these GPUs and no others, before it has a keeper; again is harmless."""
+        path = self.files(job_id).launch
+        launch = Launch.from_json(read_file(path))
+        visible = {VISIBLE_VARIABLE: ",".join(gpu.uuid for gpu in gpus)}
+        if visible.items() <= launch.environment.items():
+            return
+        write_file(path, replace(launch, environment={**launch.environment, **visible}).to_json())
+
+    def renew(self, accepted: Accepted) -> Accepted:
+        """A job that has waited over a reboot is of this boot now."""
+        renewed = replace(accepted, boot_id=boot_id())
+        if renewed != accepted:
+            # If there is no space for it, the next agent does it.
+            with contextlib.suppress(OSError):
+                write_file(self.files(accepted.id).spec, renewed.to_json())
+        return renewed
 
     def streams(self, job_id: str) -> tuple[Stream, ...]:
         """The job's outputs and their sizes."""

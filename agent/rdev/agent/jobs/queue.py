@@ -1,0 +1,216 @@
+"""The jobs that wait for GPUs, and the claims of those that have them.
+
+    joined --enough are free, and no earlier job wants them--> claimed (durable) --> launched
+       '--not now: PENDING, the message says who holds them--> looked at again when a job ends,
+                                                               and every few seconds
+       '--stopped--> CANCELLED
+
+A claim is recorded in the job's status before its keeper is asked for, so a job is never started
+twice, and no two jobs of this agent have one GPU. While nobody waits, nothing here runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from rdev.agent.jobs.gpus import (
+    VISIBLE_VARIABLE,
+    Device,
+    GpusUnknownError,
+    Nvml,
+    allowed,
+    candidates,
+    choose,
+    settled,
+    wants_gpus,
+)
+from rdev.agent.jobs.record import JobRecord
+from rdev.agent.jobs.store import JobStore
+from rdev.agent.threads import to_its_end
+from rdev.protocol.errors import InvalidRequest, RdevError
+from rdev.wire.job import Gpu, GpuRequest, JobSpec, JobState, Reason
+from rdev.wire.records import Status
+
+_log = logging.getLogger(__name__)
+
+# A process that is none of ours may let go of a GPU at any time, and nothing tells.
+_LOOK = 3.0
+
+
+class GpuQueue:
+    """First come, first served. Use as a context manager, in one task.
+
+    Args:
+        store: Where the jobs are.
+        environment: The login's, whose CUDA_VISIBLE_DEVICES is honoured.
+        records: All jobs of the agent.
+        launch: Starts a job that has its GPUs.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        environment: Mapping[str, str],
+        *,
+        records: Callable[[], Iterable[JobRecord]],
+        launch: Callable[[JobRecord], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._visible = environment.get(VISIBLE_VARIABLE)
+        self._records = records
+        self._launch = launch
+        self._nvml = Nvml()
+        self._waiting: list[JobRecord] = []
+        self._busy = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._task = self._group.create_task(self._serve(), name="GPU queue")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+        await asyncio.to_thread(self._nvml.close)
+
+    async def settle(self, spec: JobSpec) -> JobSpec:
+        """The specification with the GPUs that it can have at best.
+
+        Raises:
+            InvalidRequest: The machine does not have them, or does not tell.
+        """
+        if not wants_gpus(spec):
+            return spec
+        try:
+            async with self._busy:
+                devices = await asyncio.to_thread(self._nvml.look)
+                await self._rest()
+        except GpusUnknownError as error:
+            raise InvalidRequest("give the job GPUs", error.cause, hint=error.hint) from error
+        return settled(spec, devices, self._visible)
+
+    async def join(self, record: JobRecord) -> None:
+        """Starts a new job that wants GPUs, now or as soon as it can have them."""
+        self.rejoin(record)
+        await self._look()
+
+    def rejoin(self, record: JobRecord) -> None:
+        """Takes in a job that was waiting, or had just been given its GPUs, when an agent ended."""
+        self._waiting.append(record)
+        self._waiting.sort(key=lambda waiting: waiting.accepted.created)
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """A job has ended: perhaps its GPUs are free."""
+        if self._waiting:
+            self._changed.set()
+
+    def holds(self, record: JobRecord) -> bool:
+        """True while that job waits."""
+        return record in self._waiting
+
+    async def cancel(self, record: JobRecord) -> bool:
+        """Ends a job that waits; False if it does not wait (any more)."""
+        async with self._busy:
+            if record not in self._waiting or record.status.gpus:
+                return False
+            self._waiting.remove(record)
+            over = replace(record.status, state=JobState.CANCELLED, reason=Reason.STOPPED)
+            await self._write(record, replace(over, message="", ended=time.time()))
+        self._changed.set()
+        return True
+
+    async def _serve(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK if self._waiting else None):
+                    await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001  # the next look may do better
+                _log.exception("the jobs that wait for GPUs were not looked at")
+
+    async def _look(self) -> None:
+        async with self._busy:
+            if self._waiting:
+                await self._serve_waiting()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if not self._waiting:
+            await asyncio.to_thread(self._nvml.close)
+
+    async def _serve_waiting(self) -> None:
+        usable: tuple[Device, ...] = ()
+        trouble = ""
+        try:
+            usable = allowed(await asyncio.to_thread(self._nvml.look), self._visible)
+        except GpusUnknownError as error:
+            trouble = f"waits for GPUs: {error.cause}"
+        taken = self._claims()
+        for record in list(self._waiting):
+            try:
+                # One that has its claim was about to be launched when something went wrong.
+                found = record.status.gpus or trouble or choose(_request(record), usable, taken)
+                await self._serve_one(record, found)
+            except (OSError, RdevError) as error:  # one job's, never the others'
+                _log.warning("job %s waits for GPUs: %s", record.accepted.id, error)
+            taken |= self._wants(record, usable, but=taken)
+
+    def _wants(
+        self, record: JobRecord, usable: Sequence[Device], *, but: Mapping[str, str]
+    ) -> dict[str, str]:
+        """By UUID, what a job has claimed by now, or keeps later ones from as long as it waits."""
+        name = record.accepted.name
+        if record not in self._waiting:
+            return {gpu.uuid: f"is held by the job {name}" for gpu in record.status.gpus}
+        wanted = f"is wanted by the job {name}, which came first"
+        found = candidates(_request(record), usable)
+        return {device.gpu.uuid: wanted for device in found if device.gpu.uuid not in but}
+
+    def _claims(self) -> dict[str, str]:
+        """By UUID, the claims of live jobs."""
+        return {
+            gpu.uuid: f"is held by the job {record.accepted.name}"
+            for record in self._records()
+            if not record.status.state.is_final
+            for gpu in record.status.gpus
+        }
+
+    async def _serve_one(self, record: JobRecord, found: tuple[Gpu, ...] | str) -> None:
+        """Launches a job that can have these GPUs, or says why it waits."""
+        if isinstance(found, str):
+            if record.status.message != found:
+                await self._write(record, replace(record.status, message=found))
+            return
+        if not record.status.gpus:
+            await self._write(record, replace(record.status, gpus=found, message=""))
+        await to_its_end(lambda: self._store.give_gpus(record.accepted.id, found))
+        self._waiting.remove(record)
+        await self._launch(record)
+
+    async def _write(self, record: JobRecord, status: Status) -> None:
+        status = replace(status, revision=record.status.revision + 1)
+        await to_its_end(lambda: self._store.write_status(record.accepted.id, status))
+        record.update(status)
+
+
+def _request(record: JobRecord) -> GpuRequest:
+    return record.accepted.spec.gpus or GpuRequest()

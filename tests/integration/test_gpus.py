@@ -1,0 +1,147 @@
+"""Jobs that claim GPUs: the real pynvml asks a stand-in for the driver's library."""
+
+import ctypes
+import getpass
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+from tests.support.gpus import Machine, library, login
+from tests.support.jobs import Jobs, jobs_in, tidy
+
+from rdev.agent.jobs import queue
+from rdev.protocol.errors import InvalidRequest, JobNotRunning
+from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, JobSpec, JobState, Reason
+
+SHOW = 'echo "$CUDA_VISIBLE_DEVICES"'
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    ctypes.CDLL(str(library()))  # found by its name from now on
+    made = Machine(tmp_path / "gpus", count=2)
+    os.environ["STANDIN_GPUS"] = str(made.path)  # the library's own getenv sees putenv only
+    monkeypatch.setattr(queue, "_LOOK", 0.05)
+    yield made
+    del os.environ["STANDIN_GPUS"]
+
+
+@pytest.fixture
+async def jobs(tmp_path, machine):
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder, environment=login()) as jobs:
+        yield jobs
+
+
+async def claim(jobs: Jobs, *argv: str, **spec):
+    gpus = GpuRequest(**{"count": 0} | {k: spec.pop(k) for k in ("count", "devices") if k in spec})
+    return await jobs.start(*(argv or ("sleep", "600")), gpus=gpus, **spec)
+
+
+async def end(jobs: Jobs, job):
+    await jobs.manager.stop(job.id, now=True)
+    return await jobs.end(job)
+
+
+async def message(jobs: Jobs, job, part: str):
+    async for seen in jobs.manager.watch(job.id):
+        if part in seen.message:
+            return seen
+    raise AssertionError(f"{job.name} never said {part!r}")
+
+
+async def test_a_job_sees_the_gpus_that_it_claimed_and_no_others(jobs, machine):
+    job = await jobs.end(await claim(jobs, "sh", "-c", SHOW, devices=("1",)))
+    assert (await jobs.printed(job)).stdout.decode() == f"{machine.uuid(1)}\n"
+    assert [(gpu.index, gpu.uuid, gpu.name) for gpu in job.gpus] == [
+        (1, machine.uuid(1), "Test GPU 1")
+    ]
+    both = await jobs.end(await claim(jobs, "sh", "-c", SHOW, count=2))
+    assert (await jobs.printed(both)).stdout.decode() == f"{machine.uuid(0)},{machine.uuid(1)}\n"
+
+
+async def test_a_job_waits_for_a_gpu_that_somebody_computes_on_and_says_who(jobs, machine):
+    machine.hold((0, os.getpid()))
+    job = await claim(jobs, "sh", "-c", SHOW, count=2)
+    assert (job.state, job.pid) == (JobState.PENDING, 0)
+    name = Path("/proc/self/comm").read_text().strip()
+    held = f"GPU 0 is held by {name} (pid {os.getpid()}, user {getpass.getuser()})"
+    assert job.message == f"waits for 2 GPUs: {held}"
+    with pytest.raises(JobNotRunning, match="it has not begun"):
+        await jobs.manager.signal(job.id, 15)
+    machine.hold()
+    ended = await jobs.end(job)
+    assert (ended.state, ended.message, len(ended.gpus)) == (JobState.SUCCEEDED, "", 2)
+
+
+async def test_two_jobs_have_two_gpus_and_the_third_waits_for_the_first_to_end(jobs):
+    one, two = await claim(jobs, name="one", count=1), await claim(jobs, name="two", count=1)
+    third = await claim(jobs, "sh", "-c", SHOW, name="third", count=1)
+    assert {job.gpus[0].index for job in (one, two)} == {0, 1}
+    assert third.state is JobState.PENDING
+    assert "GPU 0 is held by the job one, GPU 1 is held by the job two" in third.message
+    await end(jobs, two)
+    assert [gpu.index for gpu in (await jobs.end(third)).gpus] == [1]
+
+
+async def test_a_later_job_takes_nothing_that_an_earlier_one_waits_for(jobs, machine):
+    machine.hold((1, os.getpid()))
+    first = await claim(jobs, "true", name="first", count=2)
+    second = await claim(jobs, "true", name="second", count=1)
+    assert "GPU 0 is wanted by the job first, which came first" in second.message
+    machine.hold()
+    one, two = await jobs.end(first), await jobs.end(second)
+    assert (one.state, two.state) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
+    assert one.ended <= two.started
+
+
+async def test_a_job_that_waits_is_cancelled_at_once(jobs, machine):
+    machine.hold((0, os.getpid()))
+    job = await claim(jobs, devices=("0",))
+    stopped = await jobs.manager.stop(job.id)
+    assert (stopped.state, stopped.reason) == (JobState.CANCELLED, Reason.STOPPED)
+    assert (await jobs.end(job)).started == 0
+    assert (await jobs.manager.stop(job.id)).state is JobState.CANCELLED
+    await jobs.manager.delete(job.id)
+
+
+async def test_an_agent_that_comes_back_goes_on_with_who_waits_and_who_has(tmp_path, machine):
+    count = "echo once >> $0; " + SHOW
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, environment=login()) as jobs:
+            has = await claim(jobs, name="has", devices=("0",))
+            waits = await claim(
+                jobs, "sh", "-c", count, str(tmp_path / "ran"), name="waits", devices=("0",)
+            )
+            assert waits.state is JobState.PENDING
+        async with jobs_in(folder, environment=login()) as jobs:
+            assert (await message(jobs, waits, "held by the job has")).state is JobState.PENDING
+            await end(jobs, has)
+            assert (await jobs.end(waits)).gpus == has.gpus
+    assert (tmp_path / "ran").read_text() == "once\n"
+
+
+async def test_an_inherited_restriction_holds(tmp_path, machine):
+    environment = login(CUDA_VISIBLE_DEVICES="1")
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder, environment=environment) as jobs:
+        with pytest.raises(InvalidRequest, match="of the login allows 1 of 2"):
+            await claim(jobs, count=2)
+        job = await jobs.end(await claim(jobs, "true", count=1))
+        assert [gpu.index for gpu in job.gpus] == [1]
+
+
+async def test_a_process_for_each_gpu_is_known_before_the_job_starts(jobs, machine):
+    machine.hold((0, os.getpid()))
+    wanted = JobSpec(CommandKind.PROGRAM, "true", processes=ONE_PER_GPU)
+    job = await jobs.manager.create(secrets.token_hex(8), wanted)
+    assert (job.state, job.ranks) == (JobState.PENDING, 2)
+    assert {stream.rank for stream in job.streams} == {0, 1}
+    await jobs.manager.stop(job.id)
+
+
+async def test_without_a_driver_a_job_that_wants_gpus_is_refused(jobs, machine):
+    machine.path.unlink()
+    with pytest.raises(InvalidRequest) as caught:
+        await claim(jobs, count=1)
+    assert caught.value.message == "unable to give the job GPUs: the machine has no NVIDIA driver"
+    assert await jobs.manager.list(ended=True) == []
