@@ -60,6 +60,7 @@ def test_a_job_that_ends_before_its_input_ends_the_run_at_once(rdev):
         os.close(writing)
 
 
+@pytest.mark.slow
 def test_a_job_that_reads_nothing_of_much_input_ends(rdev):
     with started_with_pipe(rdev, "run", "--quiet", "--", "true") as process:
         with pytest.raises(BrokenPipeError):
@@ -150,6 +151,7 @@ def test_the_question_after_ctrl_c_takes_its_answer_from_the_same_keyboard(rdev)
     assert (done.returncode, done.stdout) == (0, b"ready one\n2\n")
 
 
+@pytest.mark.slow
 def test_input_is_brought_later(rdev):
     assert rdev.run("run", "-di", "--", "wc", "-c").returncode == 0
     assert piped(rdev, b"12345", "attach", "-i").stdout == b"5\n"
@@ -162,6 +164,7 @@ def test_attach_refuses_input_for_a_job_that_takes_none(rdev):
     assert b"it takes none" in done.stderr
 
 
+@pytest.mark.slow
 def test_keys_can_be_piped_into_a_job_with_a_terminal(rdev):
     rdev.run("run", "-dt", "--", "sh", "-c", "read a; read b; echo $b $a; exit 4")
     done = piped(rdev, b"one\rtwo\r", "attach", "-i")

@@ -67,17 +67,6 @@ def test_keys_reach_the_job_and_ctrl_c_is_one_of_them(terminal):
         assert shown.is_as_before
 
 
-def test_bytes_of_any_value_reach_a_job_in_order(rdev, terminal):
-    data = random.Random(7).randbytes(200_000).replace(b"~", b"-")
-    script = f"stty raw -echo; echo ready; head -c {len(data)} > out; echo done"
-    with terminal("run", "-t", "--", "sh", "-c", script) as shown:
-        shown.expect(b"ready")
-        type_all(shown, data)
-        shown.expect(b"done")
-        assert shown.wait() == 0
-    assert host_file(rdev, "out").read_bytes() == data
-
-
 def test_keys_typed_while_the_agent_is_killed_are_neither_lost_nor_doubled(rdev, terminal):
     data = random.Random(8).randbytes(120_000).replace(b"~", b"-")
     script = f"stty raw -echo; echo ready; head -c {len(data)} > out; echo done"
@@ -91,6 +80,7 @@ def test_keys_typed_while_the_agent_is_killed_are_neither_lost_nor_doubled(rdev,
     assert host_file(rdev, "out").read_bytes() == data
 
 
+@pytest.mark.slow
 def test_output_while_the_agent_is_killed_comes_once_and_in_order(rdev, terminal):
     script = 'read x; for n in 1 2 3; do seq -f "$n.%05g" 2000; read x; done; echo end'
     with terminal("run", "-t", "--quiet", "--", "sh", "-c", script) as shown:
@@ -146,6 +136,7 @@ def test_enter_tilde_d_detaches_and_attach_returns(rdev, terminal):
         assert shown.is_as_before
 
 
+@pytest.mark.slow
 def test_returning_with_the_same_size_makes_programs_redraw(rdev, terminal):
     rdev.write("sizes.py", SIZES)
     assert rdev.run("run", "-dt", "sizes.py").returncode == 0
@@ -204,6 +195,13 @@ def test_an_error_leaves_the_terminal_as_it_was(rdev, terminal):
         assert shown.is_as_before
 
 
+def test_a_command_that_does_not_exist_leaves_the_terminal_as_it_was(terminal):
+    with terminal("run", "-t", "--", "no-such-command") as shown:
+        shown.expect(b"no-such-command")
+        assert shown.wait() == 127
+        assert shown.is_as_before
+
+
 def test_a_client_killed_in_raw_mode_leaves_the_job_and_attach_returns(rdev, terminal):
     with terminal("run", "-t", "--", "cat") as shown:
         shown.type(b"one\r")
@@ -240,6 +238,7 @@ def test_two_attached_see_the_same_may_both_type_and_the_last_size_counts(rdev, 
                 assert shown.wait() == 0
 
 
+@pytest.mark.slow
 def test_one_who_only_watches_types_nothing(rdev, terminal):
     start(rdev, "echo ready; exec cat")
     with terminal("attach", "--no-stdin") as shown:
@@ -299,6 +298,7 @@ def test_a_shell_that_is_left_stays(rdev, terminal):
         assert shown.wait() == 4
 
 
+@pytest.mark.slow
 def test_exec_in_a_terminal(rdev, terminal):
     rdev.run("run", "-d", "--", "sleep", "60")
     with terminal("exec", "-t", "@-1", "--", "sh", "-c", "stty size; read x; exit $x") as shown:

@@ -63,6 +63,7 @@ def test_the_same_job_attached_from_two_panes(rdev, tmux):
     right.expect("over")
 
 
+@pytest.mark.slow
 def test_a_full_screen_program_is_drawn_again_for_one_who_returns(rdev, tmux):
     rdev.write("text.txt", "".join(f"row {number}\n" for number in range(1, 301)))
     pane = tmux.pane(80, 24)
@@ -82,6 +83,7 @@ def test_a_full_screen_program_is_drawn_again_for_one_who_returns(rdev, tmux):
     assert rdev.json("ps") == []
 
 
+@pytest.mark.slow
 def test_a_closed_window_detaches(rdev, tmux):
     pane = tmux.pane()
     pane.type("rdev run -t --name night -- sh -c 'echo ready; exec sleep 60'")

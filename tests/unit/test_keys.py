@@ -38,6 +38,8 @@ def typed(*parts: bytes) -> list[bytes | Wish]:
         (b"~\r~d", [b"~\r", Wish.LEAVE]),
         (b"\x1b[1~d", [b"\x1b[1~d"]),  # the Home key
         (b"~x~d", [b"~x~d"]),
+        (b"\x1b[200~\r~d\r~~~\x1b[201~", [b"\x1b[200~\r~d\r~~~\x1b[201~"]),
+        (b"\x1b[200~a\r\x1b[201~\r~d", [b"\x1b[200~a\r\x1b[201~\r", Wish.LEAVE]),
     ],
 )
 def test_a_tilde_counts_at_the_start_of_a_line(keys, expected):

@@ -7,7 +7,8 @@
         |  v            v
        WITHIN A LINE <--'
 
-A tilde counts only as the first key of a line, as in ssh: elsewhere it is a key like any other.
+A tilde counts only as the first key of a line, as in ssh: elsewhere it is a key like any other. It is
+that too in what is pasted, where the terminal marks a paste because the program asked for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ HELP = "after Enter: ~d or ~. detaches, ~~ types one ~, ~? shows this"
 _LINE_ENDS = b"\r\n\x03"
 _TILDE, _QUESTION = ord("~"), ord("?")
 _LEAVE = b"d."
+
+# The brackets around a paste, see "Bracketed Paste Mode" in xterm's ctlseqs.
+_PASTE_BEGINS, _PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 
 
 class Wish(enum.Enum):
@@ -38,6 +42,8 @@ class Keys:
     def __init__(self) -> None:
         self._at_start = True
         self._is_held = False
+        self._is_pasted = False
+        self._last = b""
 
     def feed(self, typed: bytes) -> Iterator[bytes | Wish]:
         """Yields what goes to the job and what is asked of rdev, in the order of typing.
@@ -64,6 +70,13 @@ class Keys:
         return Wish.LEAVE if key in _LEAVE else Wish.HELP
 
     def _typed(self, key: int) -> bytes:
+        self._last = (self._last + bytes((key,)))[-len(_PASTE_BEGINS) :]
+        if self._is_pasted:
+            self._is_pasted = self._last != _PASTE_ENDS
+            return bytes((key,))
+        if self._last == _PASTE_BEGINS:
+            self._is_pasted, self._at_start = True, False
+            return bytes((key,))
         if self._is_held:
             self._is_held = False
             self._at_start = key in _LINE_ENDS

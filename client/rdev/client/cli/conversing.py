@@ -78,7 +78,7 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
                     beside.append(group.create_task(telling))
                 streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
         finally:
-            _show(screen.undoing())
+            _show(screen.undoing(), to=_STDOUT)
     if not streaming.cancelled():
         return closed(streaming.result())
     if typist.left_over:
@@ -261,6 +261,6 @@ def _say(line: str) -> None:
     _show(f"\r\nrdev: {printable(line)}\r\n".encode())
 
 
-def _show(data: bytes) -> None:
+def _show(data: bytes, *, to: int = _STDERR) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        os.write(_STDERR, data)
+        os.write(to, data)
