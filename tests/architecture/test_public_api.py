@@ -8,9 +8,9 @@ import pytest
 
 PUBLIC = {
     "rdev.client": [
-        "Chunk", "CommandKind", "Config", "Connection", "Event", "Events", "Gap", "Job", "JobSpec",
-        "JobState", "Jobs", "Launch", "Logs", "RdevError", "Receipt", "Sink", "Workspace",
-        "connect", "find_workspace", "follow", "launch", "sync_workspace",
+        "Chunk", "CommandKind", "Config", "Connection", "Event", "Events", "Gap", "Input", "Job",
+        "JobSpec", "JobState", "Jobs", "Launch", "Logs", "RdevError", "Receipt", "Sink", "Window",
+        "Workspace", "connect", "find_workspace", "follow", "launch", "sync_workspace",
     ],
     "rdev.loop": ["Callback", "Loop", "Probe", "State", "log", "track"],
 }  # fmt: skip

@@ -106,8 +106,8 @@ def test_a_tmux_started_in_a_shell_survives_its_stop(rdev, tmux, inner_tmux):
     pane = tmux.pane()
     pane.type("rdev shell")
     pane.type(f"unset TMUX; tmux -f /dev/null -L {inner_tmux} new-session -d -s kept sleep 600")
-    pane.type("echo in the $((1 + 1))nd")
-    pane.expect("in the 2nd")
+    pane.type("echo seen $((40 + 2))")
+    pane.expect("seen 42")
     done = rdev.run("stop", "shell")
     assert done.returncode == 0, done.stderr
     pane.expect("stopped")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rdev.client.events import Events as Events
     from rdev.client.follow import Sink as Sink
     from rdev.client.follow import follow as follow
+    from rdev.client.input import Input as Input
     from rdev.client.jobs import Jobs as Jobs
     from rdev.client.launch import Launch as Launch
     from rdev.client.launch import launch as launch
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rdev.wire.job import Job as Job
     from rdev.wire.job import JobSpec as JobSpec
     from rdev.wire.job import JobState as JobState
+    from rdev.wire.job import Window as Window
 
 _HOMES = {
     "Chunk": "rdev.client.logs",
@@ -46,6 +48,7 @@ _HOMES = {
     "Event": "rdev.wire.events",
     "Events": "rdev.client.events",
     "Gap": "rdev.client.logs",
+    "Input": "rdev.client.input",
     "Job": "rdev.wire.job",
     "JobSpec": "rdev.wire.job",
     "JobState": "rdev.wire.job",
@@ -55,6 +58,7 @@ _HOMES = {
     "RdevError": "rdev.protocol.errors",
     "Receipt": "rdev.client.sync.receipt",
     "Sink": "rdev.client.follow",
+    "Window": "rdev.wire.job",
     "Workspace": "rdev.client.sync.root",
     "connect": "rdev.client.connection",
     "find_workspace": "rdev.client.sync.root",
@@ -71,6 +75,7 @@ __all__ = [
     "Event",
     "Events",
     "Gap",
+    "Input",
     "Job",
     "JobSpec",
     "JobState",
@@ -80,6 +85,7 @@ __all__ = [
     "RdevError",
     "Receipt",
     "Sink",
+    "Window",
     "Workspace",
     "connect",
     "find_workspace",

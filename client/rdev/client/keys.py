@@ -7,8 +7,8 @@
         |  v            v
        WITHIN A LINE <--'
 
-A tilde counts only as the first key of a line, as in ssh: elsewhere it is a key like any other. It is
-that too in what is pasted, where the terminal marks a paste because the program asked for it.
+A tilde counts only as the first key of a line, as in ssh: elsewhere it is a key like any other. So
+it is in what is pasted, where the terminal marks a paste because the program asked for that.
 """
 
 from __future__ import annotations
