@@ -52,11 +52,11 @@ class Look:
 
     Attributes:
         members: The living processes that are meant, the main process first if it lives.
-        spared: Multiplexers and agents of the job that are left alone.
+        spared: Multiplexers and agents of the job that are left alone, one phrase each.
     """
 
     members: list[Process]
-    spared: list[Process]
+    spared: list[str]
 
 
 class Membership:
@@ -97,7 +97,8 @@ class Membership:
         members = [p for p in belonging.values() if not p.is_dead and p.pid not in beneath]
         if scope is Scope.SESSION:
             return Look([p for p in members if _is_in_session(p, leader)], [])
-        return Look(members, [p for p in shown if _is_topmost(p, table, shown)])
+        topmost = [p for p in shown if _ancestors(table, p.parent).isdisjoint(left)]
+        return Look(members, [_phrase(process) for process in topmost])
 
     def ranks(self, main: Started) -> list[Process]:
         """What the job's launcher has started."""
@@ -185,11 +186,9 @@ def _ancestors(table: Mapping[int, Process], pid: int) -> set[int]:
     return found
 
 
-def _is_topmost(
-    process: Process, table: Mapping[int, Process], processes: Iterable[Process]
-) -> bool:
-    above = _ancestors(table, process.parent)
-    return not any(other.pid in above for other in processes)
+def _phrase(process: Process) -> str:
+    name = process.name if _is_multiplexer(process) else "rdev-agent"
+    return f"{name} ({process.pid})"
 
 
 def _is_in_session(process: Process, leader: int) -> bool:

@@ -128,8 +128,7 @@ class Sweep:
 
     def _members(self) -> list[Process]:
         look = self._membership.look(keeper=self.keeper, main=self.main, scope=self._scope)
-        shown = look.spared[:_MAX_SPARED]
-        self.spared = tuple(f"{process.name} ({process.pid})" for process in shown)
+        self.spared = tuple(look.spared[:_MAX_SPARED])
         return look.members
 
     def _terminate(self, processes: list[Process]) -> None:
