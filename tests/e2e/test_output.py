@@ -1,10 +1,14 @@
 """What a job prints, as a pipe gets it and as a terminal shows it."""
 
+import contextlib
 import re
 from functools import partial
 
 import pytest
+from tests.support.relay import relayed
 from tests.support.terminal import in_terminal
+
+from rdev.wire.home import Home, machine_id
 
 SAYS = r"\033]0;title\007\033]52;c;cm0=\007\033[31mred\033[0m\033[6n\377"
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} "
@@ -75,3 +79,22 @@ def test_what_cannot_be_shown_is_said(rdev, flags, code, words):
     assert done.returncode == code
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "code"), [("logs", 69), ("attach", 255)])
+def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code):
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    rdev.run("run", "-d", "--", "sh", "-c", "echo ready; sleep 300")
+    words = ["logs", "-f"] if verb == "logs" else ["attach"]
+    with contextlib.ExitStack() as stack:
+        with relayed(tmp_path / "forwarded.sock", home.socket) as relay:
+            process = stack.enter_context(rdev.started(*words, "-H", relay.host))
+            assert process.stdout.readline() == b"ready\n"
+        assert process.wait(120) == code
+        said = process.stderr.read().decode()
+    assert "it has not answered for 60 s" in said
+    job = rdev.json("ps")[0]
+    assert job["state"] == "running"
+    assert f"`rdev {' '.join(words)} {job['id']}" in said

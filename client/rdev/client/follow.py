@@ -10,11 +10,14 @@ from typing import Protocol
 from rdev.client.connection import Connection
 from rdev.client.jobs import Jobs
 from rdev.client.logs import Chunk, Gap, Logs
+from rdev.protocol.errors import ConnectionLost
 from rdev.wire.job import Job, JobState, Reason
 
 # Exit codes of rdev's own, in a range that programs leave free; see docs/commands.md.
 EXIT_TIMEOUT = 124
 EXIT_UNKNOWN = 125
+# Of a job that was stopped while it waited: nothing was executed, and a shell says this for ^C.
+EXIT_NEVER_BEGUN = 130
 EXIT_OUT_OF_MEMORY = 128 + SIGKILL
 
 
@@ -55,8 +58,13 @@ async def follow(
     Raises:
         ConnectionLost: The host is gone; the job goes on and its end is not known.
     """
-    await drain(Logs(connection).tail(job_id, follow=True, lines=lines, starts=starts), sink)
-    return await Jobs(connection).wait(job_id)
+    tail = Logs(connection).tail(job_id, follow=True, lines=lines, starts=starts)
+    try:
+        await drain(tail, sink)
+        return await Jobs(connection).wait(job_id)
+    except ConnectionLost as error:
+        hint = f"the job goes on; `rdev attach {job_id}` returns to it"
+        raise ConnectionLost("follow the job", error.cause, hint=hint) from error
 
 
 async def drain(tail: AsyncGenerator[Chunk | Gap, None], sink: Sink) -> None:
@@ -80,6 +88,8 @@ def exit_code(job: Job) -> int:
         return EXIT_OUT_OF_MEMORY
     if job.reason is Reason.QUOTA:
         return EXIT_UNKNOWN
+    if job.state is JobState.CANCELLED and job.exit_code is None:
+        return EXIT_NEVER_BEGUN
     if job.state is JobState.LOST or job.exit_code is None:
         return EXIT_UNKNOWN
     return job.exit_code

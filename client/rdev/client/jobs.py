@@ -78,9 +78,10 @@ class Jobs:
                 return
 
     async def until_started(self, job_id: str) -> Job:
-        """The job once its command was executed, or could not be."""
+        """The job once its command was executed, or could not be, or has to wait for a reason."""
         async for job in self.watch(job_id):
-            if job.state not in (JobState.PENDING, JobState.STARTING):
+            is_waiting = job.state is JobState.PENDING and job.message
+            if is_waiting or job.state not in (JobState.PENDING, JobState.STARTING):
                 return job
         raise ConnectionLost("start the job", "the host ended the stream")
 

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING
 from rdev.client.cli.options import add_host, add_job, add_json, add_prefix, host_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from rdev.client.connection import Connection
+    from rdev.client.logs import Chunk, Gap
     from rdev.client.ui.output import JsonOutput, Output
     from rdev.wire.job import Job
 
@@ -72,7 +75,6 @@ async def execute(options: argparse.Namespace) -> int:
     import contextlib
 
     from rdev.client.connection import connect
-    from rdev.client.follow import drain
     from rdev.client.jobs import Jobs
     from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
@@ -95,7 +97,7 @@ async def execute(options: argparse.Namespace) -> int:
             timed=options.timestamps or options.json,
         )
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
-            group.create_task(drain(tail, output))
+            group.create_task(_show(tail, output, job))
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
         with contextlib.suppress(JobNotFound):  # it was removed while we read
@@ -103,6 +105,24 @@ async def execute(options: argparse.Namespace) -> int:
     if job.reason is Reason.START_FAILED:
         say(closing_line(job))
     return 0
+
+
+async def _show(
+    tail: AsyncGenerator[Chunk | Gap, None], output: Output | JsonOutput, job: Job
+) -> None:
+    """Shows all of it, or says how to go on from where the host was lost."""
+    import time
+
+    from rdev.client.follow import drain
+    from rdev.protocol.errors import ConnectionLost
+
+    begun = time.time()
+    try:
+        await drain(tail, output)
+    except ConnectionLost as error:
+        since = time.strftime("%H:%M:%S", time.localtime(output.latest or begun))
+        hint = f"what {job.name} does is not known; `rdev logs -f {job.id} --since {since}` goes on"
+        raise ConnectionLost("read the log to its end", error.cause, hint=hint) from error
 
 
 def _output(job: Job, options: argparse.Namespace) -> Output | JsonOutput:

@@ -128,7 +128,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.launch import launch
     from rdev.client.ui.jobs import as_json, closing_line
     from rdev.client.ui.output import say
-    from rdev.wire.job import Reason
+    from rdev.wire.job import JobState, Reason
 
     workspace = _workspace(options)
     request = _request(options, workspace)
@@ -147,6 +147,8 @@ async def execute(options: argparse.Namespace) -> int:
                 return await attend(connection, job, output, source=source)
         job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
+    if job.state is JobState.PENDING and not options.quiet:
+        say(f"{job.name} waits: {job.message}")
     if job.reason is not Reason.START_FAILED:
         return 0
     say(closing_line(job))

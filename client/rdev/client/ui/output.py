@@ -47,10 +47,15 @@ class Output:
     """Writes a job's output through a rendering for each descriptor; gaps as a line of our own.
 
     Use as a context manager where a rendering may have unfinished lines to show.
+
+    Attributes:
+        latest: When the host recorded what was written last, in seconds since the epoch; 0 at
+            first.
     """
 
     def __init__(self, renderings: Mapping[int, Rendering]) -> None:
         self._renderings = renderings
+        self.latest = 0.0
         self._line_ended = asyncio.Event()
         self._line_ended.set()
         self._waiting = asyncio.Event()
@@ -77,6 +82,7 @@ class Output:
         """See `rdev.client.follow.Sink`."""
         target = _STDOUT if chunk.stream == "stdout" else _STDERR
         rendering = self._renderings[target]
+        self.latest = chunk.time
         async with self._writing:
             await _write(target, rendering.feed(chunk))
         if rendering.is_waiting:
@@ -194,7 +200,14 @@ def _has_colours() -> bool:
 
 
 class JsonOutput:
-    """Writes one JSON object a run of bytes; bytes that are not UTF-8 come as `base64`."""
+    """Writes one JSON object a run of bytes; bytes that are not UTF-8 come as `base64`.
+
+    Attributes:
+        latest: See `Output`.
+    """
+
+    def __init__(self) -> None:
+        self.latest = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,6 +217,7 @@ class JsonOutput:
 
     async def write(self, chunk: Chunk) -> None:
         """See `rdev.client.follow.Sink`."""
+        self.latest = chunk.time
         place = {"rank": chunk.rank, "stream": chunk.stream, "offset": chunk.offset}
         await _write_json({**place, "time": chunk.time, **_content(chunk.data)})
 
