@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -31,6 +32,9 @@ from rdev.wire.records import Accepted, Status
 
 # A supervisor answers within a millisecond; a process at a breakpoint may take a while.
 _PATIENCE = 10.0
+
+# What ends a process that does nothing about it, and is sent to mean that.
+_ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL})
 
 
 class JobManager:
@@ -229,11 +233,13 @@ class JobManager:
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:
-        """Sends a signal to the job's process group.
+        """Sends a signal to the job's process group; a job that waits is ended by one that ends.
 
         Raises:
             JobNotRunning: It has ended.
         """
+        if number in _ENDING and await self._queue.cancel(self.record(job_id)):
+            return
         record = self._live(job_id, "signal")
         await self._following.command(record, "signal", {"signal": number}, patience=_PATIENCE)
 

@@ -125,7 +125,7 @@ async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str]
                 return
             if seen.message not in ("", told):
                 told = seen.message
-                tell(f"{job.name} waits: {told}")
+                tell(f"{job.name} {told}")
 
 
 def closed(job: Job) -> int:
