@@ -33,11 +33,12 @@ _EXIT_CODES = """\
 | 77 | other verbs: permission refused |
 | 78 | other verbs: a configuration file is wrong |
 | 124 | a timeout ran out |
-| 125 | rdev or its agent failed, or a job's end is not known |
+| 125 | rdev or its agent failed, a job's end is not known, or rdev stopped it because its output could not be kept |
 | 126 | the job's command cannot be executed |
 | 127 | the command or the script was not found |
 | 129, 143 | SIGHUP or SIGTERM ended `run`, `exec`, `shell` or `attach`; the job goes on |
 | 130 | Ctrl-C ended rdev itself |
+| 137 | memory ran out (or SIGKILL, see above) |
 | 141 | whoever read rdev's output left, as `head` does |
 | 255 | `run`, `attach`, `wait`, `exec`, `shell`, `debug`: the host cannot be reached or the connection is lost |
 
