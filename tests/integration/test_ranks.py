@@ -170,9 +170,12 @@ def test_one_process_a_gpu_is_as_many_as_are_asked_for():
         {"processes": 257},
         {"processes": -2},
         {"processes": 2, "terminal": Window()},
+        {"retries": 10_000},
+        {"retries": -1},
+        {"processes": 256, "retries": 30},
     ],
 )
-def test_ranks_that_nobody_can_start(spec):
+def test_ranks_and_retries_that_nobody_can_have(spec):
     with pytest.raises(InvalidRequest):
         asked(**spec)
 

@@ -137,7 +137,8 @@ class Following:
                 pause = _FIRST_PAUSE if was_connected else min(2 * pause, _LONGEST_PAUSE)
                 await asyncio.sleep(pause)
         finally:
-            del self._links[job_id], self._tasks[job_id]
+            self._links.pop(job_id).finish()
+            del self._tasks[job_id]
             self._on_end()
 
     async def _attend(self, record: JobRecord) -> bool:

@@ -31,7 +31,9 @@ class Link:
         self._files = files
         self._on_status = on_status
         self._writer: asyncio.StreamWriter | None = None
+        # Set while commands can be sent, and once none ever can again.
         self._connected = asyncio.Event()
+        self._is_over = False
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last = 0
         # The commands told whose answers have not come, and those told once more meanwhile.
@@ -73,6 +75,11 @@ class Link:
         self._told[self._last] = name
         self._writer.write(encode({"type": "command", "id": self._last, "name": name, "args": {}}))
 
+    def finish(self) -> None:
+        """The job has ended: whoever still wants something is told so at once."""
+        self._is_over = True
+        self._connected.set()
+
     async def command(
         self, name: str, arguments: Mapping[str, Any], *, patience: float
     ) -> dict[str, Any]:
@@ -85,12 +92,14 @@ class Link:
 
         Raises:
             JobConflict: The supervisor, or who it was for, refuses.
-            JobNotRunning: The connection ended before the answer; the job may have, too.
+            JobNotRunning: The job has ended, or the connection did before the answer came.
             TimedOut: No answer came.
         """
         try:
             async with asyncio.timeout(patience):
                 await self._connected.wait()
+                if self._is_over:
+                    raise JobNotRunning(f"{name} the job", "it has ended")
                 answer = await self._ask(name, arguments)
         except TimeoutError as error:
             raise TimedOut(f"{name} the job", "its supervisor does not answer") from error

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
 from rdev.supervisor import shim
-from rdev.wire.channel import JOB_VARIABLE, SOCKET_VARIABLE
-from rdev.wire.files import JobFiles
+from rdev.wire.channel import JOB_VARIABLE, MAX_LINE, SOCKET_VARIABLE
+from rdev.wire.files import JobFiles, state_slot
 from rdev.wire.job import ONE_PER_GPU, CommandKind, JobSpec
 from rdev.wire.records import Launch
 
@@ -70,8 +70,9 @@ def resolve(
     """
     directory = _inside(folder, spec.directory or ".", "directory")
     environment = _environment(spec, surroundings, job_id=job_id, files=files)
-    argv = _argv(spec, folder=folder, directory=directory, environment=environment)
     ranks = ranks_of(spec)
+    _check_retries(spec, ranks)
+    argv = _argv(spec, folder=folder, directory=directory, environment=environment)
     if spec.processes:
         # A program that is a Python itself has the torch that its script wants.
         is_python = os.path.basename(argv[0]).startswith("python")
@@ -121,6 +122,17 @@ def ranks_of(spec: JobSpec) -> int:
         hint = "leave out -t, or --nproc"
         raise InvalidRequest("start ranks in a terminal", "they would share it", hint=hint)
     return ranks
+
+
+def _check_retries(spec: JobSpec, ranks: int) -> None:
+    """A status tells of every attempt and of every output in it, and is one message."""
+    outputs = 2 * ranks + 1
+    largest = (MAX_LINE - state_slot(retries=0, outputs=0)) // (
+        state_slot(retries=1, outputs=outputs) - state_slot(retries=0, outputs=0)
+    )
+    if not 0 <= spec.retries <= largest:
+        cause, hint = "nobody could tell of so many", f"ask for {largest} at most"
+        raise InvalidRequest(f"retry the job {spec.retries} times", cause, hint=hint)
 
 
 def _launcher(python: str, ranks: int) -> tuple[str, ...]:
