@@ -22,6 +22,7 @@ def tmux(rdev):
 def test_attach_shows_scrollback_takes_input_resizes_and_detaches(rdev, tmux):
     rdev.run("run", "-dt", "--name", "greeter", "--", "sh", "-c", GREETER)
     pane = tmux.pane(80, 24)
+    pane.type("before=$(stty -g)")
     pane.type("rdev attach greeter")
     pane.expect("line 200")
     pane.keys("C-b")  # a key like any other here: the job's terminal shows it
@@ -33,8 +34,8 @@ def test_attach_shows_scrollback_takes_input_resizes_and_detaches(rdev, tmux):
     pane.expect("hello bob, 30 100")
     pane.keys("~", "d")
     pane.expect("`rdev attach greeter` returns")
-    pane.type("echo code $?; stty -a | grep -o ' icanon'")
-    pane.expect("code 0\n icanon")
+    pane.type('echo code $?; test "$before" = "$(stty -g)" && echo as $((40 + 2))')
+    pane.expect("code 0\nas 42")
     assert rdev.json("ps")[0]["state"] == "running"
     pane.type("clear; rdev attach greeter")
     pane.expect("hello bob, 30 100\n")

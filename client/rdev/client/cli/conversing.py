@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 
 from rdev.client.cli.following import Departure, closed, explain_waiting, say_detached
@@ -64,21 +64,18 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
     typist = _Typist(connection, job, departure)
     if is_returning or window_of(_STDOUT) != job.spec.terminal:
         typist.resize()
-    with raw(_STDIN) as again, typist.listening(on_continue=again):
-        try:
+    try:
+        with raw(_STDIN) as again, typist.listening(on_continue=again):
             async with asyncio.TaskGroup() as group:
                 streaming = group.create_task(
                     follow(connection, job.id, screen, starts=screen.starts)
                 )
                 departure.of(streaming)
-                works = (typist.type(), typist.write(), typist.tell_size())
-                beside = [group.create_task(work) for work in works]
-                if job.state is JobState.PENDING:
-                    telling = explain_waiting(connection, job, _say_waiting)
-                    beside.append(group.create_task(telling))
+                beside = [group.create_task(work) for work in typist.works()]
                 streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
-        finally:
-            _show(screen.undoing(), to=_STDOUT)
+    finally:
+        # Last, because a terminal that takes nothing at present holds us here.
+        _show(screen.undoing(), to=_STDOUT)
     if not streaming.cancelled():
         return closed(streaming.result())
     if typist.left_over:
@@ -195,7 +192,15 @@ class _Typist:
                 loop.remove_signal_handler(number)
             self._opened()  # no complaint afterwards
 
-    async def type(self) -> None:
+    def works(self) -> Iterator[Coroutine[None, None, None]]:
+        """What there is to do at once, until the job ends or the person leaves."""
+        yield self._type()
+        yield self._write()
+        yield self._tell_sizes()
+        if self._job.state is JobState.PENDING:
+            yield self._wait_for_turn()
+
+    async def _type(self) -> None:
         """Passes keys on until the person leaves."""
         keys, source = Keys(), Source(_STDIN)
         while typed := await source.read():
@@ -210,13 +215,18 @@ class _Typist:
                     return
         self._departure.leave(128 + signal.SIGHUP)  # the terminal was closed
 
-    async def write(self) -> None:
+    async def _write(self) -> None:
         """Sends what is typed."""
         # Who follows the output gives up at the same time, and says so.
         with contextlib.suppress(ConnectionLost):
             await self._input.run()
 
-    async def tell_size(self) -> None:
+    async def _wait_for_turn(self) -> None:
+        """Says why the job has not begun; then it is told the size, which nobody took till then."""
+        await explain_waiting(self._connection, self._job, _say_waiting)
+        self.resize()
+
+    async def _tell_sizes(self) -> None:
         """Tells the job each new size; while one is on its way, only the latest of them waits."""
         jobs = Jobs(self._connection)
 
