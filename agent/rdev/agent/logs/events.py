@@ -40,6 +40,7 @@ class EventReader:
         self._file = os.open(files.events, os.O_RDONLY | os.O_CLOEXEC)
         self._offset = offset
         self._kinds = frozenset(kinds)
+        self._is_behind = False
         if offset and os.pread(self._file, 1, offset - 1) != b"\n":
             os.close(self._file)
             raise InvalidRequest("read the events", f"no event begins at offset {offset}")
@@ -49,6 +50,11 @@ class EventReader:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
+
+    @property
+    def is_behind(self) -> bool:
+        """See `rdev.agent.logs.follow.Reader`."""
+        return self._is_behind
 
     def read(self) -> list[Recorded]:
         """What comes next, a block at most; empty if nothing new has arrived."""
@@ -68,6 +74,7 @@ class EventReader:
             *lines, _torn = content.split(b"\n")
             if lines or len(content) < size:
                 break
+        self._is_behind = len(content) == size
         found = []
         for line in lines:
             self._offset += len(line) + 1

@@ -2,6 +2,10 @@
 
 reading --nothing new--> (job not final) waiting for a change --> reading
                      '--> (job final) reading once more, then the rest --> the end
+        --all there was--> waiting for a change --> reading
+
+While much is written, what comes during the wait (see `rdev.agent.logs.inotify`) is read in one go;
+so a flood is passed on in few large pieces, and a single line costs one read.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ Item = TypeVar("Item")
 
 class Reader(Protocol[Item]):
     """Reads a record that grows. Called from one thread at a time, may block on the disk."""
+
+    @property
+    def is_behind(self) -> bool:
+        """True if the last `read` stopped at its bound, and there is more at once."""
 
     def read(self) -> list[Item]:
         """What comes next, bounded; empty if nothing new has arrived."""
@@ -49,14 +57,17 @@ async def follow(
     """
     ended = is_over or functools.partial(_is_final, files)
     with inotify.watch(path, files.state) as watch:
+        # It may have ended before it was watched; after that its state file changes when it ends.
+        may_have_ended = True
         while True:
             batch, is_complete = await asyncio.to_thread(_step, reader, ended)
             if batch:
                 yield batch
+                if reader.is_behind or may_have_ended or not is_endless:
+                    continue
             elif is_complete or not is_endless:
                 break
-            else:
-                await watch.wait()
+            may_have_ended = files.state in await watch.wait()
     while batch := await asyncio.to_thread(reader.rest):
         yield batch
 

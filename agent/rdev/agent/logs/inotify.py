@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -36,16 +36,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Watch:
     """Waits for any of some files to change."""
 
-    def __init__(self, *, is_complete: bool) -> None:
-        self.event = asyncio.Event()
+    def __init__(self, paths: Mapping[int, str], *, is_complete: bool) -> None:
+        self._paths = paths
+        self._everything = frozenset(paths.values())
+        self._changed: set[str] = set()
+        self._event = asyncio.Event()
         self._patience = _SAFETY if is_complete else _UNWATCHED
 
-    async def wait(self) -> None:
-        """Returns once a file has changed since the last call, or after a while anyway."""
+    def note(self, number: int) -> None:
+        """Wakes who waits: the file of that watch has changed, or any if there is no such."""
+        self._changed |= {self._paths[number]} if number in self._paths else self._everything
+        self._event.set()
+
+    async def wait(self) -> Collection[str]:
+        """Returns the files that have changed since the last call.
+
+        After a while without a change that is all of them: a wake-up may have been lost.
+        """
+        changed: Collection[str] = self._everything
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
-                await self.event.wait()
-        self.event.clear()
+                await self._event.wait()
+                changed = self._changed
+        self._changed = set()
+        self._event.clear()
+        return changed
 
 
 class Inotify:
@@ -54,7 +69,7 @@ class Inotify:
     def __init__(self) -> None:
         self._descriptor = -1
         self._pause: asyncio.TimerHandle | None = None
-        self._waiting: dict[int, set[asyncio.Event]] = {}
+        self._waiting: dict[int, set[Watch]] = {}
 
     async def __aenter__(self) -> Self:
         self._descriptor = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
@@ -77,15 +92,15 @@ class Inotify:
     @contextlib.contextmanager
     def watch(self, *paths: str) -> Iterator[Watch]:
         """Watches files inside the block; what changed before it began is not told."""
-        numbers = [self._add(path) for path in paths]
-        watch = Watch(is_complete=all(number >= 0 for number in numbers))
+        numbers = {self._add(path): path for path in paths}
+        watch = Watch(numbers, is_complete=all(number >= 0 for number in numbers))
         for number in numbers:
-            self._waiting.setdefault(number, set()).add(watch.event)
+            self._waiting.setdefault(number, set()).add(watch)
         try:
             yield watch
         finally:
             for number in numbers:
-                self._forget(number, watch.event)
+                self._forget(number, watch)
 
     def _add(self, path: str) -> int:
         """The watch of a file, shared by all its readers; -1 if there is none to be had."""
@@ -93,10 +108,10 @@ class Inotify:
             return -1
         return int(_libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_MODIFY))
 
-    def _forget(self, number: int, event: asyncio.Event) -> None:
-        events = self._waiting.get(number, set())
-        events.discard(event)
-        if not events:
+    def _forget(self, number: int, watch: Watch) -> None:
+        watches = self._waiting.get(number, set())
+        watches.discard(watch)
+        if not watches:
             self._waiting.pop(number, None)
             if number >= 0 and self._descriptor >= 0:
                 _libc.inotify_rm_watch(self._descriptor, number)
@@ -120,5 +135,5 @@ class Inotify:
             # -1 says that the queue overflowed: everybody looks.
             groups = self._waiting.values() if number < 0 else [self._waiting.get(number, set())]
             for group in groups:
-                for event in group:
-                    event.set()
+                for watch in group:
+                    watch.note(number)

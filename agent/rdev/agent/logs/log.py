@@ -86,6 +86,7 @@ class LogReader:
         self._wanted = None if wanted is None else frozenset(wanted)
         self._within_ns = _TIMED_NS if timed else None
         self._limits: dict[Output, int] | None = None
+        self._is_behind = False
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +95,11 @@ class LogReader:
         os.close(self._index)
         for output in self._outputs.values():
             output.close()
+
+    @property
+    def is_behind(self) -> bool:
+        """See `rdev.agent.logs.follow.Reader`."""
+        return self._is_behind
 
     def limit(self, limits: Mapping[Output, int]) -> None:
         """Reads no further than this; nothing of an output that is not named."""
@@ -115,6 +121,7 @@ class LogReader:
                 self._pending.appendleft(arrival)
             pieces.append(piece)
             room -= len(piece.data) if isinstance(piece, Chunk) else 0
+        self._is_behind = room <= 0
         return pieces
 
     def rest(self) -> list[Piece]:

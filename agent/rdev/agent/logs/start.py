@@ -98,6 +98,11 @@ class Reading:
     def __exit__(self, *_: object) -> None:
         self._reader.__exit__()
 
+    @property
+    def is_behind(self) -> bool:
+        """See `rdev.agent.logs.follow.Reader`."""
+        return self._reader.is_behind
+
     def read(self) -> list[Piece]:
         """What comes next, bounded; empty if nothing new has arrived."""
         return self._clipped(self._reader.read())

@@ -74,7 +74,7 @@ async def execute(options: argparse.Namespace) -> int:
     import asyncio
     import contextlib
 
-    from rdev.client.connection import connect
+    from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
@@ -101,7 +101,8 @@ async def execute(options: argparse.Namespace) -> int:
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
         with contextlib.suppress(JobNotFound):  # it was removed while we read
-            job = await Jobs(connection).get(job.id)
+            # All is shown: a break at this moment is no reason to fail.
+            job = await persisting(connection, lambda: Jobs(connection).get(job.id))
     if job.reason is Reason.START_FAILED:
         say(closing_line(job))
     return 0
