@@ -118,10 +118,14 @@ def read_block(path: str) -> dict[str, Any] | None:
     """The newest whole record of a block; None if it has none.
 
     Raises:
+        FilesError: It is of a later format.
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
-        return _newest(file.read())[1]
+        body = _newest(file.read())[1]
+    if body is not None and body["format"] > FORMAT:
+        raise FilesError(f"{path} is of a format that this release does not know")
+    return body
 
 
 def _newest(content: bytes) -> tuple[int, dict[str, Any] | None]:
