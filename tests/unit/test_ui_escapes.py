@@ -55,7 +55,9 @@ def test_colours_and_cursor_movement_pass(data, passing):
 
 
 def test_one_of_several_outputs_stays_in_its_line():
-    assert shown(COLOURS + b"\x1b[K\x1b[A\x1b[5;5H\x1b7\x1b[?25l", Passing.LINE) == COLOURS + b"\x1b[K"
+    assert (
+        shown(COLOURS + b"\x1b[K\x1b[A\x1b[5;5H\x1b7\x1b[?25l", Passing.LINE) == COLOURS + b"\x1b[K"
+    )
 
 
 QUESTIONS = [b"\x1b[6n", b"\x1b[?6n", b"\x1b[c", b"\x1b[>0c", b"\x1b[=c", b"\x1b[?2026$p", b"\x1b[4$p",

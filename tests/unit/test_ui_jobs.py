@@ -80,9 +80,13 @@ def test_a_table_is_aligned_and_says_what_matters():
             "was killed by SIGKILL: out of memory after 4.0s, peak memory 3.1 GB",
         ),
         (
-            {"state": JobState.FAILED, "reason": Reason.QUOTA, "message": "no space left"},
+            {
+                "state": JobState.FAILED,
+                "reason": Reason.QUOTA,
+                "message": "its output could not be kept: no space left on device",
+            },
             "FAILED log full",
-            "was stopped because its output could not be kept (no space left)",
+            "was stopped: its output could not be kept: no space left on device after 4.0s",
         ),
         (
             {"state": JobState.LOST, "reason": Reason.REBOOTED, "exit_code": None},

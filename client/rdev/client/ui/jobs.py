@@ -134,7 +134,7 @@ def _ending(job: Job) -> str:
     if job.reason is Reason.TIMEOUT:
         return f"was stopped by its timeout of {duration(job.spec.timeout or 0)}"
     if job.reason is Reason.QUOTA:
-        return f"was stopped because its output could not be kept ({job.message or 'disk full'})"
+        return f"was stopped: {job.message or 'its output could not be kept'}"
     if job.reason is Reason.OUT_OF_MEMORY:
         return f"was killed by {signal_name(job.signal or SIGKILL)}: out of memory"
     if job.state is JobState.LOST:

@@ -76,6 +76,10 @@ class Output:
     ) -> None:
         if self._settling is not None:
             self._settling.cancel()
+        for target, rendering in self._distinct():
+            if isinstance(rendering, Screen) and (shown := rendering.leave()):
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    _write_all(target, shown)
         await self._group.__aexit__(kind, error, trace)
 
     async def write(self, chunk: Chunk) -> None:

@@ -101,7 +101,13 @@ class Screen:
     def end(self) -> bytes:
         """See `Rendering`: a job that was killed does not give the cursor back."""
         rest = b"".join(kept.flush() for kept in self._filters.values())
-        return rest + (b"\x1b[?25h" if self._is_cursor_hidden else b"")
+        return rest + self.leave()
+
+    def leave(self) -> bytes:
+        """What to write when nobody looks any more, at the end or before."""
+        shown = b"\x1b[?25h" if self._is_cursor_hidden else b""
+        self._is_cursor_hidden = False
+        return shown
 
 
 class Program:
