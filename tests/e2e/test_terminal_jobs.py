@@ -109,7 +109,7 @@ def test_a_long_break_is_told_and_what_is_typed_meanwhile_arrives(rdev, terminal
         relay.kill()
         shown.type(b"never\r~d")
         shown.expect(b"6 bytes that were typed did not reach cat")
-        shown.expect(b"returns to it")
+        shown.expect(f"`rdev attach -H {relay.host} cat` returns".encode())
         assert shown.wait() == 0
         assert shown.is_as_before
 

@@ -154,6 +154,7 @@ class Input:
                 await self._delays.wait()
                 with contextlib.suppress(HostUnreachable):
                     await self._connection.recover()
+                    self._delays.answered()
             except DiskFull as error:
                 if not self._is_waiting:
                     self._is_waiting = True

@@ -80,7 +80,7 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
         return closed(streaming.result())
     if typist.left_over:
         say(f"{typist.left_over} bytes that were typed did not reach {job.name}")
-    say_detached(job)
+    say_detached(connection, job)
     return departure.code
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from rdev.client.cli.narrating import Attempts
 from rdev.client.connection import Connection
 from rdev.client.follow import Sink, exit_code, follow
+from rdev.client.hosts import LOCAL
 from rdev.client.input import Input
 from rdev.client.jobs import Jobs
 from rdev.client.source import Source
@@ -110,7 +111,7 @@ async def follow_to_end(
             beside.append(group.create_task(attempts.watch(connection)))
         streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
-        say_detached(job, is_fed=feed is None or feed.is_complete)
+        say_detached(connection, job, is_fed=feed is None or feed.is_complete)
         return departure.code
     attempts.note(streaming.result())
     return closed(streaming.result())
@@ -135,17 +136,19 @@ def closed(job: Job) -> int:
     return exit_code(job)
 
 
-def say_detached(job: Job, *, is_fed: bool = True) -> None:
+def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> None:
     """Says that the job goes on, and how to return to it.
 
     Args:
+        connection: Where it is.
         job: The job.
         is_fed: Nothing of its input is left to be sent from here.
     """
+    attach = "rdev attach" if connection.host == LOCAL else f"rdev attach -H {connection.host}"
     with contextlib.suppress(OSError):  # the terminal may be gone
-        say(f"detached; {job.name} goes on: `rdev attach {job.name}` returns to it")
+        say(f"detached; {job.name} goes on: `{attach} {job.name}` returns to it")
         if not is_fed:
-            say(f"its input is not complete: `rdev attach -i {job.name}` goes on with it")
+            say(f"its input is not complete: `{attach} -i {job.name}` goes on with it")
 
 
 class Feed:
