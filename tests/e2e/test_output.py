@@ -65,6 +65,62 @@ def test_logs_since_a_time_of_a_stream_and_of_an_attempt(rdev):
     assert (done.stdout, done.stderr) == ("", "err\n")
 
 
+def test_a_break_brings_nothing_back_that_was_not_asked_for(rdev, tmp_path):
+    go = tmp_path / "go"
+    waits = f"while [ ! -e {go} ]; do sleep 0.05; done"
+    script = f"echo old >&2; echo old; sleep 0.3; echo new; {waits}; echo late"
+    rdev.run("run", "-d", "--", "sh", "-c", script)
+    with rdev.started("logs", "-f") as process:
+        assert [process.stdout.readline() for _ in range(2)] == [b"old\n", b"new\n"]
+    stamp = re.findall(STAMP, rdev.run("logs", "--timestamps", "-n", "1").stdout)[0].strip()
+    with rdev.started("logs", "-f", "--since", stamp) as process:
+        assert process.stdout.readline() == b"new\n"
+        rdev.kill_agent()
+        go.touch()
+        assert process.stdout.read() == b"late\n"
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_two_bars_at_once_are_shown_one_below_the_lines(rdev, terminal):
+    rdev.write(
+        "train.py",
+        """
+import os, sys, time
+rank = os.environ["RANK"]
+for step in range(8):
+    sys.stdout.write(f"\\rstep {step}")
+    sys.stdout.flush()
+    time.sleep(0.1)
+print(f"\\rrank {rank} is done")
+""",
+    )
+    with terminal("run", "--quiet", "--nproc", "2", "train.py", columns=60) as shown:
+        assert shown.wait() == 0
+    rows = shown_rows(shown.seen)
+    assert sorted(rows[-3:]) == ["", "[rank 0] rank 0 is done", "[rank 1] rank 1 is done"]
+    assert re.search(rb"\[rank \d\]\x1b\[m step \d", shown.seen), "progress is seen as it goes"
+
+
+def shown_rows(data):
+    """What a terminal shows in the end, line by line."""
+    rows = [""]
+    for part in re.findall(rb"\x1b\[\d*[mK]|\r\n|\r|[^\x1b\r\n]+", data):
+        if part == b"\r\n":
+            rows.append("")
+        elif part == b"\r":
+            rows[-1] = "\r" + rows[-1].removeprefix("\r")
+        elif part == b"\x1b[K":
+            rows[-1] = ""
+        elif not part.startswith(b"\x1b"):
+            text, before = part.decode(), rows[-1]
+            if before.startswith("\r"):
+                rows[-1] = text + before[1 + len(text) :]
+            else:
+                rows[-1] = before + text
+    return rows
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
