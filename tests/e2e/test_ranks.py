@@ -57,6 +57,16 @@ def test_a_second_attempt_is_announced_and_has_its_own_log(rdev):
     assert (attempt["number"], attempt["exit_code"]) == (1, 3)
 
 
+def test_following_an_attempt_ends_with_it_and_not_with_the_job(rdev):
+    script = "if [ -e seen ]; then echo two; sleep 60; fi; touch seen; echo one; sleep 0.5; exit 1"
+    rdev.run("run", "-d", "--retries", "1", "--", "sh", "-c", script)
+    done = rdev.run("logs", "-f", "--attempt", "1")
+    assert (done.returncode, done.stdout) == (0, "one\n")
+    job = rdev.json("ps")[0]
+    assert (job["state"], job["attempt"]) == ("running", 2)
+    assert "RUNNING, attempt 2 of 2" in rdev.run("ps").stdout
+
+
 def test_the_last_line_says_what_a_job_took(rdev):
     done = rdev.run("run", "--retries", "1", "--", "sh", "-c", "exit 4")
     assert done.returncode == 4
