@@ -56,8 +56,9 @@ def test_named_gpus_become_uuids_and_are_counted_once():
     assert found.gpus == GpuRequest(devices=("GPU-11aa-bb", "GPU-33aa-bb"))
 
 
-def test_a_process_for_each_gpu_means_all_that_the_login_may_use():
+def test_all_gpus_and_a_process_for_each_mean_all_that_the_login_may_use():
     assert settled(spec(processes=ONE_PER_GPU), DEVICES, "0,2").gpus == GpuRequest(count=2)
+    assert settled(spec(GpuRequest()), DEVICES, "1").gpus == GpuRequest(count=1)
     with pytest.raises(InvalidRequest, match="the machine has none"):
         settled(spec(processes=ONE_PER_GPU), (), None)
 

@@ -16,6 +16,7 @@ from rdev.agent.debug.manager import DebugManager
 from rdev.agent.identity import identify
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.jobs.manager import JobManager
+from rdev.agent.jobs.retention import Keep
 from rdev.agent.lifecycle import be_guarded
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.services.agent import AgentService
@@ -48,6 +49,10 @@ _GOODBYE = 0.1
 _LOOK_FOR_HOME = 10.0
 
 
+# Old jobs are looked for this often, beside once at the start; a job more or less does not matter.
+_RETIRE = 3600.0
+
+
 async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM, SIGINT or a StopAgent call; jobs go on afterwards.
 
@@ -64,14 +69,16 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Before live jobs hear of this agent: their supervisors look who it is.
     await asyncio.to_thread(be_guarded, home, login_umask=login_umask)
-    async with _composed(home, stopping, login_umask) as server:
+    async with _composed(home, stopping, login_umask) as (server, jobs):
         await _listen(server, home)
         _log.info("agent serves %s", home.socket)
         on_ready()
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(_stop_without_home(home, stopping))
+            beside = (_stop_without_home(home, stopping), _retire(jobs))
+            tasks = [group.create_task(work) for work in beside]
             await stopping.wait()
-            watching.cancel()
+            for task in tasks:
+                task.cancel()
         # An end that is meant; after this no supervisor starts an agent again.
         await asyncio.to_thread(forget_agent, home.host, os.getpid())
         await server.stop(_GOODBYE)
@@ -81,7 +88,7 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
 @contextlib.asynccontextmanager
 async def _composed(
     home: Home, stopping: asyncio.Event, login_umask: int
-) -> AsyncIterator[grpc.aio.Server]:
+) -> AsyncIterator[tuple[grpc.aio.Server, JobManager]]:
     async with contextlib.AsyncExitStack() as stack:
         workspaces = await stack.enter_async_context(WorkspaceManager(home.root))
         inotify = await stack.enter_async_context(Inotify())
@@ -106,7 +113,18 @@ async def _composed(
         log_pb2_grpc.add_LogServiceServicer_to_server(LogService(jobs, inotify), server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
         debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
-        yield server
+        yield server, jobs
+
+
+async def _retire(jobs: JobManager) -> None:
+    while True:
+        try:
+            removed = await jobs.retire(Keep())
+            if removed:
+                _log.info("removed old jobs with their logs: %s", ", ".join(removed))
+        except Exception:  # noqa: BLE001  # old logs are no reason for an agent to end
+            _log.exception("unable to remove old jobs")
+        await asyncio.sleep(_RETIRE)
 
 
 async def _stop_without_home(home: Home, stopping: asyncio.Event) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -23,6 +24,7 @@ from rdev.agent.jobs.once import Once
 from rdev.agent.jobs.queue import GpuQueue
 from rdev.agent.jobs.record import JobRecord
 from rdev.agent.jobs.resolve import Surroundings
+from rdev.agent.jobs.retention import Ended, Keep, to_remove
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
 from rdev.protocol.errors import JobConflict, JobNotFound, JobNotRunning
@@ -331,6 +333,18 @@ class JobManager:
         record.wake()
         await asyncio.to_thread(self._creation.remove, job_id)
 
+    async def retire(self, keep: Keep) -> tuple[str, ...]:
+        """Removes ended jobs that nobody has to keep any more; returns their ids."""
+        final = [r for r in self._records.values() if r.status.state.is_final]
+        if len(final) <= keep.newest:
+            return ()
+        jobs = await asyncio.to_thread(self._jobs, final)
+        ended = [Ended(job.id, job.ended or job.created, _size(job)) for job in jobs]
+        removed = to_remove(ended, keep, now=time.time())
+        for job_id in removed:
+            await self.delete(job_id)
+        return removed
+
     async def _insist(self, record: JobRecord, name: str, args: Mapping[str, Any]) -> None:
         """Sends a command that may be repeated until it is answered or the job has ended."""
         while not record.status.state.is_final:
@@ -355,3 +369,7 @@ class JobManager:
 
     def _jobs(self, records: Iterable[JobRecord]) -> tuple[Job, ...]:
         return tuple(r.job(self._store.streams(r.accepted.id)) for r in records)
+
+
+def _size(job: Job) -> int:
+    return sum(stream.size for stream in job.streams)

@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from rdev.client.cli.options import add_host, host_of
+
+if TYPE_CHECKING:
+    from rdev.wire.job import Job
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_host(parser)
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="name, id, id prefix or @-N")
-    parser.add_argument("-a", "--all", action="store_true", help="every ended job")
+    parser.add_argument(
+        "-a", "--ended", "--all", dest="ended", action="store_true", help="every ended job"
+    )
+    parser.add_argument(
+        "--older-than", metavar="T", help="only those that ended before: 7d, 12h, 2026-11-22"
+    )
 
 
 async def execute(options: argparse.Namespace) -> int:
     """Removes."""
-    from rdev.client.connection import connect
+    from rdev.client.connection import Connection, connect
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
     from rdev.protocol.errors import UsageError
 
-    if not options.jobs and not options.all:
-        raise UsageError("remove jobs", "none was named", hint="name jobs, or use --all")
+    if not options.jobs and not options.ended:
+        raise UsageError("remove jobs", "none was named", hint="name jobs, or use --ended")
+    before = _before(options.older_than)
+
+    async def named(connection: Connection) -> list[Job]:
+        if options.ended:
+            return [job for job in await Jobs(connection).list(ended=True) if job.state.is_final]
+        return [await find_job(connection, reference) for reference in options.jobs]
+
     async with connect(host_of(options)) as connection:
-        jobs = Jobs(connection)
-        if options.all:
-            found = [job for job in await jobs.list(ended=True) if job.state.is_final]
-        else:
-            found = [await find_job(connection, reference) for reference in options.jobs]
-        for job in found:
-            await jobs.delete(job.id)
-            print(f"removed {job.name} ({job.id})")
+        for job in await named(connection):
+            if before is None or not job.state.is_final or job.ended < before:
+                await Jobs(connection).delete(job.id)
+                print(f"removed {job.name} ({job.id})")
     return 0
+
+
+def _before(word: str | None) -> float | None:
+    import time
+
+    from rdev.client.moments import moment
+    from rdev.protocol.errors import UsageError
+
+    if word is None:
+        return None
+    try:
+        return moment(word, now=time.time())
+    except ValueError as error:
+        hint = "how long ago, such as 7d or 12h, or a day"
+        raise UsageError("tell how old they are", str(error), hint=hint) from error

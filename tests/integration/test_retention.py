@@ -1,0 +1,34 @@
+"""Ended jobs beyond what is kept are removed with all that is theirs; live ones never are."""
+
+import os
+
+import pytest
+from tests.support.jobs import jobs_in, tidy
+
+from rdev.agent.jobs.retention import Keep
+from rdev.wire.job import JobState
+
+
+@pytest.fixture
+async def jobs(tmp_path):
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder) as jobs:
+        yield jobs
+
+
+async def test_the_oldest_ended_jobs_are_removed_and_live_ones_stay(jobs, tmp_path):
+    live = await jobs.start("sleep", "600")
+    await jobs.reach(live, JobState.RUNNING)
+    ended = [await jobs.run("echo", str(number)) for number in range(3)]
+    assert await jobs.manager.retire(Keep(newest=3, seconds=0)) == ()
+    removed = await jobs.manager.retire(Keep(newest=1, seconds=0))
+    assert set(removed) == {ended[0].id, ended[1].id}
+    left = {job.id for job in await jobs.manager.list(ended=True)}
+    assert left == {live.id, ended[2].id}
+    assert set(os.listdir(tmp_path / "jobs")) == left
+
+
+async def test_logs_that_take_too_much_are_removed(jobs):
+    large = await jobs.run("head", "-c", "100000", "/dev/zero")
+    small = await jobs.run("echo", "small")
+    assert await jobs.manager.retire(Keep(newest=0, size=50_000)) == (large.id,)
+    assert [job.id for job in await jobs.manager.list(ended=True)] == [small.id]
