@@ -444,3 +444,25 @@ async def test_a_watcher_sees_every_stage_once_and_the_end_at_last(jobs):
     assert revisions == sorted(set(revisions))
     assert seen[-1].state is JobState.SUCCEEDED
     assert JobState.RUNNING in [state.state for state in seen]
+
+
+def is_asleep(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
+async def test_a_keeper_ends_though_its_job_was_deleted_before_it_looked(jobs):
+    job = await jobs.start("sleep", "0.3")
+    await jobs.reach(job, JobState.RUNNING)
+    keeper = jobs.keeper(job)
+    supervisor = jobs.supervisor(job)
+    os.kill(supervisor, signal.SIGSTOP)
+    async with asyncio.timeout(DEADLINE):  # no event of ours: recorded, and asleep until the next
+        while read_exit(jobs.files(job), attempt=1) is None or not is_asleep(keeper):
+            await asyncio.sleep(0.01)
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGCONT)
+    await jobs.end(job)
+    await jobs.manager.delete(job.id)
+    os.kill(keeper, signal.SIGCONT)
+    await asyncio.to_thread(await_gone, keeper)

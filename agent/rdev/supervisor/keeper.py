@@ -36,7 +36,7 @@ from rdev.supervisor.terminal import Pty
 from rdev.wire.blocks import read_file, write_block
 from rdev.wire.channel import ATTEMPT_VARIABLE
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
-from rdev.wire.job import Usage
+from rdev.wire.job import JobState, Usage
 from rdev.wire.records import Exit, Launch, Started, Status
 
 # A supervisor that fails at once, on a defect or for lack of memory, must not become a fork storm;
@@ -156,6 +156,8 @@ class _Keeping:
         """None if it cannot be read; it may be another time, and the job is not to blame."""
         try:
             return read_status(self.files)
+        except FileNotFoundError:  # its directory was removed, as is done once a job has ended
+            return Status(state=JobState.LOST)
         except (OSError, ValueError, KeyError, TypeError):
             traceback.print_exc()
             return None
