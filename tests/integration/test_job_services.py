@@ -57,9 +57,7 @@ async def serving(folder, monkeypatch):
     async with tidy(folder / "jobs"), jobs_in(folder / "jobs") as jobs:
         server = grpc.aio.server(interceptors=[ErrorInterceptor()])
         job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs.manager), server)
-        log_pb2_grpc.add_LogServiceServicer_to_server(
-            LogService(jobs.manager, jobs.inotify), server
-        )
+        LogService(jobs.manager, jobs.inotify).add_to(server)
         event_pb2_grpc.add_EventServiceServicer_to_server(
             EventService(jobs.manager, jobs.inotify), server
         )

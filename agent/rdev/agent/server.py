@@ -32,7 +32,6 @@ from rdev.v1 import (
     debug_pb2_grpc,
     event_pb2_grpc,
     job_pb2_grpc,
-    log_pb2_grpc,
     workspace_pb2_grpc,
 )
 from rdev.wire.guard import forget_agent
@@ -110,7 +109,7 @@ async def _composed(
             WorkspaceService(workspaces), server
         )
         job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-        log_pb2_grpc.add_LogServiceServicer_to_server(LogService(jobs, inotify), server)
+        LogService(jobs, inotify).add_to(server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
         debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
         yield server, jobs

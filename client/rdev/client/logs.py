@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from rdev.client.connection import Connection, responses, resuming
 from rdev.protocol.convert import seconds_since_epoch, timestamp
 from rdev.protocol.errors import ConnectionLost
-from rdev.v1 import log_pb2, log_pb2_grpc
+from rdev.protocol.log_message import Response, from_bytes
+from rdev.v1 import log_pb2
+
+_TAIL_LOG = "/rdev.v1.LogService/TailLog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,12 @@ class Logs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._stub = log_pb2_grpc.LogServiceStub(connection.channel)
+        # With a deserializer of its own, see `rdev.protocol.log_message`.
+        self._tail_log = connection.channel.unary_stream(
+            _TAIL_LOG,
+            request_serializer=log_pb2.TailLogRequest.SerializeToString,
+            response_deserializer=from_bytes,
+        )
 
     async def tail(
         self,
@@ -109,7 +117,7 @@ class Logs:
                 log_pb2.Cursor(rank=rank, stream=stream, offset=offset)
                 for (rank, stream), offset in ends.items()
             )
-            async for response in responses(self._stub.TailLog(request)):
+            async for response in responses(self._tail_log(request)):
                 yield _item(response)
             if follow:
                 # Only LogEnd says that the job is over; a stream that just stops says nothing.
@@ -123,12 +131,12 @@ class Logs:
                 yield item
 
 
-def _item(response: log_pb2.TailLogResponse) -> Chunk | Gap | None:
-    if response.HasField("chunk"):
-        chunk = response.chunk
+def _item(response: Response) -> Chunk | Gap | None:
+    if response.head.HasField("chunk"):
+        chunk = response.head.chunk
         time = seconds_since_epoch(chunk.time)
-        return Chunk(chunk.rank, chunk.stream, chunk.offset, chunk.data, time)
-    if response.HasField("gap"):
-        gap = response.gap
+        return Chunk(chunk.rank, chunk.stream, chunk.offset, response.data, time)
+    if response.head.HasField("gap"):
+        gap = response.head.gap
         return Gap(gap.rank, gap.stream, gap.offset, gap.length, gap.reason)
     return None

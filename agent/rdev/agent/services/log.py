@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import grpc
+
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
@@ -12,19 +14,32 @@ from rdev.agent.logs.log import Chunk, Piece
 from rdev.agent.logs.start import Query, Reading
 from rdev.agent.services import Context
 from rdev.protocol.convert import seconds_since_epoch, timestamp
-from rdev.v1 import log_pb2, log_pb2_grpc
+from rdev.protocol.log_message import Response, to_bytes
+from rdev.v1 import log_pb2
+
+_SERVICE = log_pb2.DESCRIPTOR.services_by_name["LogService"].full_name
 
 
-class LogService(log_pb2_grpc.LogServiceServicer):
+class LogService:
     """Serves the logs of one manager's jobs."""
 
     def __init__(self, manager: JobManager, inotify: Inotify) -> None:
         self._manager = manager
         self._inotify = inotify
 
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the service with a serializer of its own, see `rdev.protocol.log_message`."""
+        tail_log = grpc.unary_stream_rpc_method_handler(
+            self.TailLog,
+            request_deserializer=log_pb2.TailLogRequest.FromString,
+            response_serializer=to_bytes,
+        )
+        handlers = grpc.method_handlers_generic_handler(_SERVICE, {"TailLog": tail_log})
+        server.add_generic_rpc_handlers((handlers,))
+
     async def TailLog(
         self, request: log_pb2.TailLogRequest, context: Context
-    ) -> AsyncIterator[log_pb2.TailLogResponse]:
+    ) -> AsyncIterator[Response]:
         """See log.proto."""
         files = self._manager.record(request.job_id).files
         query = _query(request)
@@ -33,7 +48,7 @@ class LogService(log_pb2_grpc.LogServiceServicer):
                 for (rank, stream), offset in reading.begins.items():
                     # So that it is known after a break where this began, whatever came of it.
                     place = log_pb2.LogChunk(rank=rank, stream=stream, offset=offset)
-                    yield log_pb2.TailLogResponse(chunk=place)
+                    yield Response(log_pb2.TailLogResponse(chunk=place))
             batches = follow(
                 reading,
                 files,
@@ -46,7 +61,7 @@ class LogService(log_pb2_grpc.LogServiceServicer):
                 for piece in batch:
                     yield _to_proto(piece)
         if request.follow:
-            yield log_pb2.TailLogResponse(end=log_pb2.LogEnd())
+            yield Response(log_pb2.TailLogResponse(end=log_pb2.LogEnd()))
 
 
 def _query(request: log_pb2.TailLogRequest) -> Query:
@@ -61,16 +76,15 @@ def _query(request: log_pb2.TailLogRequest) -> Query:
     )
 
 
-def _to_proto(piece: Piece) -> log_pb2.TailLogResponse:
+def _to_proto(piece: Piece) -> Response:
     if isinstance(piece, Chunk):
         chunk = log_pb2.LogChunk(
             rank=piece.rank,
             stream=piece.stream,
             offset=piece.offset,
-            data=piece.data,
             time=timestamp(piece.time),
         )
-        return log_pb2.TailLogResponse(chunk=chunk)
+        return Response(log_pb2.TailLogResponse(chunk=chunk), piece.data)
     gap = log_pb2.LogGap(
         rank=piece.rank,
         stream=piece.stream,
@@ -78,4 +92,4 @@ def _to_proto(piece: Piece) -> log_pb2.TailLogResponse:
         length=piece.length,
         reason=piece.reason,
     )
-    return log_pb2.TailLogResponse(gap=gap)
+    return Response(log_pb2.TailLogResponse(gap=gap))
