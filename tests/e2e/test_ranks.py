@@ -5,6 +5,8 @@ import re
 from functools import partial
 
 import pytest
+from tests.support.command import DEADLINE
+from tests.support.gpus import Machine, RdevWithGpus
 from tests.support.terminal import in_terminal
 
 TWO = """
@@ -89,3 +91,27 @@ def test_json_of_a_job_says_what_it_used(rdev):
     job = json.loads(rdev.run("wait", "--json").stdout)
     assert job["usage"]["peak_memory"] > 0
     assert (job["attempt"], job["ranks"], job["spared"], job["gpus"]) == (1, 1, [], [])
+
+
+def test_a_job_that_waits_for_a_gpu_says_why_and_starts_when_it_is_free(tmp_path):
+    folders = tmp_path / "owner", tmp_path / "work"
+    for folder in folders:
+        folder.mkdir(mode=0o700)
+    (folders[1] / "rdev.toml").touch()
+    rdev = RdevWithGpus(*folders, machine=Machine(tmp_path / "gpus", 1))
+    try:
+        rdev.run("run", "-d", "--name", "first", "--gpus", "all", "--", "sleep", "300")
+        done = rdev.run("run", "-d", "--name", "second", "--gpus", "1", "--", "echo", "mine")
+        assert (done.returncode, done.stdout.split()[0]) == (0, "second")
+        assert "rdev: second waits: " in done.stderr
+        shown = rdev.run("ps").stdout
+        assert re.search(r"^ID +NAME +STATE +GPU ", shown)
+        assert re.search(r"second +PENDING, .*first.* - ", shown)
+        with rdev.started("attach", "second") as process:
+            rdev.run("stop", "first", "--now")
+            assert process.stdout.read() == b"mine\n"
+            assert process.wait(DEADLINE) == 0
+        (job,) = [job for job in rdev.json("ps", "-a") if job["name"] == "second"]
+        assert [gpu["index"] for gpu in job["gpus"]] == [0]
+    finally:
+        rdev.tidy()
