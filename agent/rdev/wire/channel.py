@@ -17,7 +17,9 @@ unknown keys and unknown types are ignored, so either side may be newer.
     supervisor  {"type": "state", ...}    to the agent: full state first, then every change
 
 Commands of the agent to the supervisor: `stop` {now, all}, `signal` {signal}, `input` {} (there is
-more input on disk, or its end), `resize` {rows, columns}, `peers` {}, and `route`
+more input on disk, or its end; a supervisor also looks whenever an agent says hello, so one that is
+lost with its connection need not be repeated), `resize` {rows, columns} (the same size again makes
+programs redraw; nothing happens without a terminal), `peers` {}, and `route`
 {role, rank, name, args}, which the supervisor passes on as command `name` to the hook or loop of
 that rank and whose result it returns.
 """

@@ -6,12 +6,14 @@
     <job>/started          block: written before the command may execute    keeper, once
     <job>/exit             block: the raw wait status                       keeper, once
     <job>/events           the events, one JSON object a line               supervisor
-    <job>/stdin            what clients wrote into the job's input      agent, see rdev.wire.input
+    <job>/stdin            what clients wrote into the job's input      agent, see rdev.wire.input;
+                                                                    removed by the supervisor at the end
     <job>/stdin.writes     who wrote which part of it                       agent
     <job>/job.sock         the control socket, see rdev.wire.channel        supervisor
     <job>/keeper.lock      held while a keeper lives; so supervisor.lock    keeper, supervisor
     <job>/supervisor.log   what keeper and supervisor have to complain of
-    <job>/fifo/<rank>.<stream>        what the job writes into
+    <job>/fifo/<rank>.<stream>        what the job, or its terminal, writes into
+    <job>/fifo/0.stdin                what the job, or its terminal, is fed from
     <job>/logs/<rank>.<stream>        raw bytes; the offset in the file is the offset in the stream
     <job>/logs/<rank>.<stream>.gaps   ranges of it that could not be kept
     <job>/logs/index                  what arrived when, over all ranks and streams
