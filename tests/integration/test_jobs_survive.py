@@ -297,6 +297,30 @@ async def test_a_debugger_stop_shows_until_the_process_goes(jobs):
     await until(lambda: not record.status.stops)
 
 
+async def test_a_timeout_does_not_run_while_the_debugger_holds_the_job(jobs):
+    job = await jobs.start("sleep", "600", timeout=1.0)
+    await jobs.reach(job, JobState.RUNNING)
+    dialer = Dialer(jobs.files(job), role="hook", pid=os.getpid())
+    dialer.hear()
+    held = {"kind": "debug_paused", "file": "a.py", "line": 7, "function": "f", "reason": "step"}
+    dialer.say(type="event", seq=1, time=time.time(), **held)
+    dialer.hear()
+    supervisor = jobs.supervisor(job)
+    kill(supervisor)  # the next one knows
+    await until(lambda: jobs.supervisor(job) not in (0, supervisor))
+    await jobs.manager.peers(job.id)
+    again = Dialer(jobs.files(job), role="hook", pid=os.getpid())
+    again.hear()
+    await asyncio.sleep(1.5)
+    assert (await jobs.manager.get(job.id)).state is JobState.RUNNING
+    again.say(type="event", seq=2, time=time.time(), kind="debug_resumed")
+    ended = await jobs.end(job)
+    assert ended.reason is Reason.TIMEOUT
+    assert ended.ended - ended.started > 2.4
+    dialer.socket.close()
+    again.socket.close()
+
+
 async def test_a_command_is_routed_to_the_process_that_answers_it(jobs):
     job = await jobs.start("sleep", "60")
     await jobs.reach(job, JobState.RUNNING)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -116,6 +117,31 @@ async def test_40_mb_on_a_disk_of_16_mib_cost_the_job_nothing_and_every_byte_is_
     assert 1 << 20 < len(printed.stdout) < 16 << 20
     assert len(printed.stdout) + sum(piece.length for piece in lost_of(printed)) == 40_000_000
     assert {piece.reason for piece in lost_of(printed)} == {os.strerror(errno.ENOSPC).lower()}
+
+
+async def test_a_supervisor_killed_while_it_drops_counts_one_pipe_too_many_at_most(small_disk):
+    source = (
+        "import os, time\n"
+        "for _ in range(4000):\n"
+        "    os.write(1, b'x' * 10_000)\n"
+        "    time.sleep(0.0002)\n"
+    )
+    chance, kills = random.Random(4), 0
+    async with tidy(small_disk / "jobs") as folder, jobs_in(folder) as jobs:
+        job = await jobs.python(source)
+        await until_full(jobs, job, small_disk)
+        while not jobs.manager.record(job.id).status.state.is_final:
+            if kills < 20 and (pid := jobs.supervisor(job)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+            await asyncio.sleep(chance.uniform(0.0, 0.02))
+        ended = await jobs.end(job)
+        printed = await jobs.printed(ended)
+    assert (ended.state, ended.exit_code) == (JobState.SUCCEEDED, 0)
+    assert kills >= 5
+    counted = len(printed.stdout) + sum(piece.length for piece in lost_of(printed))
+    assert 40_000_000 <= counted <= 40_000_000 + kills * (64 << 10)
 
 
 async def test_a_job_that_asked_for_it_is_stopped_when_its_output_cannot_be_kept(small_disk):

@@ -23,7 +23,7 @@ def test_each_step_is_a_revision_and_nothing_new_is_none():
     assert (RUNNING.state, RUNNING.pid, RUNNING.started) == (JobState.RUNNING, 7, 100.0)
     assert RUNNING.revision == 3
     assert lifecycle.running(RUNNING, Started(7, 1, 100.0, 5.0)) is RUNNING
-    assert lifecycle.disconnected(RUNNING, 9) is RUNNING
+    assert lifecycle.disconnected(RUNNING, 9, at=3.0) is RUNNING
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,23 @@ def test_stops_follow_the_debuggers_events():
     assert sorted(stop.pid for stop in again.stops) == [7, 8]
     one = lifecycle.noted(again, Event(DEBUG_RESUMED, 4.0, pid=7, seq=2))
     assert [stop.pid for stop in one.stops] == [8]
-    assert lifecycle.disconnected(one, 8).stops == ()
+    assert lifecycle.disconnected(one, 8, at=5.0).stops == ()
     assert over(one).stops == ()
     assert lifecycle.noted(RUNNING, Event("metric", 1.0)) is RUNNING
+
+
+def test_time_in_which_the_debugger_holds_a_rank_is_not_the_jobs():
+    launch, started = replace(LAUNCH, timeout=10.0), Started(7, 1, 100.0, 5.0)
+    assert lifecycle.times_out_at(RUNNING, started, launch) == 15.0
+    assert lifecycle.times_out_at(RUNNING, started, LAUNCH) is None
+    both = lifecycle.noted(lifecycle.noted(RUNNING, paused(7)), replace(paused(8), time=4.0))
+    assert lifecycle.times_out_at(both, started, launch) is None
+    one = lifecycle.noted(both, Event(DEBUG_RESUMED, 6.0, pid=7, seq=2))
+    assert lifecycle.times_out_at(one, started, launch) is None
+    free = lifecycle.disconnected(one, 8, at=8.5)
+    assert lifecycle.times_out_at(free, started, launch) == 21.5
+    again = lifecycle.noted(lifecycle.noted(free, paused(9)), Event(DEBUG_RESUMED, 3.0, pid=9))
+    assert lifecycle.times_out_at(again, started, launch) == 22.5
 
 
 def test_no_number_of_held_processes_outgrows_the_record():

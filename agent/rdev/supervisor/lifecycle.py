@@ -69,16 +69,35 @@ def noted(status: Status, event: Event) -> Status:
     """An event arrived; those of the debugger show in the status."""
     others = tuple(stop for stop in status.stops if stop.pid != event.pid)
     if event.kind == DEBUG_PAUSED and len(others) < _MAX_STOPS:
-        return _changed(status, replace(status, stops=(*others, _stop_of(event))))
+        return _held(status, (*others, _stop_of(event)), at=event.time)
     if event.kind in (DEBUG_PAUSED, DEBUG_RESUMED):
-        return _changed(status, replace(status, stops=others))
+        return _held(status, others, at=event.time)
     return status
 
 
-def disconnected(status: Status, pid: int) -> Status:
+def disconnected(status: Status, pid: int, *, at: float) -> Status:
     """A process of the job has gone, so it is not held any more."""
     others = tuple(stop for stop in status.stops if stop.pid != pid)
-    return _changed(status, replace(status, stops=others))
+    return _held(status, others, at=at)
+
+
+def times_out_at(status: Status, started: Started, launch: Launch) -> float | None:
+    """When this attempt has taken too long, on CLOCK_MONOTONIC; None if it may go on for ever.
+
+    While the debugger holds a rank nobody knows, for that time does not count.
+    """
+    if launch.timeout is None or status.stop_reason is not Reason.NONE or status.stops:
+        return None
+    return started.monotonic + launch.timeout + status.held
+
+
+def _held(status: Status, stops: tuple[DebugStop, ...], *, at: float) -> Status:
+    held, since = status.held, status.held_since
+    if stops and not status.stops:
+        since = at
+    elif status.stops and not stops:
+        held, since = held + max(0.0, at - since), 0.0
+    return _changed(status, replace(status, stops=stops, held=held, held_since=since))
 
 
 def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:

@@ -27,6 +27,7 @@ from rdev.supervisor.guard import Guard
 from rdev.supervisor.journal import Journal
 from rdev.supervisor.outputs import Outputs
 from rdev.supervisor.platform import lock, set_process_name
+from rdev.supervisor.processes import look_at
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.supervisor.terminal import Pty, Terminal
 from rdev.wire.blocks import Block, FilesError
@@ -112,7 +113,6 @@ class _Supervisor:
         home = os.path.join(os.path.realpath(files.directory), *[os.pardir] * 4)
         self.sweep = Sweep(launch, keeper=keeper.pid, home=os.path.normpath(home))
         self.guard = Guard(self.selector, files.directory)
-        self.timeout_at: float | None = None
         self.is_watching = False
 
     def run(self) -> None:
@@ -139,9 +139,11 @@ class _Supervisor:
         started = read_started(self.files, attempt=self.status.attempt)
         if started is not None:
             self.sweep.main = started
-            if self.launch.timeout is not None:
-                self.timeout_at = started.monotonic + self.launch.timeout
         self._look_for_exit()
+        for stop in self.status.stops:
+            # Its process may have ended while nobody was there to be told.
+            if look_at(stop.pid) is None:
+                self.change(lifecycle.disconnected(self.status, stop.pid, at=time.time()))
         if self.keeper.phase is Phase.STARTING:
             self.change(lifecycle.starting(self.status))
         else:
@@ -283,10 +285,9 @@ class _Supervisor:
 
     def _until_timer(self) -> float | None:
         """Seconds until something has to be done; None if nothing is planned."""
-        timeout_at = self.timeout_at if self._may_time_out() else None
         timers = (
             self.sweep.next_look(),
-            timeout_at,
+            self._timeout_at(),
             self.outputs.next_look(),
             self.server.resume_at,
             self.guard.look_at,
@@ -295,12 +296,14 @@ class _Supervisor:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _check_timeout(self) -> None:
-        now = time.monotonic()
-        if self._may_time_out() and self.timeout_at is not None and now >= self.timeout_at:
+        now, timeout_at = time.monotonic(), self._timeout_at()
+        if timeout_at is not None and now >= timeout_at:
             self._stop(Reason.TIMEOUT, kill_at=now + self.launch.grace)
 
-    def _may_time_out(self) -> bool:
-        return not self.is_over and self.status.stop_reason is Reason.NONE
+    def _timeout_at(self) -> float | None:
+        if self.is_over or self.sweep.main is None:
+            return None
+        return lifecycle.times_out_at(self.status, self.sweep.main, self.launch)
 
     # --- connections
 
@@ -349,7 +352,7 @@ class _Supervisor:
         self.commands.on_gone(peer)
         self.unacknowledged.discard(peer)
         if peer.role not in ("", AGENT) and self.server.find_process(peer.pid) is None:
-            self.change(lifecycle.disconnected(self.status, peer.pid))
+            self.change(lifecycle.disconnected(self.status, peer.pid, at=time.time()))
 
     # --- the record
 

@@ -141,7 +141,8 @@ class JobSpec:
         snapshot: Hex digest of the snapshot the job starts from; empty without a workspace.
         directory: Working directory relative to the workspace folder.
         environment: Variables added to the login environment.
-        timeout: Seconds after which the job is stopped; None means never.
+        timeout: Seconds that an attempt may take, without those in which the debugger holds a rank;
+            then the job is stopped. None means for ever.
         grace: Seconds between TERM and KILL when it is stopped.
         hook: Plant the debug hook in the job's Python processes.
         terminal: Run it in a terminal of that size; None gives it two pipes.

@@ -209,6 +209,8 @@ class Status:
         stop_reason: Why it is being stopped: NONE, STOPPED, TIMEOUT or QUOTA.
         kill_at: When KILL follows, on CLOCK_MONOTONIC; 0 if it is not being stopped.
         stop_all: The stop spares nothing that it spares otherwise.
+        held: Seconds for which the debugger held a rank in this attempt, up to the last release.
+        held_since: Since when it holds one, in seconds since the epoch; 0 if it holds none.
         signals: The signals that were sent on request.
     """
 
@@ -231,6 +233,8 @@ class Status:
     gpus: tuple[Gpu, ...] = ()
     spared: tuple[str, ...] = ()
     stop_all: bool = False
+    held: float = 0.0
+    held_since: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As the record in the block and in the `state` message of the control socket."""
