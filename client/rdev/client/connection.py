@@ -47,6 +47,10 @@ UNARY_DEADLINE = 30.0
 _FIRST_DELAY, _LAST_DELAY = 0.05, 5.0
 _SPREAD = 2.0
 
+# An agent answers its first call within milliseconds once it listens; this long says that it may
+# have died since.
+_FIRST_PATIENCE = 2.0
+
 # A host that has been away this long is reported, and the job left to itself.
 _GIVE_UP = 60.0
 
@@ -127,19 +131,35 @@ def _check_peer(path: str) -> None:
 
 async def _identify(host: str, channel: grpc.aio.Channel, endpoint: Endpoint) -> AgentInfo:
     # Behind a forwarded socket there may be nothing, which shows at once; an agent of our own that
-    # was just started is worth waiting for.
-    is_ours = endpoint.home is not None
+    # was just started is worth waiting for, and one that died just now is started again.
+    patience = _FIRST_PATIENCE if endpoint.home is not None else UNARY_DEADLINE
+    waited = 0.0
+    while True:
+        try:
+            agent = await _ask(host, channel, patience=patience, is_ours=endpoint.home is not None)
+            break
+        except HostUnreachable:
+            waited += patience
+            if endpoint.home is None or waited >= UNARY_DEADLINE:
+                raise
+        await asyncio.to_thread(_reach, endpoint)
+        patience *= 2  # it is there, and may be slow
+    check_version(host, agent)
+    return agent
+
+
+async def _ask(
+    host: str, channel: grpc.aio.Channel, *, patience: float, is_ours: bool
+) -> AgentInfo:
     action = f"reach the agent of {host}"
     try:
         with translating(action):
             response = await agent_pb2_grpc.AgentServiceStub(channel).GetAgent(
-                agent_pb2.GetAgentRequest(), timeout=UNARY_DEADLINE, wait_for_ready=is_ours
+                agent_pb2.GetAgentRequest(), timeout=patience, wait_for_ready=is_ours
             )
     except TimedOut as error:
-        raise HostUnreachable(action, f"it has not answered for {UNARY_DEADLINE:.0f} s") from error
-    agent = agent_from_proto(response.agent)
-    check_version(host, agent)
-    return agent
+        raise HostUnreachable(action, "it does not answer") from error
+    return agent_from_proto(response.agent)
 
 
 def check_version(host: str, agent: AgentInfo) -> None:
