@@ -209,6 +209,21 @@ async def test_a_writer_that_opens_again_shuts_its_old_self_out(jobs):
     assert (await jobs.printed(job)).stdout == b"once and on"
 
 
+async def test_a_write_that_is_broken_off_is_read_if_it_was_recorded(jobs):
+    chance = random.Random(8)
+    job = await jobs.start("cat", stdin=True)
+    async with Typist(jobs, job) as typist:
+        for number in range(60):
+            before = typist.writer.accepted
+            task = asyncio.ensure_future(typist.types(b"<%d>" % number))
+            await asyncio.sleep(chance.choice([0, 0, 0.0002, 0.0005]))
+            task.cancel()
+            await asyncio.wait([task])
+            if typist.writer.accepted > before:  # nobody says so again, and it arrives
+                await typist.reads(b"<%d>" % number)
+        assert len(typist.seen) == typist.writer.accepted > 0
+
+
 async def test_who_may_not_write(jobs):
     job = await jobs.start("sleep", "60")
     with pytest.raises(JobConflict, match="takes no input") as refused:

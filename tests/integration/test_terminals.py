@@ -226,6 +226,13 @@ async def test_input_that_came_before_the_job_reads_is_kept(jobs):
     assert b"got early\r\n" in (await jobs.printed(job)).stdout
 
 
+async def test_the_next_attempt_finds_the_terminal_as_new(jobs):
+    source = "stty -a | grep -o '.icanon'; stty size; stty raw; test $RDEV_ATTEMPT = 2"
+    job = await jobs.run("sh", "-c", source, terminal=Window(7, 8), retries=1)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
+    assert (await jobs.printed(job)).stdout == b" icanon\r\n7 8\r\n" * 2
+
+
 def foreground(jobs, job):
     """The name of the program that has the terminal."""
     with open(f"/proc/{jobs.manager.record(job.id).status.pid}/stat", "rb") as file:

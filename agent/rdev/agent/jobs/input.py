@@ -60,11 +60,7 @@ class Inputs:
 
 
 class Writer:
-    """One client's way into one job's input.
-
-    Attributes:
-        accepted: Bytes of this writer that are recorded.
-    """
+    """One client's way into one job's input."""
 
     def __init__(
         self, shared: _Input, spool: Spool, identity: bytes, tell: Callable[[], None]
@@ -73,7 +69,11 @@ class Writer:
         self._spool = spool
         self._identity = identity
         self._tell = tell
-        self.accepted = spool.accepted(identity)
+
+    @property
+    def accepted(self) -> int:
+        """Bytes of this writer that are recorded, those of a write that was cancelled too."""
+        return self._spool.accepted(self._identity)
 
     @property
     def has_ended(self) -> bool:
@@ -111,8 +111,9 @@ class Writer:
                 await to_its_end(work)
             except OSError as error:
                 raise os_failure(action, error) from error
-            self.accepted = self._spool.accepted(self._identity)
-        self._tell()
+            finally:
+                # Cancelled or not, it may have been recorded.
+                self._tell()
 
 
 class _Input:
