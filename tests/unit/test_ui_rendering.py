@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdev.client.logs import Chunk
-from rdev.client.ui.rendering import Labelled, Raw, Screen, rank_label, time_label
+from rdev.client.ui.rendering import Labelled, Lines, Raw, Screen, rank_label, time_label
 
 
 def chunk(data, rank=0, stream="stdout", at=1.0):
@@ -184,3 +184,30 @@ def test_how_chunks_are_cut_makes_no_difference_to_lines(size):
     parts = [data[i : i + size] for i in range(0, len(data), size)]
     text = b"".join(shown.feed(chunk(part)) for part in parts)
     assert screen(text) == screen(ranks().feed(chunk(data)))
+
+
+def test_ranks_that_share_a_file_take_turns_by_whole_lines():
+    shown = Lines()
+    assert shown.feed(chunk(b"sum ", rank=0)) == b""
+    assert shown.feed(chunk(b"hello\nsu", rank=1)) == b"hello\n"
+    assert shown.feed(chunk(b"1.0\n", rank=0)) == b"sum 1.0\n"
+    assert shown.end() == b"su", "a line without an end comes at the end"
+    assert shown.end() == b""
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=40)), max_size=30))
+def test_no_byte_of_a_rank_is_lost_or_changed_in_a_shared_file(parts):
+    shown, written, apart = Lines(), {0: b"", 1: b"", 2: b""}, {0: b"", 1: b"", 2: b""}
+    for rank, data in parts:
+        apart[rank] += data
+        written[rank] += shown.feed(chunk(data, rank=rank))
+    left = shown.end()
+    for rank, data in apart.items():
+        assert data.startswith(written[rank])
+        assert data[len(written[rank]) :] in left
+    assert len(left) == sum(len(apart[rank]) - len(written[rank]) for rank in apart)
+
+
+def test_bytes_without_lines_go_on_in_a_shared_file():
+    shown = Lines()
+    assert shown.feed(chunk(b"x" * 100_000)) == b"x" * 100_000

@@ -1,7 +1,7 @@
 """Puts a job's output onto our own: stdout to stdout, stderr and the launcher's to stderr.
 
-Into a pipe or a file goes every byte as it is. What a terminal gets is in
-`rdev.client.ui.rendering`.
+Into a pipe or a file goes every byte as it is, of several ranks in whole lines. What a terminal
+gets is in `rdev.client.ui.rendering`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Self
 from rdev.client.logs import Chunk, Gap
 from rdev.client.ui.rendering import (
     Labelled,
+    Lines,
     Program,
     Raw,
     Rendering,
@@ -77,7 +78,7 @@ class Output:
         if self._settling is not None:
             self._settling.cancel()
         for target, rendering in self._distinct():
-            if isinstance(rendering, Screen) and (shown := rendering.leave()):
+            if isinstance(rendering, (Lines, Screen)) and (shown := rendering.leave()):
                 with contextlib.suppress(OSError):  # the terminal may be gone
                     _write_all(target, shown)
         await self._group.__aexit__(kind, error, trace)
@@ -176,15 +177,17 @@ def output_for(
         device = os.fstat(target).st_rdev if is_terminal else -target
         if device not in screens:
             screens[device] = _rendering(
-                is_terminal=is_terminal, prefix=is_prefixed, timestamps=timestamps
+                is_terminal=is_terminal, ranks=ranks, prefix=is_prefixed, timestamps=timestamps
             )
         renderings[target] = screens[device]
     return Output(renderings)
 
 
-def _rendering(*, is_terminal: bool, prefix: bool, timestamps: bool) -> Rendering:
+def _rendering(*, is_terminal: bool, ranks: int, prefix: bool, timestamps: bool) -> Rendering:
     if not prefix and not timestamps:
-        return Screen() if is_terminal else Raw()
+        if is_terminal:
+            return Screen()
+        return Raw() if ranks == 1 else Lines()
     name = rank_label(is_coloured=is_terminal and _has_colours())
 
     def label(rank: int, stream: str, at: float) -> bytes:

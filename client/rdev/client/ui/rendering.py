@@ -1,6 +1,7 @@
 """How a job's output is put onto a file, onto a terminal, and onto one that several ranks share.
 
     Raw       every byte as it came: pipes and files
+    Lines     every byte too, but whole lines of each rank, as several write into one pipe or file
     Screen    a terminal: control sequences filtered, progress bars folded
     Program   a terminal that a job has to itself: only titles, clipboard and so on are kept from it
     Labelled  whole lines with a label each, `[rank 1]` or a time; on a terminal as on a Screen, and
@@ -25,6 +26,9 @@ from rdev.client.ui.folding import Folder, fold_line, width
 # A line longer than this is shown in parts: a terminal wraps it anyway, a file may want it whole.
 _LONGEST_ON_TERMINAL = 64 << 10
 _LONGEST_IN_FILE = 16 << 20
+
+# What a rank has written without an end of line is held back so far: bytes without lines go on.
+_LONGEST_HELD = 64 << 10
 
 _ERASE = b"\r\x1b[K"
 _END_OF_STYLE = b"\x1b[m"
@@ -73,6 +77,38 @@ class Raw:
     def end(self) -> bytes:
         """See `Rendering`."""
         return b""
+
+
+class Lines:
+    """See the module's first lines; what each rank wrote to each stream stays in order."""
+
+    is_waiting = False
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[int, str], bytes] = {}
+
+    def feed(self, chunk: Chunk) -> bytes:
+        """See `Rendering`."""
+        key = chunk.rank, chunk.stream
+        data = self._begun.get(key, b"") + chunk.data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if len(data) - end > _LONGEST_HELD:
+            end = len(data)
+        self._begun[key] = data[end:]
+        return data[:end]
+
+    def settle(self) -> bytes:
+        """See `Rendering`."""
+        return b""
+
+    def end(self) -> bytes:
+        """See `Rendering`."""
+        return self.leave()
+
+    def leave(self) -> bytes:
+        """What to write when nobody reads any more, at the end or before."""
+        begun, self._begun = self._begun, {}
+        return b"".join(begun.values())
 
 
 class Screen:
