@@ -17,7 +17,8 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 
-from rdev.client.cli.following import Departure, closed, explain_waiting, say_detached
+from rdev.client.cli.following import Departure
+from rdev.client.cli.narrating import closed, explain_waiting, say_detached
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input

@@ -1,4 +1,4 @@
-"""Says, beside a job's output, what becomes of the job: an attempt failed, another begins."""
+"""Says, beside a job's output, what becomes of the job: it waits, is tried again, is left, ends."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Callable
 
 from rdev.client.connection import Connection
+from rdev.client.follow import exit_code
+from rdev.client.hosts import LOCAL
 from rdev.client.jobs import Jobs
-from rdev.client.ui.jobs import retry_line
+from rdev.client.ui.jobs import closing_line, retry_line
+from rdev.client.ui.output import say
 from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job
+from rdev.wire.job import Job, JobState
 
 
 class Attempts:
@@ -37,3 +40,37 @@ class Attempts:
             if attempt.number >= self._told:
                 self._tell(retry_line(job, attempt))
         self._told = max(self._told, job.attempt)
+
+
+async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str], None]) -> None:
+    """Tells why a job has not begun, and again when the reason changes, until it begins."""
+    told = ""
+    with contextlib.suppress(RdevError):  # who follows the output meets the same and says so
+        async for seen in Jobs(connection).watch(job.id):
+            if seen.state is not JobState.PENDING:
+                return
+            if seen.message not in ("", told):
+                told = seen.message
+                tell(f"{job.name} {told}")
+
+
+def closed(job: Job) -> int:
+    """Says how a job ended, unless all is well; its exit code."""
+    if job.state is not JobState.SUCCEEDED:
+        say(closing_line(job))
+    return exit_code(job)
+
+
+def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> None:
+    """Says that the job goes on, and how to return to it.
+
+    Args:
+        connection: Where it is.
+        job: The job.
+        is_fed: Nothing of its input is left to be sent from here.
+    """
+    attach = "rdev attach" if connection.host == LOCAL else f"rdev attach -H {connection.host}"
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say(f"detached; {job.name} goes on: `{attach} {job.name}` returns to it")
+        if not is_fed:
+            say(f"its input is not complete: `{attach} -i {job.name}` goes on with it")
