@@ -59,7 +59,9 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     from rdev.agent.server import serve
+    from rdev.protocol.buffers import keep_buffers
 
+    keep_buffers()
     with (
         lifecycle.reporting(options.ready_fd) as on_ready,
         lifecycle.locked(home, replacing=options.replace),

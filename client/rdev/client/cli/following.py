@@ -25,6 +25,7 @@ from rdev.client.jobs import Jobs
 from rdev.client.source import Source
 from rdev.client.terminal import single_keys
 from rdev.client.ui.output import say
+from rdev.protocol.buffers import keep_buffers
 from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
 from rdev.wire.job import Job, JobState
 
@@ -93,6 +94,7 @@ async def follow_to_end(
     Returns:
         The job's own exit code; 0 after a detach, 128 + N when signal N made us detach.
     """
+    keep_buffers()
     departure = Departure()
     feed = Feed(connection, job, source) if source is not None else None
     async with asyncio.TaskGroup() as group:

@@ -80,9 +80,11 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import closing_line
     from rdev.client.ui.output import say
+    from rdev.protocol.buffers import keep_buffers
     from rdev.protocol.errors import JobNotFound
     from rdev.wire.job import Reason
 
+    keep_buffers()
     since = _since(options.since)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
