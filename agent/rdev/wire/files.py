@@ -6,8 +6,8 @@
     <job>/started          block: written before the command may execute    keeper, once
     <job>/exit             block: the raw wait status                       keeper, once
     <job>/events           the events, one JSON object a line               supervisor
-    <job>/stdin            what clients wrote into the job's input      agent, see rdev.wire.input;
-                                                                    removed by the supervisor at the end
+    <job>/stdin            what clients wrote into the job's input      agent, see rdev.wire.input
+                           (the supervisor removes it at the end)
     <job>/stdin.writes     who wrote which part of it                       agent
     <job>/job.sock         the control socket, see rdev.wire.channel        supervisor
     <job>/keeper.lock      held while a keeper lives; so supervisor.lock    keeper, supervisor
