@@ -4,6 +4,8 @@ import ctypes
 import getpass
 import os
 import secrets
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ from tests.support.jobs import Jobs, jobs_in, tidy
 
 from rdev.agent.jobs import queue
 from rdev.protocol.errors import InvalidRequest, JobNotRunning
-from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, JobSpec, JobState, Reason
+from rdev.wire.blocks import read_file, write_block, write_file
+from rdev.wire.files import read_status
+from rdev.wire.home import boot_id
+from rdev.wire.job import ONE_PER_GPU, CommandKind, Gpu, GpuRequest, JobSpec, JobState, Reason
 
 SHOW = 'echo "$CUDA_VISIBLE_DEVICES"'
 
@@ -68,7 +73,7 @@ async def test_a_job_waits_for_a_gpu_that_somebody_computes_on_and_says_who(jobs
     held = f"GPU 0 is held by {name} (pid {os.getpid()}, user {getpass.getuser()})"
     assert job.message == f"waits for 2 GPUs: {held}"
     with pytest.raises(JobNotRunning, match="it has not begun"):
-        await jobs.manager.signal(job.id, 15)
+        await jobs.manager.signal(job.id, signal.SIGUSR1)
     machine.hold()
     ended = await jobs.end(job)
     assert (ended.state, ended.message, len(ended.gpus)) == (JobState.SUCCEEDED, "", 2)
@@ -119,6 +124,38 @@ async def test_an_agent_that_comes_back_goes_on_with_who_waits_and_who_has(tmp_p
             await end(jobs, has)
             assert (await jobs.end(waits)).gpus == has.gpus
     assert (tmp_path / "ran").read_text() == "once\n"
+
+
+async def test_a_job_that_waits_outlives_a_reboot(tmp_path, machine):
+    machine.hold((0, os.getpid()))
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, environment=login()) as jobs:
+            job = await claim(jobs, "true", devices=("0",))
+            files = jobs.files(job)
+        spec = read_file(files.spec)
+        write_file(files.spec, {**spec, "boot_id": "another boot"})
+        machine.hold()
+        async with jobs_in(folder, environment=login()) as jobs:
+            assert (await jobs.end(job)).state is JobState.SUCCEEDED
+            assert jobs.manager.record(job.id).accepted.boot_id == boot_id()
+        assert read_file(files.spec)["boot_id"] == boot_id()
+
+
+async def test_a_claim_whose_agent_died_before_the_start_is_kept(tmp_path, machine):
+    machine.hold((1, os.getpid()))
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, environment=login()) as jobs:
+            job = await claim(jobs, "sh", "-c", SHOW, devices=("1",))
+            files = jobs.files(job)
+        # As an agent leaves it that is killed just after the claim.
+        status = read_status(files)
+        gpu = Gpu(1, machine.uuid(1), "Test GPU 1")
+        claimed = replace(status, gpus=(gpu,), revision=status.revision + 1)
+        write_block(files.state, claimed.to_json())
+        async with jobs_in(folder, environment=login()) as jobs:
+            ended = await jobs.end(job)
+            assert (ended.state, ended.gpus) == (JobState.SUCCEEDED, (gpu,))
+            assert (await jobs.printed(job)).stdout.decode() == f"{machine.uuid(1)}\n"
 
 
 async def test_an_inherited_restriction_holds(tmp_path, machine):

@@ -97,13 +97,15 @@ class GpuQueue:
         """
         if not wants_gpus(spec):
             return spec
-        try:
-            async with self._busy:
-                devices = await asyncio.to_thread(self._nvml.look)
+        async with self._busy:
+            try:
+                # The driver stays open: the job that comes of this joins in a moment.
+                return settled(spec, await asyncio.to_thread(self._nvml.look), self._visible)
+            except GpusUnknownError as error:
+                raise InvalidRequest("give the job GPUs", error.cause, hint=error.hint) from error
+            except InvalidRequest:
                 await self._rest()
-        except GpusUnknownError as error:
-            raise InvalidRequest("give the job GPUs", error.cause, hint=error.hint) from error
-        return settled(spec, devices, self._visible)
+                raise
 
     async def join(self, record: JobRecord) -> None:
         """Starts a new job that wants GPUs, now or as soon as it can have them."""
