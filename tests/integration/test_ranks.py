@@ -3,16 +3,20 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 from tests.support.jobs import jobs_in, tidy
 
 from rdev.agent.jobs.resolve import Surroundings, resolve
+from rdev.agent.jobs.store import JobStore
 from rdev.agent.server import _plant_folder
 from rdev.protocol.errors import InvalidRequest
 from rdev.supervisor.processes import look_at
 from rdev.wire.files import JobFiles
+from rdev.wire.home import boot_id
 from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, JobSpec, JobState, Reason, Window
+from rdev.wire.records import Accepted, Launch
 
 DDP = """
 import os, sys, torch, torch.distributed as dist
@@ -205,3 +209,32 @@ def own_lines(text):
     """What the script printed; gloo has its own to say on stderr."""
     lines = text.splitlines(keepends=True)
     return "".join(line for line in lines if line.startswith(("rank ", "error of ")))
+
+
+async def test_the_outputs_of_256_ranks(tmp_path):
+    # The ranks themselves would take all of a small machine: one process stands for all of them.
+    source = (
+        "import os\n"
+        "for rank in range(256):\n"
+        "    for stream in ('stdout', 'stderr'):\n"
+        "        path = f'{os.path.dirname(os.environ[\"RDEV_JOB_SOCKET\"])}/fifo/{rank}.{stream}'\n"
+        "        fifo = os.open(path, os.O_RDWR)\n"
+        "        os.write(fifo, f'{rank} {stream}\\n'.encode())\n"
+        "        os.close(fifo)\n"
+    )
+    store = JobStore(str(tmp_path / "jobs"))
+    store.load()
+    files = store.files("0123456789ab")
+    environment = {"RDEV_JOB_SOCKET": files.socket}
+    argv = (sys.executable, "-c", source)
+    launch = Launch("0123456789ab", argv, environment, "/", umask=0o077, grace=1.0, timeout=None)
+    launch = replace(launch, launcher=True, ranks=256)
+    spec = JobSpec(CommandKind.PROGRAM, "x")
+    accepted = Accepted(launch.id, "x", "r", 1.0, boot_id(), spec, argv, "/", ranks=256)
+    store.create(accepted, launch)
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder) as jobs:
+        ended = await jobs.end(await jobs.manager.get(launch.id))
+        assert (ended.state, ended.exit_code) == (JobState.SUCCEEDED, 0)
+        for rank in range(256):
+            for stream in ("stdout", "stderr"):
+                assert log_of(jobs, ended, rank, stream) == f"{rank} {stream}\n"

@@ -16,6 +16,9 @@ from rdev.wire.files import JobFiles
 from rdev.wire.job import LogFull, Stream
 from rdev.wire.records import Launch
 
+# Descriptors that an output takes: its FIFO, its log, its gaps.
+PER_OUTPUT = 3
+
 # While output pours in line by line, one splice serves what came in this time: far below what a
 # reader notices, and it saves a wake-up per line at both ends.
 _GATHER = 0.0005

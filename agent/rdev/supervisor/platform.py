@@ -6,6 +6,7 @@ import array
 import ctypes
 import fcntl
 import os
+import resource
 import termios
 
 # linux/prctl.h
@@ -29,6 +30,15 @@ def _prctl(option: int, value: int | bytes) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def allow_descriptors(count: int) -> None:
+    """Lets this process have so many descriptors, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    # Only where it has to be: an agent that is brought back from here has the login's limits.
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def bytes_waiting(descriptor: int) -> int:

@@ -25,8 +25,8 @@ from rdev.supervisor.connections import AGENT, Peer, Server
 from rdev.supervisor.feed import Conduit, Feed
 from rdev.supervisor.guard import Guard
 from rdev.supervisor.journal import Journal
-from rdev.supervisor.outputs import Outputs
-from rdev.supervisor.platform import lock, set_process_name
+from rdev.supervisor.outputs import PER_OUTPUT, Outputs
+from rdev.supervisor.platform import allow_descriptors, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.supervisor.terminal import Pty, Terminal
@@ -35,6 +35,9 @@ from rdev.wire.events import Event
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
 from rdev.wire.job import Reason, Window
 from rdev.wire.records import Exit, Launch, Status
+
+# Descriptors beside those of the outputs: some files, and two for each rank that dials.
+_OTHERS = 600
 
 # torchrun passes these on to its ranks; of any other it would only die.
 _PASSED_ON = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
@@ -83,6 +86,7 @@ def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
         keeper: The parent of this process.
     """
     set_process_name("rdev-supervisor")
+    allow_descriptors(len(launch.outputs) * PER_OUTPUT + _OTHERS)
     # A predecessor that outlived its keeper may still be at work: it is waited for.
     lock(files.supervisor_lock, wait=True)
     status = read_status(files)
