@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from tests.support.command import DEADLINE
-from tests.support.tmux import real_tmux
+from tests.support.tmux import end_tmux, real_tmux
 
 GREETER = """
 for n in $(seq 1 200); do echo line $n; done
@@ -100,7 +100,7 @@ def test_a_closed_window_detaches(rdev, tmux):
 def inner_tmux(rdev):
     name = f"rdev-inner-{rdev.home.stat().st_ino}"
     yield name
-    subprocess.run(["tmux", "-L", name, "kill-server"], capture_output=True, check=False)
+    end_tmux(name)
 
 
 def test_a_tmux_started_in_a_shell_survives_its_stop(rdev, tmux, inner_tmux):

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.support.command import DEADLINE, Rdev
 from tests.support.peers import require_peer
@@ -79,16 +80,26 @@ class Tmux:
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
         return done.stdout
 
-    def end(self) -> None:
-        """Ends the server and everything in it."""
-        subprocess.run([*self._program, "kill-server"], capture_output=True, check=False)
+
+def end_tmux(name: str) -> None:
+    """Ends the server of that socket, everything in it, and the socket, which tmux would leave."""
+    program = [require_peer("tmux"), "-L", name]
+    asked = subprocess.run(
+        [*program, "display-message", "-p", "#{socket_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    subprocess.run([*program, "kill-server"], capture_output=True, check=False)
+    if asked.returncode == 0:
+        Path(asked.stdout.strip()).unlink(missing_ok=True)
 
 
 @contextmanager
 def real_tmux(rdev: Rdev) -> Iterator[Tmux]:
     """A tmux server that ends with the block."""
-    tmux = Tmux(rdev, f"rdev-test-{os.getpid()}-{rdev.home.stat().st_ino}")
+    name = f"rdev-test-{os.getpid()}-{rdev.home.stat().st_ino}"
     try:
-        yield tmux
+        yield Tmux(rdev, name)
     finally:
-        tmux.end()
+        end_tmux(name)
