@@ -10,6 +10,7 @@ from tests.support.record import Record, everything
 
 from rdev.agent.logs.log import CHUNK, Chunk, LogReader, Lost
 from rdev.agent.logs.start import tail_offset
+from rdev.wire.files import output_size
 
 STDOUT = (0, "stdout")
 
@@ -17,6 +18,14 @@ STDOUT = (0, "stdout")
 def read(record, offsets=None):
     with LogReader(record.files, offsets or {}) as reader:
         return everything(reader)
+
+
+def tells_what_is_in_memory(path):
+    with open(path, "rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+        except OSError:
+            return False
 
 
 def said(pieces):
@@ -146,3 +155,57 @@ def test_whatever_happens_every_byte_is_read_or_told_lost_exactly_once(steps, be
 def test_the_last_lines(record, content, lines, rest):
     record.write("stdout", content)
     assert content[tail_offset(record.files, STDOUT, lines) :] == rest
+
+
+def test_a_glance_sees_what_was_just_written_and_leaves_to_a_read_what_it_may_not_wait_for(record):
+    record.write("stdout", b"seen before")
+    if not tells_what_is_in_memory(record.files.index):
+        pytest.skip("this file system does not tell what is in memory")
+    with LogReader(record.files, {}) as reader:
+        assert reader.glance() == []  # a file that was not opened yet
+        assert said(reader.read()) == [("stdout", b"seen before")]
+        record.write("stdout", b"a line\n")
+        assert said(reader.glance()) == [("stdout", b"a line\n")]
+        assert reader.glance() == []
+        record.write("stdout", b"small")
+        record.write("stderr", b"of a new output")
+        assert said(reader.glance()) == [("stdout", b"small")]
+        assert reader.is_behind
+        assert said(reader.read()) == [("stderr", b"of a new output")]
+        assert not reader.is_behind
+        record.write("stdout", bytes(CHUNK))
+        assert reader.glance() == []
+        assert len(reader.read()[0].data) == CHUNK
+        record.lose("stdout", 10)
+        record.write("stdout", b"after the gap")
+        assert reader.glance() == []
+        assert said(reader.read()) == [("stdout", 10), ("stdout", b"after the gap")]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from("wweglr"), st.integers(1, 70_000)), min_size=1, max_size=30
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_glances_and_reads_in_any_turn_tell_everything_once(steps):
+    with tempfile.TemporaryDirectory() as folder:
+        record, pieces = Record(folder), []
+        with LogReader(record.files, {}) as reader:
+            for step, size in steps:
+                if step == "w":
+                    record.write("stdout", os.urandom(size))
+                elif step == "e":
+                    record.write("stderr", b"e" * (size % 9 + 1))
+                elif step == "l":
+                    record.lose("stdout", size)
+                else:
+                    pieces += reader.glance() if step == "g" else reader.read()
+            pieces += everything(reader)
+        reached = {"stdout": 0, "stderr": 0}
+        for piece in pieces:
+            assert piece.offset == reached[piece.stream]
+            reached[piece.stream] += len(piece.data) if isinstance(piece, Chunk) else piece.length
+        assert reached == {
+            stream: output_size(record.files, 0, stream) for stream in ("stdout", "stderr")
+        }

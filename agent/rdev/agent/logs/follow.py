@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 
 class Reader(Protocol[Item]):
-    """Reads a record that grows. Called from one thread at a time, may block on the disk."""
+    """Reads a record that grows. Called by one at a time; `glance` alone never blocks."""
 
     @property
     def is_behind(self) -> bool:
@@ -30,6 +30,9 @@ class Reader(Protocol[Item]):
 
     def read(self) -> list[Item]:
         """What comes next, bounded; empty if nothing new has arrived."""
+
+    def glance(self) -> list[Item]:
+        """As `read`, but never blocks; empty also if something would have to be waited for."""
 
     def rest(self) -> list[Item]:
         """What `read` leaves out as long as it may still change; bounded, empty at the end."""
@@ -68,6 +71,12 @@ async def follow(
             elif is_complete or not is_endless:
                 break
             may_have_ended = files.state in await watch.wait()
+            # A line that has just come is in memory: no need to have a thread look for it.
+            while not may_have_ended and (batch := reader.glance()):
+                yield batch
+                if reader.is_behind:
+                    break
+                may_have_ended = files.state in await watch.wait()
     while batch := await asyncio.to_thread(reader.rest):
         yield batch
 

@@ -24,6 +24,9 @@ CHUNK = 256 << 10
 # What is read in one go: each go is a hop to a thread and back.
 _GO = 4 * CHUNK
 
+# More than that is copied by a thread, while others are served.
+_GLANCE = 32 << 10
+
 # Records of the index that are read at a time: 2,048.
 _INDEX_BLOCK = 2048 * ARRIVAL_SIZE
 
@@ -109,20 +112,47 @@ class LogReader:
 
     def read(self) -> list[Piece]:
         """What comes next, at most five chunks in all; empty if nothing new has arrived."""
+        return self._read(may_block=True)
+
+    def glance(self) -> list[Piece]:
+        """What of it is in memory, as what was just written is; empty if that is not known."""
+        try:
+            return self._read(may_block=False)
+        except OSError:  # on the disk, or on a file system that does not tell
+            return []
+
+    def _read(self, *, may_block: bool) -> list[Piece]:
         pieces: list[Piece] = []
-        room = 0 if self._is_at_limits() else _GO
-        while room > 0 and (arrival := self._next()) is not None:
-            output = self._output((arrival.rank, arrival.stream))
+        room, is_refused = 0 if self._is_at_limits() else _GO, False
+        while room > 0 and not is_refused:
+            try:
+                piece = self._piece(may_block=may_block)
+            except OSError:
+                if not pieces:
+                    raise
+                is_refused = True  # what was read is good; the next read meets it again
+            else:
+                if piece is None:
+                    break
+                pieces.append(piece)
+                room -= len(piece.data) if isinstance(piece, Chunk) else 0
+        self._is_behind = room <= 0 or is_refused
+        return pieces
+
+    def _piece(self, *, may_block: bool) -> Piece | None:
+        while (arrival := self._next(may_block=may_block)) is not None:
+            output = self._output((arrival.rank, arrival.stream), may_block=may_block)
             end = min(arrival.end, output.limit)
             if end <= output.offset:
+                self._pending.popleft()
                 continue
-            piece = output.read(end, covered_from=arrival.offset, time_ns=arrival.time_ns)
-            if output.offset < end:
-                self._pending.appendleft(arrival)
-            pieces.append(piece)
-            room -= len(piece.data) if isinstance(piece, Chunk) else 0
-        self._is_behind = room <= 0
-        return pieces
+            if end - output.offset > _GLANCE:
+                _require(may_block)
+            piece = output.read(arrival, end, may_block=may_block)
+            if output.offset >= end:
+                self._pending.popleft()
+            return piece
+        return None
 
     def rest(self) -> list[Piece]:
         """What lies beyond the index, piece by piece; for a job whose output is drained."""
@@ -131,7 +161,7 @@ class LogReader:
                 continue
             output = self._output(key)
             if output.offset < (end := min(output.size(), output.limit)):
-                return [output.read(end, covered_from=end, time_ns=output.changed_ns())]
+                return [output.read_rest(end)]
         return []
 
     def _is_at_limits(self) -> bool:
@@ -141,9 +171,9 @@ class LogReader:
         wanted = self._limits.keys() if self._wanted is None else self._wanted
         return all(self._output(key).is_at_limit for key in wanted)
 
-    def _next(self) -> Arrival | None:
+    def _next(self, *, may_block: bool) -> Arrival | None:
         while not self._pending:
-            content = os.pread(self._index, _INDEX_BLOCK, self._position)
+            content = _pread(self._index, _INDEX_BLOCK, self._position, may_block=may_block)
             if len(content) < ARRIVAL_SIZE:
                 return None
             self._position += len(content) - len(content) % ARRIVAL_SIZE
@@ -152,11 +182,12 @@ class LogReader:
                     content, at_most=CHUNK, within_ns=self._within_ns, wanted=self._wanted
                 )
             )
-        return self._pending.popleft()
+        return self._pending[0]
 
-    def _output(self, key: Output) -> _OutputReader:
+    def _output(self, key: Output, *, may_block: bool = True) -> _OutputReader:
         found = self._outputs.get(key)
         if found is None:
+            _require(may_block)
             found = _OutputReader(self._files, key, self._offsets.get(key, 0))
             if self._limits is not None:
                 found.limit = self._limits.get(key, 0)
@@ -178,16 +209,30 @@ class _OutputReader:
         """True if nothing more of it is wanted."""
         return self.offset >= self.limit
 
-    def read(self, end: int, *, covered_from: int, time_ns: int) -> Piece:
-        """The next piece before `end`; gaps are looked up where the index covers nothing."""
-        if covered_from > self.offset:
+    def read(self, arrival: Arrival, end: int, *, may_block: bool) -> Piece:
+        """The next piece of an arrival before `end`.
+
+        Raises:
+            BlockingIOError: It is not in memory, and `may_block` is False; nothing has changed.
+        """
+        if arrival.offset > self.offset:  # what the index does not cover may be a gap
+            _require(may_block)
             self._gaps = read_gaps(self._path)
+        return self._read(end, time_ns=arrival.time_ns, may_block=may_block)
+
+    def read_rest(self, end: int) -> Piece:
+        """The next piece before `end`, which no index covers."""
+        self._gaps = read_gaps(self._path)
+        return self._read(end, time_ns=self.changed_ns(), may_block=True)
+
+    def _read(self, end: int, *, time_ns: int, may_block: bool) -> Piece:
         gap = next((gap for gap in self._gaps if gap.end > self.offset), None)
         if gap is not None and gap.offset <= self.offset:
             return self._lose(min(gap.end, self.limit) - self.offset, gap.error)
         limit = min(end, self.offset + CHUNK, gap.offset if gap else end)
-        data = os.pread(self._file, limit - self.offset, self.offset)
+        data = _pread(self._file, limit - self.offset, self.offset, may_block=may_block)
         if not data:  # it was there when it was recorded: the machine crashed before it was durable
+            _require(may_block)
             return self._lose(limit - self.offset, errno.EIO)
         begin = self.offset
         self.offset += len(data)
@@ -212,3 +257,16 @@ class _OutputReader:
         self.offset += length
         reason = os.strerror(error)
         return Lost(self._rank, self._stream, begin, length, reason[:1].lower() + reason[1:])
+
+
+def _pread(descriptor: int, count: int, offset: int, *, may_block: bool) -> bytes:
+    if may_block:
+        return os.pread(descriptor, count, offset)
+    content = bytearray(count)
+    length = os.preadv(descriptor, [content], offset, os.RWF_NOWAIT)
+    return bytes(memoryview(content)[:length])
+
+
+def _require(may_block: bool) -> None:  # noqa: FBT001  # reads like the words
+    if not may_block:
+        raise BlockingIOError

@@ -107,6 +107,12 @@ class Reading:
         """What comes next, bounded; empty if nothing new has arrived."""
         return self._clipped(self._reader.read())
 
+    def glance(self) -> list[Piece]:
+        """What of it is in memory; empty if that is not known."""
+        if self._attempt and not self._is_limited:  # has to look into the status
+            return []
+        return self._reader.glance()
+
     def rest(self) -> list[Piece]:
         """What lies beyond the index; for a job whose output is drained."""
         while pieces := self._reader.rest():
