@@ -265,8 +265,7 @@ def test_without_t_a_job_has_no_terminal_even_at_one(terminal):
 
 
 def test_a_shell_is_a_job_that_vanishes_at_exit(rdev, terminal):
-    rdev.run("sync")
-    with terminal("shell") as shown:
+    with terminal("shell", "--sync") as shown:
         shown.type(b"pwd; echo $((6*7)); tty\r")
         shown.expect(b"workspaces/project-")
         shown.expect(b"42")
@@ -274,6 +273,7 @@ def test_a_shell_is_a_job_that_vanishes_at_exit(rdev, terminal):
         assert [job["name"] for job in rdev.json("ps")] == ["shell"]
         shown.type(b"exit 3\r")
         assert shown.wait() == 3
+        assert b"rdev:" not in shown.seen
         assert shown.is_as_before
     assert rdev.json("ps", "-a") == []
 

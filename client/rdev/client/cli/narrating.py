@@ -12,7 +12,7 @@ from rdev.client.jobs import Jobs
 from rdev.client.ui.jobs import closing_line, retry_line
 from rdev.client.ui.output import say
 from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job, JobState
+from rdev.wire.job import CommandKind, Job, JobState, Reason
 
 
 class Attempts:
@@ -55,8 +55,13 @@ async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str]
 
 
 def closed(job: Job) -> int:
-    """Says how a job ended, unless all is well; its exit code."""
-    if job.state is not JobState.SUCCEEDED:
+    """Says how a job ended, unless all is well; its exit code.
+
+    A login shell exits with whatever its last command did, which is no failure of the shell's.
+    """
+    is_shell = job.spec.kind is CommandKind.PROGRAM and not job.spec.target
+    is_left = is_shell and job.reason is Reason.EXITED
+    if job.state is not JobState.SUCCEEDED and not is_left:
         say(closing_line(job))
     return exit_code(job)
 

@@ -1,7 +1,9 @@
 """Open a login shell on a host: in this workspace's folder there, or in the home folder.
 
 It is a job in a terminal: Enter ~ d detaches, `rdev attach` returns, and it outlives a lost
-connection and a closed laptop. Nothing is synced. Exit code: the shell's own; 0 after a detach.
+connection and a closed laptop. Nothing is synced unless --sync says so.
+
+Exit code: the shell's own; 0 after a detach.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, host_of
+from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
 
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
@@ -22,6 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     parser.add_argument("target", nargs="?", metavar="HOST", help="the same as -H HOST")
     parser.add_argument("--name", default="", help="a name for the job; default: shell")
+    parser.add_argument(
+        "--sync", action="store_true", help="bring the host's copy up to date first"
+    )
+    add_yes(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -33,6 +39,8 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.connection import connect
     from rdev.client.jobs import Jobs
     from rdev.client.launch import require_name
+    from rdev.client.ui.output import say
+    from rdev.client.workspaces import sync_workspace
     from rdev.protocol.errors import RdevError, UsageError
 
     require_name(options.name, forbidden=VERBS)
@@ -40,7 +48,12 @@ async def execute(options: argparse.Namespace) -> int:
         hint = "`rdev exec HOST -- COMMAND` runs one command without a terminal"
         raise UsageError("open a shell", "stdin and stdout are no terminal here", hint=hint)
     async with connect(options.target or host_of(options)) as connection:
-        job = await _start(connection, _workspace(), options.name)
+        workspace = _workspace()
+        if options.sync and workspace is not None:
+            receipt = await sync_workspace(connection, workspace, confirm=confirm_of(options))
+            for line in receipt.lines:
+                say(line)
+        job = await _start(connection, workspace, options.name)
         async with output_of(job) as output:
             code = await attend(connection, job, output)
         # A shell that was left by `exit` is of no interest any more; one that still runs stays.
