@@ -18,7 +18,8 @@ from rdev.wire.guard import guard_lock, read_agent, write_agent
 from rdev.wire.home import Home, answers, machine_id
 from rdev.wire.job import JobState
 
-ADOPTED_WITHIN = 1.0
+# A quarter of a second on an idle machine; tests share theirs with others.
+ADOPTED_WITHIN = 5.0
 
 
 class Host:

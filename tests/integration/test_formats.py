@@ -49,6 +49,10 @@ async def test_jobs_of_an_earlier_release_are_listed_read_and_removed(frozen):
         assert (printed.stdout, printed.stderr) == ("out\ngröße\n".encode(), b"err\n")
         assert (await jobs.printed(listed["lost"])).stdout == b"hello\ngoodbye\n"
         assert "unable to execute no-such-command" in listed["absent"].message
+        if "retried" in listed:
+            assert [attempt.exit_code for attempt in listed["retried"].attempts] == [1]
+            assert (await jobs.printed(listed["retried"])).stdout == b"once\ntwice\n"
+            assert (await jobs.printed(listed["terminal"])).stdout == b"on a terminal\r\n"
         for job in listed.values():
             await jobs.manager.delete(job.id)
     assert list(frozen.iterdir()) == []
