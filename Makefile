@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
-.PHONY: demo test test-all lint format check audit coverage bench docs clean
+.PHONY: demo test test-all chaos lint format check audit coverage bench docs clean
 
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
@@ -22,6 +22,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# 1,000 kills over 20 jobs; some five minutes.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

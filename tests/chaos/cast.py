@@ -50,6 +50,10 @@ class Client:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def has_received(self) -> bool:
+        return any((self.folder / name).stat().st_size for name in self.files)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -10,17 +10,15 @@ import contextlib
 import json
 import os
 import random
-import re
 import select
 import signal
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 
-from tests.chaos.cast import Client, Part, Stage, received
+from tests.chaos.cast import Client, Part, Stage
+from tests.chaos.reckoning import Reckoning
+from tests.chaos.report import Report
 from tests.support.command import BIN, DEADLINE
 from tests.support.jobs import lock_holder
 from tests.support.relay import Relay
@@ -35,9 +33,6 @@ _TICK = 0.004
 # A killed agent whose supervisors do not bring it back within this is a failure of theirs.
 _AGENT_DEADLINE = 20.0
 
-# What `rdev run` says of a job that failed, behind all that it printed.
-_CLOSING = re.compile(rb"(\n?rdev: [^\n]*\n)?")
-
 # Who is struck together, and how often in relation to the others.
 _STRIKES = {
     ("supervisor",): 6,
@@ -51,21 +46,6 @@ _STRIKES = {
     ("client", "supervisor", "transport"): 1,
     ("agent", "client", "supervisor", "transport"): 2,
 }
-
-
-@dataclass
-class Report:
-    """What was done, and what came of it."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    jobs: int = 0
-    received: int = 0
-    faults: list[str] = field(default_factory=list)
-    adoption: list[float] = field(default_factory=list)
-    return_: list[float] = field(default_factory=list)
-    stalls: list[float] = field(default_factory=list)
-    refused: int = 0
-    seconds: float = 0.0
 
 
 class Storm:
@@ -99,7 +79,7 @@ class Storm:
                 until_strike = time.monotonic() + self._chance.expovariate(1 / self._pause)
         self._end_jobs()
         self._calm()
-        self._reckon()
+        Reckoning(self.report).of(self._parts, self._stage.person.json("ps", "-a"))
         self.report.seconds = time.monotonic() - begin
         return self.report
 
@@ -116,7 +96,8 @@ class Storm:
             part.reader.start(self._stage.person)
 
     def _have_started(self) -> bool:
-        waited = [part for part in self._parts if not part.has_started]
+        # Who reads along is connected once it has read something.
+        waited = [p for p in self._parts if not (p.has_started and p.starter.has_received)]
         for part in waited:
             said = part.folder / part.starter.files[1]
             assert part.starter.is_running, f"{part.name} did not start: {said.read_text()}"
@@ -275,49 +256,6 @@ class Storm:
             return not any(client.is_running for part in self._parts for client in _clients(part))
 
         self._wait(is_quiet, "everybody is told the end")
-
-    def _reckon(self) -> None:
-        listed = {job["name"]: job for job in self._stage.person.json("ps", "-a")}
-        for part in self._parts:
-            if part.reader is None and not part.has_started and part.name not in listed:
-                # The agent died before it had taken the job: nothing ran, and the person was told.
-                self.report.refused += 1
-                self._expect(part, part.starter.process.returncode in (125, 255), "125 or 255")
-                continue
-            self.report.jobs += 1
-            self._reckon_job(part, listed.get(part.name, {}))
-
-    def _reckon_job(self, part: Part, job: dict) -> None:
-        self._expect(part, part.has_ended, "a job that reached its end")
-        if not part.has_ended:
-            return
-        starts = (part.folder / "starts").read_text().count("\n")
-        self._expect(part, starts == 1, f"1 start, not {starts}")
-        self._expect(part, job.get("exit_code") == part.code, f"{part.code}, not {job}")
-        code = part.starter.process.returncode
-        self._expect(part, code == part.told, f"exit code {part.told} of its starter, not {code}")
-        self.report.stalls.append(part.result["longest"])
-        wanted = part.wanted()
-        self._compare(part, part.folder, wanted)
-        if part.feeder is not None:
-            self._expect(part, part.feeder.wait() == 0, "all of its input taken")
-        if part.reader is not None:
-            self._compare(part, part.reader.folder, wanted)
-
-    def _compare(self, part: Part, folder: Path, wanted: Mapping[str, tuple[int, str]]) -> None:
-        for stream, (size, digest) in wanted.items():
-            found, count, rest = received(folder / stream, size)
-            self.report.received += count
-            whole = (count, found) == (size, digest) and _CLOSING.fullmatch(rest)
-            self._expect(part, bool(whole), f"{size} bytes as printed in {folder}/{stream}, "
-                         f"not {count} and then {rest[:80]!r}")  # fmt: skip
-        faults = folder / "faults"
-        if faults.exists():
-            self._expect(part, False, f"no {faults.read_text()}")
-
-    def _expect(self, part: Part, condition: bool, what: str) -> None:
-        if not condition:
-            self.report.faults.append(f"{part.name} ({part.mode}): wanted {what}")
 
 
 def _clients(part: Part) -> list[Client]:
