@@ -84,6 +84,16 @@ async def test_a_job_that_copes_with_a_child_killed_for_want_of_memory(starved):
     assert failed.message.startswith("the kernel killed a process for want of memory meanwhile")
 
 
+async def test_a_rank_killed_for_want_of_memory(starved, small_memory):
+    # Enough for torchrun, and not for what a rank takes beside it.
+    (small_memory / "memory.limit_in_bytes").write_text(str(600 << 20))
+    greedy = GREEDY.replace("400", "700").replace("\n", "\n    ")
+    source = f"import os, time\nif os.environ['RANK'] == '1':\n    {greedy}\ntime.sleep(600)\n"
+    ended = await starved.end(await starved.start(sys.executable, "-c", source, processes=2))
+    assert (ended.reason, ended.exit_code) == (Reason.OUT_OF_MEMORY, 1)
+    assert ended.usage.peak_memory > 200 << 20
+
+
 async def test_a_kill_by_somebody_else_is_no_want_of_memory(jobs):
     ended = await jobs.run("sh", "-c", "kill -9 $$")
     assert (ended.reason, ended.message) == (Reason.SIGNALED, "")
