@@ -121,7 +121,8 @@ def test_an_agent_that_was_asked_to_end_stays_away(host, how):
     assert host.rdev.json("ps")[0]["state"] == "running"
 
 
-def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host):
+@pytest.mark.parametrize("words", [("--now",), ("--now", "--all")], ids=" ".join)
+def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host, words):
     first = host.start("--", "sleep", "600")
     before = host.agent
     kill(before)
@@ -130,10 +131,10 @@ def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host):
     second = host.start("--", "sleep", "600")
     keeper = lock_holder(first.keeper_lock)
     assert look_at(restarted).parent == keeper
-    done = host.rdev.run("stop", "--now", Path(first.directory).name)
+    done = host.rdev.run("stop", *words, Path(first.directory).name)
     assert done.returncode == 0, done.stderr
     await_gone(keeper)
-    assert read_status(first).state is JobState.CANCELLED
+    assert (read_status(first).state, read_status(first).spared) == (JobState.CANCELLED, ())
     assert host.agent == restarted
     assert read_status(second).state is JobState.RUNNING
     jobs = json.loads(host.rdev.run("ps", "--json").stdout)
