@@ -1,5 +1,6 @@
 """Ended jobs beyond what is kept are removed with all that is theirs; live ones never are."""
 
+import asyncio
 import os
 
 import pytest
@@ -32,3 +33,13 @@ async def test_logs_that_take_too_much_are_removed(jobs):
     small = await jobs.run("echo", "small")
     assert await jobs.manager.retire(Keep(newest=0, size=50_000)) == (large.id,)
     assert [job.id for job in await jobs.manager.list(ended=True)] == [small.id]
+
+
+async def test_whoever_watches_a_job_that_ends_and_is_removed_sees_its_end(jobs):
+    job = await jobs.start("sleep", "600")
+    await jobs.reach(job, JobState.RUNNING)
+    watching = asyncio.ensure_future(jobs.end(job))
+    await jobs.manager.stop(job.id, now=True)
+    await jobs.end(job)
+    await jobs.manager.delete(job.id)
+    assert (await watching).state is JobState.CANCELLED
