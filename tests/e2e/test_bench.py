@@ -30,3 +30,24 @@ def test_edit_then_run_is_compared_with_rsync_and_ssh():
     rows = re.findall(r"^(rsync \+ ssh|rdev run) .* ([\d.]+)$", done.stdout, re.MULTILINE)
     assert [name for name, _ in rows] == ["rsync + ssh", "rdev run"] * 2
     assert all(float(ratio) > 0 for _, ratio in rows)
+
+
+@pytest.mark.slow
+def test_following_is_compared_with_a_pipe_and_ssh():
+    for program in ("sshd", "ssh"):
+        require_peer(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "logs"],
+        cwd=ROOT,
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(rdev, SDK|rdev logs -f) .* ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert len(rows) == 12
+    assert all(float(ratio) > 0 for _, ratio in rows)
+    assert "job start" in done.stdout
