@@ -407,6 +407,14 @@ def _roots():
     return [root, *(os.path.join(root, part) for part in ("agent", "client", "protos"))]
 
 
+@pytest.mark.parametrize("number", [0, -1, 32, 65, 1000])
+async def test_a_signal_that_there_is_not(jobs, number):
+    job = await jobs.start("sleep", "600")
+    await jobs.reach(job, JobState.RUNNING)
+    with pytest.raises(InvalidRequest, match=f"send the signal {number}: "):
+        await jobs.manager.signal(job.id, number)
+
+
 async def test_a_timeout_stops_the_job(jobs):
     job = await jobs.run("sleep", "60", timeout=0.3)
     assert (job.state, job.reason) == (JobState.FAILED, Reason.TIMEOUT)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -168,6 +169,44 @@ def test_one_process_a_gpu_is_as_many_as_are_asked_for():
 def test_ranks_and_retries_that_nobody_can_have(spec):
     with pytest.raises(InvalidRequest):
         asked(**spec)
+
+
+def test_more_ranks_than_the_machine_has_descriptors_for():
+    # In a process of its own: a hard limit cannot be raised again.
+    source = (
+        "import resource\n"
+        "from rdev.agent.jobs.resolve import _check_descriptors\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "_check_descriptors(1)\n"
+        "_check_descriptors(23)\n"
+        "try: _check_descriptors(24)\n"
+        "except Exception as error: print(type(error).__name__, error.message, error.hint)\n"
+    )
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == (
+        "InvalidRequest unable to start 24 processes: a process may have 256 descriptors here "
+        "(`ulimit -Hn`), and they take more ask for 23 at most, or have the limit raised\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *({"timeout": seconds} for seconds in (float("nan"), float("inf"), 0.0, -1.0, 4e8)),
+        *({"grace": seconds} for seconds in (float("nan"), float("inf"), -0.1, 4e8)),
+    ],
+)
+def test_times_that_are_none(spec):
+    with pytest.raises(InvalidRequest) as caught:
+        asked(**spec)
+    assert "\n" not in caught.value.message
+
+
+def test_times_that_are_short_or_long():
+    launch = asked(timeout=0.1, grace=0.0)
+    assert (launch.timeout, launch.grace) == (0.1, 0.0)
+    assert asked(timeout=3e8).timeout == 3e8
 
 
 def test_the_users_python_path_and_threads_stay_and_torchrun_has_no_plant():

@@ -27,7 +27,7 @@ from rdev.agent.jobs.resolve import Surroundings
 from rdev.agent.jobs.retention import Ended, Keep, to_remove
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
-from rdev.protocol.errors import JobConflict, JobNotFound, JobNotRunning
+from rdev.protocol.errors import InvalidRequest, JobConflict, JobNotFound, JobNotRunning
 from rdev.protocol.ids import REQUEST_ID, require
 from rdev.wire.job import Job, JobSpec, JobState, Window
 from rdev.wire.records import Accepted, Status
@@ -238,8 +238,12 @@ class JobManager:
         """Sends a signal to the job's process group; a job that waits is ended by one that ends.
 
         Raises:
+            InvalidRequest: There is no such signal.
             JobNotRunning: It has ended.
         """
+        if number not in signal.valid_signals():
+            cause, hint = "the host has no such signal", "`kill -l` lists them"
+            raise InvalidRequest(f"send the signal {number}", cause, hint=hint)
         if number in _ENDING and await self._queue.cancel(self.record(job_id)):
             return
         record = self._live(job_id, "signal")

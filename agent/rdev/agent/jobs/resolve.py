@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import shutil
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
 from rdev.supervisor import shim
+from rdev.supervisor.outputs import PER_OUTPUT
 from rdev.wire.channel import JOB_VARIABLE, MAX_LINE, SOCKET_VARIABLE
 from rdev.wire.files import JobFiles, state_slot
 from rdev.wire.job import ONE_PER_GPU, CommandKind, JobSpec
@@ -20,8 +22,15 @@ from rdev.wire.records import Launch
 _NOT_THE_JOBS = ("SSH_", "RDEV_", "GRPC_")
 _NOT_A_JOBS = frozenset({"DISPLAY", "XAUTHORITY", "NOTIFY_SOCKET", "OLDPWD", "_"})
 
-# Each rank has two pipes, which keeper and supervisor hold open: they have 1024 descriptors.
+# More than one machine has GPUs; its supervisor reads all outputs in one loop.
 _MAX_RANKS = 256
+
+# Descriptors that a supervisor takes beside its outputs': its own, then a hook and a loop a rank.
+_BESIDE_OUTPUTS = 64
+_DIALS = 2
+
+# Nobody means a time that is longer than machines live; clocks and polls bear no endless one.
+_LONGEST = 10 * 365 * 86400.0
 
 _PLAIN_SHELL = "/bin/sh"
 
@@ -63,14 +72,16 @@ def resolve(
         folder: Its workspace's folder, or the user's home.
 
     Raises:
-        InvalidRequest: The directory or the script leaves the folder, or nobody can say how many
-            ranks it shall have.
+        InvalidRequest: The directory or the script leaves the folder, a time is none, or nobody
+            can say how many ranks it shall have, or the machine does not bear so many.
         ScriptNotFound: There is no such script.
         CommandNotFound: There is no Python.
     """
     directory = _inside(folder, spec.directory or ".", "directory")
     environment = _environment(spec, surroundings, job_id=job_id, files=files)
+    _check_times(spec)
     ranks = ranks_of(spec)
+    _check_descriptors(ranks)
     _check_retries(spec, ranks)
     argv = _argv(spec, folder=folder, directory=directory, environment=environment)
     if spec.processes:
@@ -122,6 +133,28 @@ def ranks_of(spec: JobSpec) -> int:
         hint = "leave out -t, or --nproc"
         raise InvalidRequest("start ranks in a terminal", "they would share it", hint=hint)
     return ranks
+
+
+def _check_times(spec: JobSpec) -> None:
+    # Written so that NaN, which is neither less nor more than anything, is refused too.
+    if not 0 <= spec.grace <= _LONGEST:
+        cause, hint = "it is no time that anybody can wait", "ask for 0 to 10 years, in seconds"
+        raise InvalidRequest(f"give the job a grace of {spec.grace} s", cause, hint=hint)
+    if spec.timeout is not None and not 0 < spec.timeout <= _LONGEST:
+        cause, hint = "it is no time that a job can take", "ask for more than 0, or for no timeout"
+        raise InvalidRequest(f"give the job a timeout of {spec.timeout} s", cause, hint=hint)
+
+
+def _check_descriptors(ranks: int) -> None:
+    """One process, the supervisor, holds all outputs; it may have what we may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if ranks == 1 or hard == resource.RLIM_INFINITY:
+        return
+    most = (hard - _BESIDE_OUTPUTS - PER_OUTPUT) // (2 * PER_OUTPUT + _DIALS)
+    if ranks > most:
+        cause = f"a process may have {hard} descriptors here (`ulimit -Hn`), and they take more"
+        hint = f"ask for {max(most, 1)} at most, or have the limit raised"
+        raise InvalidRequest(f"start {ranks} processes", cause, hint=hint)
 
 
 def _check_retries(spec: JobSpec, ranks: int) -> None:
