@@ -17,11 +17,12 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py
 
+# Most tests wait for processes, so more of them at a time than there are cores.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'not slow' -n 4 --dist worksteal
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # 1,000 kills over 20 jobs; some five minutes.
 chaos: $(STAMP)

@@ -204,11 +204,11 @@ def test_two_jobs_on_the_command_line_are_a_usage_error(rdev):
 
 
 def test_a_program_that_is_no_python_has_no_hook(rdev):
-    rdev.run("run", "-d", "--name", "shell", "--", "sleep", "60")
-    done = rdev.run("debug", "shell", "x.py:1")
+    rdev.run("run", "-d", "--name", "sleeper", "--", "sleep", "60")
+    done = rdev.run("debug", "sleeper", "x.py:1")
     assert done.returncode == 125
     assert "no Python process of it carries the debug hook" in done.stderr
-    rdev.run("stop", "shell", "--now")
+    rdev.run("stop", "sleeper", "--now")
 
 
 def test_a_job_that_has_ended_cannot_be_debugged(rdev):
