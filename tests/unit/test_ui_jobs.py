@@ -196,3 +196,36 @@ def test_json_has_all_of_it():
     assert body["usage"] == {"user_seconds": 1.5, "system_seconds": 0.5, "peak_memory": 1000}
     assert body["gpus"] == [{"index": 1, "uuid": "GPU-a", "name": "H100"}]
     assert body["terminal"] == {"rows": 30, "columns": 90}
+
+
+UNRULY = "a\n\x1b]0;title\x07\tb\x9b2J"
+SPELLED = r"a\n\x1b]0;title\x07\tb\x9b2J"
+
+
+def test_a_jobs_words_end_no_line_of_the_table_and_drive_no_terminal():
+    spec = replace(SPEC, target="sh", args=("-c", UNRULY))
+    waiting = job(JobState.PENDING, spec=spec, message=UNRULY, started=0.0)
+    _, row = table([waiting], now=160.0).splitlines()
+    assert row.count(SPELLED) == 2
+    assert row.isprintable()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": JobState.FAILED, "reason": Reason.START_FAILED},
+        {"state": JobState.FAILED, "reason": Reason.QUOTA},
+        {"state": JobState.LOST, "exit_code": None},
+    ],
+)
+def test_a_closing_line_is_one_line_whatever_the_host_says(fields):
+    line = closing_line(job(message=UNRULY, **fields))
+    assert SPELLED in line
+    assert line.isprintable()
+
+
+def test_a_process_that_was_spared_cannot_drive_the_terminal_with_its_name():
+    line = spared_line(job(spared=(f"{UNRULY} (71)", "tmux (5) (72)")))
+    assert SPELLED in line
+    assert line.isprintable()
+    assert "-- kill 71 72`" in line

@@ -200,7 +200,11 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
         body = {"code": code, "reason": known.reason, "message": known.message, "hint": known.hint}
         print(json.dumps({"error": body}), file=sys.stderr)
     else:
-        print(f"error: {known.message}\nhint: {known.hint}", file=sys.stderr)
+        from rdev.client.ui.escapes import one_line
+
+        # A host's words, and a file's name, may be in them.
+        said = f"error: {one_line(known.message)}\nhint: {one_line(known.hint)}"
+        print(said, file=sys.stderr)
     return code
 
 

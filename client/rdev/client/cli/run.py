@@ -126,6 +126,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.follow import exit_code
     from rdev.client.jobs import Jobs
     from rdev.client.launch import launch
+    from rdev.client.ui.escapes import one_line
     from rdev.client.ui.jobs import as_json, closing_line
     from rdev.client.ui.output import say
     from rdev.wire.job import JobState, Reason
@@ -148,7 +149,7 @@ async def execute(options: argparse.Namespace) -> int:
         job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
     if job.state is JobState.PENDING and not options.quiet:
-        say(f"{job.name} waits: {job.message}")
+        say(f"{job.name} waits: {one_line(job.message)}")
     if job.reason is not Reason.START_FAILED:
         return 0
     say(closing_line(job))

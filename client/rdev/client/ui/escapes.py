@@ -58,6 +58,9 @@ _C1_STRINGS = {0x9D: ord("]"), 0x90: ord("P"), 0x98: ord("X"), 0x9E: ord("^"), 0
 _C1_ASKS_WHO = 0x9A
 _ENQUIRY = 0x05
 
+# What a line of ours spells out: control characters, and those that end lines or turn them around.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 # Where a string ends, or is given up: BEL ends an OSC, a newline everything but a DCS.
 _ENDS = {
     kind: re.compile(rb"[\x18\x1a\x1b%s]|\xc2\x9c" % more)
@@ -93,6 +96,14 @@ _QUESTIONS: dict[bytes, frozenset[tuple[bytes, bytes]]] = {
     b"R": frozenset({(b"", b"#")}),
     b"t": frozenset({(b"", b"")}),
 }
+
+
+def one_line(text: str) -> str:
+    r"""The text with control characters spelled out, line feeds and tabs too: `\n`, `\x1b`.
+
+    For words of a job's in a line or a table of ours: they end no line and drive no terminal.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class EscapeFilter:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from signal import SIGKILL, Signals
 from typing import Any
 
+from rdev.client.ui.escapes import one_line
 from rdev.client.ui.sizes import human_size
 from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
 
@@ -65,7 +66,7 @@ def _row(job: Job, now: float) -> tuple[str, ...]:
         duration(now - job.created),
         duration(took) if job.started else _NOTHING,
         job.spec.snapshot[:8] or _NOTHING,
-        _shortened(command_line(job), _COMMAND_WIDTH),
+        _shortened(one_line(command_line(job)), _COMMAND_WIDTH),
     )
 
 
@@ -82,11 +83,11 @@ def state_words(job: Job) -> str:
         return f"{job.state.name} {_how(job)}".rstrip()
     words = [job.state.name]
     if job.state is JobState.PENDING and job.message:
-        words.append(_shortened(job.message, _WHY_WIDTH))
+        words.append(_shortened(one_line(job.message), _WHY_WIDTH))
     if job.attempt > 1:
         words.append(attempt_words(job, job.attempt))
     words += [_held(stop, job) for stop in job.stops]
-    return ", ".join(words)
+    return one_line(", ".join(words))
 
 
 def _how(job: Job) -> str:
@@ -125,7 +126,8 @@ def closing_line(job: Job) -> str:
     if job.attempt > 1:
         details.append(attempt_words(job, job.attempt))
     took = f" after {duration(job.ended - job.started)}" if job.started else ""
-    return ", ".join([f"job {job.name} ({job.id}) {_ending(job)}{took}", *details])
+    ending = one_line(_ending(job))
+    return ", ".join([f"job {job.name} ({job.id}) {ending}{took}", *details])
 
 
 def _ending(job: Job) -> str:
@@ -161,9 +163,10 @@ def spared_line(job: Job) -> str:
     """One line that says what a stop left alone and how to end it; empty if it spared nothing."""
     if not job.spared:
         return ""
-    pids = " ".join(re.findall(r"\((\d+)\)", " ".join(job.spared)))
+    spared = one_line(", ".join(job.spared))
+    pids = " ".join(re.findall(r"\((\d+)\)(?=,|$)", spared))
     ends = f"; `rdev exec {job.name} -- kill {pids}` ends them" if pids else ""
-    return f"left alone: {', '.join(job.spared)}{ends}, and `rdev stop --all` spares nothing"
+    return f"left alone: {spared}{ends}, and `rdev stop --all` spares nothing"
 
 
 def signal_name(number: int) -> str:
