@@ -1,6 +1,7 @@
 """Output on a terminal that several ranks share, and with labels in a file."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -211,3 +212,47 @@ def test_no_byte_of_a_rank_is_lost_or_changed_in_a_shared_file(parts):
 def test_bytes_without_lines_go_on_in_a_shared_file():
     shown = Lines()
     assert shown.feed(chunk(b"x" * 100_000)) == b"x" * 100_000
+
+
+@pytest.mark.parametrize("columns", [None, 80])
+@pytest.mark.parametrize("update", [b"\r%d%% of the epoch is done", b"%d, "])
+def test_sixty_thousand_updates_of_a_line_cost_no_square(columns, update):
+    # Well under a second; joining the whole line anew for each update took more than a minute.
+    shown, begun = ranks(columns), time.process_time()
+    for step in range(60_000):
+        shown.feed(chunk(update % step))
+    text = shown.end()
+    assert time.process_time() - begun < 10
+    assert (update % 59_999).strip() in text
+
+
+def test_a_bar_in_a_file_keeps_every_state():
+    shown, states = ranks(columns=None), [b"\r%d%%" % step for step in range(5000)]
+    assert b"".join(shown.feed(chunk(state)) for state in states) == b""
+    assert shown.feed(chunk(b"\n")) == b"[rank 0] " + b"".join(states) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "row"),
+    [
+        (b"ring\x07 the \x0bbell\x0c", "[rank 0] ring the bell"),
+        (b"a\tb", "[rank 0] a      b"),
+        (b"\x1b[31ma\x1b[m\tb", "[rank 0] a      b"),
+        (b"at |\b/\b-", "[rank 0] at -"),
+        (b"10%\b\b\b11%\b\b", "[rank 0] 11%"),
+        (b"next\xc2\x85line", "[rank 0] nextline"),
+    ],
+)
+def test_an_unfinished_line_does_nothing_but_stand_there(written, row):
+    shown = ranks()
+    shown.feed(chunk(written))
+    text = shown.settle() + shown.feed(chunk(b"other\n", 1)) + shown.settle()
+    assert screen(text) == ["[rank 1] other", row]
+    assert not re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2\x85", text)
+
+
+def test_a_line_with_tabs_takes_one_row_of_a_narrow_terminal():
+    shown = ranks(columns=20)
+    shown.feed(chunk(b"1\t2\t3\t4"))
+    (row,) = screen(shown.settle())
+    assert row == "[rank 0] 1      2  "

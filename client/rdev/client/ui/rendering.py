@@ -30,12 +30,22 @@ _LONGEST_IN_FILE = 16 << 20
 # What a rank has written without an end of line is held back so far: bytes without lines go on.
 _LONGEST_HELD = 64 << 10
 
+# An unfinished line is folded whenever it has doubled, and not before it has this many bytes: a bar
+# that is drawn byte by byte must not cost its square.
+_FOLD_FROM = 4096
+
 _ERASE = b"\r\x1b[K"
 _END_OF_STYLE = b"\x1b[m"
 _SEQUENCE = re.compile(rb"\x1b\[[0-9;:]*[mK]")
 
 # An old way of going back to where the line begins.
 _BACK = re.compile(rb"\x08+\r")
+
+# What moves the cursor or rings, and would again with each redrawing of an unfinished line: C0 but
+# ESC, which begins the colours that are left, and C1.
+_ACTS = re.compile("[\x00-\x1a\x1c-\x1f\x7f-\x9f]")
+_BACKSPACES = re.compile("(\b+)(?=[^\b])")
+_TAB_STOPS = 8
 
 # Told apart on dark and light screens: cyan, yellow, green, magenta, blue, red.
 _COLOURS = (36, 33, 32, 35, 34, 31)
@@ -169,11 +179,43 @@ class Program:
 
 @dataclass(slots=True)
 class _Line:
-    """The line that an output is writing."""
+    """The line that an output is writing, in the parts in which it came."""
 
-    text: bytes = b""
+    length: int = 0
     time: float = 0.0
     kept: EscapeFilter = field(default_factory=lambda: EscapeFilter(Passing.LINE))
+    _parts: list[bytes] = field(default_factory=list)
+    _fold_from: int = _FOLD_FROM
+
+    def add(self, text: bytes, at: float) -> None:
+        """Goes on with the line."""
+        if not self.length:
+            self.time = at
+        if text:
+            self._parts.append(text)
+            self.length += len(text)
+
+    def whole(self) -> bytes:
+        """The line so far."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0] if self._parts else b""
+
+    def folded(self) -> bytes:
+        """The line so far, and from now on, without what is drawn over in it."""
+        text = fold_line(_BACK.sub(b"\r", self.whole()))
+        self._parts, self.length = [text], len(text)
+        self._fold_from = max(2 * self.length, _FOLD_FROM)
+        return text
+
+    def fold_if_long(self) -> None:
+        """Folds it now and then, so that it takes no more memory than what it shows."""
+        if self.length >= self._fold_from:
+            self.folded()
+
+    def clear(self) -> None:
+        """Begins a new line."""
+        self._parts, self.length, self._fold_from = [], 0, _FOLD_FROM
 
 
 class Labelled:
@@ -207,15 +249,18 @@ class Labelled:
         *ended, unfinished = data.split(b"\n")
         shown: list[bytes] = []
         for text in ended:
-            shown += (self._finished(key, line, text, chunk.time), b"\n")
-        self._go_on(line, unfinished, chunk.time)
-        if len(line.text) > self._longest:
-            shown += (self._finished(key, line, b"", chunk.time), b"\n")
-        if line.text:
+            line.add(text, chunk.time)
+            shown += (self._finished(key, line), b"\n")
+        line.add(unfinished, chunk.time)
+        if self._columns is not None:
+            line.fold_if_long()
+        if line.length > self._longest:
+            shown += (self._finished(key, line), b"\n")
+        if line.length:
             self._latest = key
         if self._columns is None:
             return b"".join(shown)
-        self.is_waiting = bool(line.text) or self.is_waiting
+        self.is_waiting = bool(line.length) or self.is_waiting
         return self._above(b"".join(shown)) if shown else b""
 
     def settle(self) -> bytes:
@@ -230,9 +275,7 @@ class Labelled:
         """See `Rendering`."""
         ending = b"" if self._columns is None else b"\n"
         left = [
-            self._finished(key, line, b"", line.time) + ending
-            for key, line in self._lines.items()
-            if line.text
+            self._finished(key, line) + ending for key, line in self._lines.items() if line.length
         ]
         shown = (_ERASE if self._is_below else b"") + b"".join(left)
         self._is_below = self.is_waiting = False
@@ -252,26 +295,19 @@ class Labelled:
 
     def _below(self) -> bytes:
         line = self._lines.get(self._latest) if self._latest else None
-        if self._latest is None or self._columns is None or line is None or not line.text:
+        if self._latest is None or self._columns is None or line is None or not line.length:
             return b""
         label = self._label(*self._latest, line.time)
-        state = _last_state(line.text)
+        state = _still(_last_state(line.folded()), begin=width(label))
         room = max(self._columns() - 1 - width(label), 0)
         if width(state) > room:
             state = _cut(_SEQUENCE.sub(b"", state), room)
         return label + state + (_END_OF_STYLE if b"\x1b" in state else b"")
 
-    def _go_on(self, line: _Line, text: bytes, at: float) -> None:
-        if not line.text:
-            line.time = at
-        line.text += text
-        if self._columns is not None and b"\r" in text:
-            line.text = fold_line(_BACK.sub(b"\r", line.text))
-
-    def _finished(self, key: tuple[int, str], line: _Line, text: bytes, at: float) -> bytes:
-        self._go_on(line, text, at)
-        whole, line.text = line.text, b""
+    def _finished(self, key: tuple[int, str], line: _Line) -> bytes:
         label = self._label(*key, line.time)
+        whole = line.whole() if self._columns is None else line.folded()
+        line.clear()
         if self._columns is None:
             return label + whole
         states = [state for state in whole.split(b"\r") if state] or [b""]
@@ -281,6 +317,34 @@ class Labelled:
 
 def _last_state(line: bytes) -> bytes:
     return next((state for state in reversed(line.split(b"\r")) if state), b"")
+
+
+def _still(state: bytes, *, begin: int) -> bytes:
+    """The state as it looks, without characters that do something: it is shown again and again.
+
+    Args:
+        state: What an output last wrote into its line.
+        begin: The column where it begins.
+    """
+    text = state.decode(errors="replace")
+    if not _ACTS.search(text):
+        return state
+    first, *others = _drawn_over(text).split("\t")
+    drawn = _ACTS.sub("", first)
+    for piece in others:
+        gap = _TAB_STOPS - (begin + width(drawn.encode())) % _TAB_STOPS
+        drawn += " " * gap + _ACTS.sub("", piece)
+    return drawn.encode()
+
+
+def _drawn_over(text: str) -> str:
+    """The text without what backspaces lead back over: near enough until its line has ended."""
+    if "\x1b" in text:  # they do not go over colours
+        return text
+    drawn = ""
+    for part in _BACKSPACES.split(text):
+        drawn = drawn[: -len(part)] if part.startswith("\b") else drawn + part
+    return drawn
 
 
 def _cut(text: bytes, columns: int) -> bytes:
