@@ -90,3 +90,12 @@ def test_a_transport_gone_for_good_ends_followers_in_one_line_and_never_with_0(r
     for said in told:
         assert said.startswith("error: unable to return to the host: it has not answered for 60 s")
         assert (said.count("\n"), said.splitlines()[1][:6]) == (2, "hint: "), said
+
+
+def test_a_stop_that_is_lost_on_its_way_is_asked_for_again(rdev, tmp_path):
+    rdev.run("run", "-d", "--name", "lasting", "--", "sleep", "300")
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    with relayed(tmp_path / "loses.sock", home.socket, loses="StopJob") as relay:
+        done = rdev.run("stop", "-H", relay.host, "lasting", "--now")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rdev.json("ps", "-a")[0]["state"] == "cancelled"

@@ -1,7 +1,8 @@
 """A transport that can be killed: listens at one unix socket and copies bytes to and from another.
 
 It stands for what carries a connection to another machine, such as `ssh -L` of a socket. As a
-program: `python relay.py LISTEN TARGET`; it says `ready` once it listens.
+program: `python relay.py LISTEN TARGET [WORD]`; it says `ready` once it listens. The first message
+in which it meets WORD, such as the name of a call, it loses, with its connection.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _PIECE = 64 << 10
 class Relay:
     """The program, started and killed at will."""
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, path: Path, target: str, *, loses: str = "") -> None:
         self.path = path
         self._target = target
+        self._loses = loses
         self._process: subprocess.Popen | None = None
 
     @property
@@ -40,7 +42,7 @@ class Relay:
 
     def start(self) -> None:
         """Starts it; returns when it listens."""
-        command = [sys.executable, __file__, self.path, self._target]
+        command = [sys.executable, __file__, self.path, self._target, self._loses]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout.readline() == b"ready\n"
 
@@ -54,9 +56,9 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relayed(path: Path, target: str) -> Iterator[Relay]:
-    """A relay for as long as the block lasts."""
-    relay = Relay(path, target)
+def relayed(path: Path, target: str, *, loses: str = "") -> Iterator[Relay]:
+    """A relay for as long as the block lasts; it loses the first message with that word."""
+    relay = Relay(path, target, loses=loses)
     relay.start()
     try:
         yield relay
@@ -64,7 +66,8 @@ def relayed(path: Path, target: str) -> Iterator[Relay]:
         relay.kill()
 
 
-async def _serve(path: str, target: str) -> None:
+async def _serve(path: str, target: str, word: str) -> None:
+    words = [word.encode()] if word else []
     listener = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -77,21 +80,24 @@ async def _serve(path: str, target: str) -> None:
     async with asyncio.TaskGroup() as group:
         while True:
             client, _ = await loop.sock_accept(listener)
-            group.create_task(_join(client, target))
+            group.create_task(_join(client, target, words))
 
 
-async def _join(client: socket.socket, target: str) -> None:
+async def _join(client: socket.socket, target: str, words: list[bytes]) -> None:
     client.setblocking(False)
     with client, contextlib.suppress(OSError), contextlib.closing(connect(target)) as agent:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_copy(client, agent))
-            group.create_task(_copy(agent, client))
+            group.create_task(_copy(client, agent, words))
+            group.create_task(_copy(agent, client, []))
 
 
-async def _copy(source: socket.socket, target: socket.socket) -> None:
+async def _copy(source: socket.socket, target: socket.socket, words: list[bytes]) -> None:
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         while data := await loop.sock_recv(source, _PIECE):
+            if words and words[0] in data:
+                words.clear()
+                break
             await loop.sock_sendall(target, data)
     for end in (source, target):  # grpc closes both ways or none
         with contextlib.suppress(OSError):
@@ -99,4 +105,4 @@ async def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], sys.argv[2]))
+    asyncio.run(_serve(*sys.argv[1:4]))

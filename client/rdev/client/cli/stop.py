@@ -24,7 +24,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Stops."""
     import json
 
-    from rdev.client.connection import connect
+    from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import as_json, closing_line, spared_line
@@ -34,7 +34,10 @@ async def execute(options: argparse.Namespace) -> int:
         jobs = Jobs(connection)
         job = await find_job(connection, options.job)
         if not job.state.is_final:
-            await jobs.stop(job.id, now=options.now, is_all=options.all)
+            # An agent that is just replaced must not lose it; asking twice is asking once.
+            await persisting(
+                connection, lambda: jobs.stop(job.id, now=options.now, is_all=options.all)
+            )
             job = await jobs.wait(job.id)
     print(json.dumps(as_json(job)) if options.json else closing_line(job))
     if spared := spared_line(job):
