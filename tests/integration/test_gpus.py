@@ -1,5 +1,7 @@
 """Jobs that claim GPUs: the real pynvml asks a stand-in for the driver's library."""
 
+import asyncio
+import contextlib
 import ctypes
 import getpass
 import os
@@ -10,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.gpus import Machine, library, login
-from tests.support.jobs import Jobs, jobs_in, tidy
+from tests.support.jobs import DEADLINE, Jobs, jobs_in, tidy
 
 from rdev.agent.jobs import queue
+from rdev.agent.jobs.store import JobStore
 from rdev.protocol.errors import InvalidRequest, JobNotRunning
 from rdev.wire.blocks import read_file, write_block, write_file
 from rdev.wire.files import read_status
@@ -108,6 +111,71 @@ async def test_a_job_that_waits_is_cancelled_at_once(jobs, machine):
     assert (await jobs.end(job)).started == 0
     assert (await jobs.manager.stop(job.id)).state is JobState.CANCELLED
     await jobs.manager.delete(job.id)
+
+
+async def test_a_job_whose_claim_cannot_be_completed_is_stopped_for_good(jobs, tmp_path):
+    held = await claim(jobs, devices=("0",))
+    job = await claim(jobs, devices=("0",))
+    files = jobs.files(job)
+    launch, aside = Path(files.launch), tmp_path / "aside"
+    launch.rename(aside)  # as on a full disk: it cannot be told which GPUs it has
+    await end(jobs, held)
+    async with asyncio.timeout(DEADLINE):
+        async for seen in jobs.manager.watch(job.id):
+            if seen.gpus:
+                break
+    async with asyncio.timeout(DEADLINE):
+        stopped = await jobs.manager.stop(job.id)
+    assert (stopped.state, stopped.reason, stopped.gpus) == (
+        JobState.CANCELLED,
+        Reason.STOPPED,
+        (),
+    )
+    aside.rename(launch)
+    other = await jobs.end(await claim(jobs, "true", devices=("0",)))
+    assert other.state is JobState.SUCCEEDED
+    assert read_status(files).state is JobState.CANCELLED
+    assert not jobs.keeper(job)
+
+
+async def test_a_job_that_has_a_keeper_is_not_ended_behind_its_back(tmp_path, machine):
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, environment=login()) as jobs:
+            job = await claim(jobs, devices=("1",))
+            await jobs.reach(job, JobState.RUNNING)
+        store = JobStore(str(folder))
+        running = read_status(store.files(job.id))
+        assert not store.end_unstarted(job.id, replace(running, state=JobState.CANCELLED))
+        assert read_status(store.files(job.id)).state is JobState.RUNNING
+
+
+@contextlib.asynccontextmanager
+async def hanging(machine):
+    """The driver does not answer; begins once somebody has asked it."""
+    machine.path.unlink()
+    os.mkfifo(machine.path)
+    writer = await asyncio.to_thread(os.open, machine.path, os.O_WRONLY)
+    try:
+        yield
+    finally:
+        machine.hold()
+        os.close(writer)
+
+
+async def test_a_driver_that_hangs_keeps_no_job_from_being_stopped(jobs, machine):
+    machine.hold((0, os.getpid()))
+    job = await claim(jobs, devices=("0",))
+    async with hanging(machine), asyncio.timeout(queue._PATIENCE / 2):
+        assert (await jobs.manager.stop(job.id)).state is JobState.CANCELLED
+
+
+async def test_a_driver_that_hangs_is_said_and_asked_again(jobs, machine, monkeypatch):
+    monkeypatch.setattr(queue, "_PATIENCE", 0.1)
+    machine.hold((0, os.getpid()))
+    job = await claim(jobs, "true", devices=("0",))
+    async with hanging(machine):
+        await message(jobs, job, "waits for GPUs: the NVIDIA driver does not answer")
+    assert (await jobs.end(job)).state is JobState.SUCCEEDED
 
 
 async def test_an_agent_that_comes_back_goes_on_with_who_waits_and_who_has(tmp_path, machine):

@@ -35,6 +35,9 @@ from rdev.wire.records import Accepted, Status
 # A supervisor answers within a millisecond; a process at a breakpoint may take a while.
 _PATIENCE = 10.0
 
+# Between two tries of a command that must arrive: a supervisor is back in a fraction of a second.
+_PAUSE = 0.02
+
 # What ends a process that does nothing about it, and is sent to mean that.
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL})
 
@@ -143,7 +146,10 @@ class JobManager:
 
     async def _adopt(self, accepted: Accepted, status: Status) -> None:
         """Goes on with a job of an agent before this one."""
-        if accepted.spec.gpus is None or status.state is not JobState.PENDING:
+        is_begun = status.state is not JobState.PENDING or await asyncio.to_thread(
+            self._store.has_keeper, accepted.id
+        )
+        if accepted.spec.gpus is None or is_begun:
             self._following.adopt(self._add(accepted, status))
             return
         if not status.gpus:
@@ -230,8 +236,7 @@ class JobManager:
             is_all: Spare nothing, no multiplexer and no agent that was started in it either.
         """
         record = self.record(job_id)
-        if not await self._queue.cancel(record):
-            await self._insist(record, "stop", {"now": now, "all": is_all})
+        await self._insist(record, "stop", {"now": now, "all": is_all})
         return await self._job(record)
 
     async def signal(self, job_id: str, number: int) -> None:
@@ -352,12 +357,16 @@ class JobManager:
     async def _insist(self, record: JobRecord, name: str, args: Mapping[str, Any]) -> None:
         """Sends a command that may be repeated until it is answered or the job has ended."""
         while not record.status.state.is_final:
+            # A job that waits has nobody to tell. It may have got its keeper since the last try.
+            if name == "stop" and await self._queue.cancel(record):
+                return
             # The job may end by itself meanwhile; or its supervisor was killed before it answered,
             # and the next one is asked.
             with contextlib.suppress(JobNotRunning):
                 await self._following.command(record, name, args, patience=_PATIENCE)
                 return
-            await self._following.refresh(record)
+            if not await self._following.refresh(record):
+                await asyncio.sleep(_PAUSE)
 
     def _live(self, job_id: str, verb: str) -> JobRecord:
         record = self.record(job_id)

@@ -6,7 +6,8 @@
        '--stopped--> CANCELLED
 
 A claim is recorded in the job's status before its keeper is asked for, so a job is never started
-twice, and no two jobs of this agent have one GPU. While nobody waits, nothing here runs.
+twice, and no two jobs of this agent have one GPU. A job that has its claim and no keeper still
+waits, and can be stopped. While nobody waits, nothing here runs.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from rdev.agent.jobs.gpus import (
     settled,
     wants_gpus,
 )
+from rdev.agent.jobs.once import Once
 from rdev.agent.jobs.record import JobRecord
 from rdev.agent.jobs.store import JobStore
-from rdev.agent.threads import to_its_end
+from rdev.agent.threads import in_daemon, to_its_end
 from rdev.protocol.errors import InvalidRequest, RdevError
 from rdev.wire.job import Gpu, GpuRequest, JobSpec, JobState, Reason
 from rdev.wire.records import Status
@@ -42,6 +44,9 @@ _log = logging.getLogger(__name__)
 
 # A process that is none of ours may let go of a GPU at any time, and nothing tells.
 _LOOK = 3.0
+
+# A driver that has to set up many GPUs takes some seconds; one that is broken never answers.
+_PATIENCE = 30.0
 
 
 class GpuQueue:
@@ -67,14 +72,20 @@ class GpuQueue:
         self._records = records
         self._launch = launch
         self._nvml = Nvml()
+        self._looking: asyncio.Future[tuple[Device, ...]] | None = None
         self._waiting: list[JobRecord] = []
+        # Held by whoever asks the driver, and by whoever settles what becomes of one job: a driver
+        # that hangs keeps nobody from stopping a job.
         self._busy = asyncio.Lock()
+        self._deciding = asyncio.Lock()
+        self._cancelled: Once[bool] = Once()
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        await self._cancelled.__aenter__()
         self._task = self._group.create_task(self._serve(), name="GPU queue")
         return self
 
@@ -86,8 +97,9 @@ class GpuQueue:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
+        await self._cancelled.__aexit__(kind, error, trace)
         await self._group.__aexit__(kind, error, trace)
-        await asyncio.to_thread(self._nvml.close)
+        await self._close()
 
     async def settle(self, spec: JobSpec) -> JobSpec:
         """The specification with the GPUs that it can have at best.
@@ -100,7 +112,7 @@ class GpuQueue:
         async with self._busy:
             try:
                 # The driver stays open: the job that comes of this joins in a moment.
-                return settled(spec, await asyncio.to_thread(self._nvml.look), self._visible)
+                return settled(spec, await self._devices(), self._visible)
             except GpusUnknownError as error:
                 raise InvalidRequest("give the job GPUs", error.cause, hint=error.hint) from error
             except InvalidRequest:
@@ -128,13 +140,31 @@ class GpuQueue:
         return record in self._waiting
 
     async def cancel(self, record: JobRecord) -> bool:
-        """Ends a job that waits; False if it does not wait (any more)."""
-        async with self._busy:
-            if record not in self._waiting or record.status.gpus:
+        """Ends a job that waits; False if it does not wait (any more), or has a keeper.
+
+        Whoever asks may be cancelled: what is on disk and what is known here stay the same.
+        """
+        if record not in self._waiting:
+            return False
+        return await self._cancelled.do(record.accepted.id, lambda: self._cancel(record))
+
+    async def _cancel(self, record: JobRecord) -> bool:
+        async with self._deciding:
+            if record not in self._waiting:
+                return False
+            over = replace(
+                record.status,
+                state=JobState.CANCELLED,
+                reason=Reason.STOPPED,
+                gpus=(),
+                message="",
+                ended=time.time(),
+                revision=record.status.revision + 1,
+            )
+            if not await to_its_end(lambda: self._store.end_unstarted(record.accepted.id, over)):
                 return False
             self._waiting.remove(record)
-            over = replace(record.status, state=JobState.CANCELLED, reason=Reason.STOPPED)
-            await self._write(record, replace(over, message="", ended=time.time()))
+            record.update(over)
         self._changed.set()
         return True
 
@@ -157,24 +187,48 @@ class GpuQueue:
 
     async def _rest(self) -> None:
         if not self._waiting:
-            await asyncio.to_thread(self._nvml.close)
+            await self._close()
+
+    async def _close(self) -> None:
+        # Not while a look hangs: the library is in there.
+        if self._looking is None or self._looking.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await in_daemon(self._nvml.close)
+
+    async def _devices(self) -> tuple[Device, ...]:
+        """All GPUs of the machine.
+
+        Raises:
+            GpusUnknownError: The driver does not tell, or not in time.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = in_daemon(self._nvml.look)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await asyncio.shield(self._looking)
+        except TimeoutError as error:
+            raise GpusUnknownError("the NVIDIA driver does not answer") from error
 
     async def _serve_waiting(self) -> None:
         usable: tuple[Device, ...] = ()
         trouble = ""
         try:
-            usable = allowed(await asyncio.to_thread(self._nvml.look), self._visible)
+            usable = allowed(await self._devices(), self._visible)
         except GpusUnknownError as error:
             trouble = f"waits for GPUs: {error.cause}"
         taken = self._claims()
         for record in list(self._waiting):
-            try:
-                # One that has its claim was about to be launched when something went wrong.
-                found = record.status.gpus or trouble or choose(_request(record), usable, taken)
-                await self._serve_one(record, found)
-            except (OSError, RdevError) as error:  # one job's, never the others'
-                _log.warning("job %s waits for GPUs: %s", record.accepted.id, error)
-            taken |= self._wants(record, usable, but=taken)
+            async with self._deciding:
+                if record not in self._waiting:  # stopped meanwhile
+                    continue
+                try:
+                    # One that has its claim was about to be launched when something went wrong.
+                    found = record.status.gpus or trouble or choose(_request(record), usable, taken)
+                    await self._serve_one(record, found)
+                except (OSError, RdevError) as error:  # one job's, never the others'
+                    _log.warning("job %s waits for GPUs: %s", record.accepted.id, error)
+                taken |= self._wants(record, usable, but=taken)
 
     def _wants(
         self, record: JobRecord, usable: Sequence[Device], *, but: Mapping[str, str]

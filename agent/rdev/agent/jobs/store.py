@@ -17,6 +17,7 @@ from dataclasses import replace
 from rdev.agent.jobs.gpus import VISIBLE_VARIABLE
 from rdev.wire.blocks import (
     FilesError,
+    read_block,
     read_file,
     reserve_block,
     sync_directory,
@@ -26,7 +27,7 @@ from rdev.wire.blocks import (
 from rdev.wire.files import SMALL_SLOT, JobFiles, output_size, read_status, state_slot
 from rdev.wire.home import boot_id
 from rdev.wire.input import reserve_input
-from rdev.wire.job import Gpu, Stream
+from rdev.wire.job import Gpu, JobState, Stream
 from rdev.wire.output import reserve_gaps
 from rdev.wire.records import Accepted, Launch, Status
 
@@ -88,6 +89,22 @@ class JobStore:
     def write_status(self, job_id: str, status: Status) -> None:
         """Records a status; only where no supervisor of the job lives."""
         write_block(self.files(job_id).state, status.to_json())
+
+    def end_unstarted(self, job_id: str, status: Status) -> bool:
+        """Records the end of a job that never had a keeper; False if it has or had one."""
+        files = self.files(job_id)
+        descriptor = os.open(files.keeper_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # A keeper looks whether the job has ended only once it has this.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if read_status(files).state is not JobState.PENDING or read_block(files.started):
+                return False
+            self.write_status(job_id, status)
+        except (BlockingIOError, PermissionError):
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def give_gpus(self, job_id: str, gpus: Sequence[Gpu]) -> None:
         """Lets a job see these GPUs and no others, before it has a keeper; again is harmless."""
