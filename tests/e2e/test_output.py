@@ -153,4 +153,4 @@ def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code)
     assert "it has not answered for 60 s" in said
     job = rdev.json("ps")[0]
     assert job["state"] == "running"
-    assert f"`rdev {' '.join(words)} {job['id']}" in said
+    assert f"`rdev {' '.join(words)} -H {relay.host} {job['id']}" in said

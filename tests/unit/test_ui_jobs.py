@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rdev.client.follow import exit_code
+from rdev.client.hosts import LOCAL, phrase
 from rdev.client.ui.jobs import (
     as_json,
     closing_line,
@@ -158,10 +159,18 @@ def test_an_attempt_that_failed_is_told_with_the_next_one():
 
 
 def test_what_a_stop_left_alone_is_said_with_a_way_to_end_it():
-    assert spared_line(job()) == ""
-    line = spared_line(job(spared=("tmux: server (71)", "rdev-agent (72)")))
+    assert spared_line(job(), host=LOCAL) == ""
+    line = spared_line(job(spared=("tmux: server (71)", "rdev-agent (72)")), host=LOCAL)
     assert line.startswith("left alone: tmux: server (71), rdev-agent (72); ")
     assert "`rdev exec train -- kill 71 72` ends them" in line
+
+
+def test_a_hint_names_the_host_where_it_must():
+    spared = job(spared=("tmux (71)",))
+    line = spared_line(spared, host="unix:/a b/agent.sock")
+    assert "`rdev exec -H 'unix:/a b/agent.sock' train -- kill 71`" in line
+    assert phrase("logs -f", LOCAL, "train") == "rdev logs -f train"
+    assert phrase("ps -a", LOCAL) == "rdev ps -a"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +234,7 @@ def test_a_closing_line_is_one_line_whatever_the_host_says(fields):
 
 
 def test_a_process_that_was_spared_cannot_drive_the_terminal_with_its_name():
-    line = spared_line(job(spared=(f"{UNRULY} (71)", "tmux (5) (72)")))
+    line = spared_line(job(spared=(f"{UNRULY} (71)", "tmux (5) (72)")), host=LOCAL)
     assert SPELLED in line
     assert line.isprintable()
     assert "-- kill 71 72`" in line

@@ -8,6 +8,7 @@ from signal import SIGKILL
 from typing import Protocol
 
 from rdev.client.connection import Connection
+from rdev.client.hosts import phrase
 from rdev.client.jobs import Jobs
 from rdev.client.logs import Chunk, Gap, Logs
 from rdev.protocol.errors import ConnectionLost
@@ -63,7 +64,7 @@ async def follow(
         await drain(tail, sink)
         return await Jobs(connection).wait(job_id)
     except ConnectionLost as error:
-        hint = f"the job goes on; `rdev attach {job_id}` returns to it"
+        hint = f"the job goes on; `{phrase('attach', connection.host, job_id)}` returns to it"
         raise ConnectionLost("follow the job", error.cause, hint=hint) from error
 
 

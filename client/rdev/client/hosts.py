@@ -7,6 +7,7 @@ unix:PATH   an agent whose socket somebody forwards to PATH, such as `ssh -L` or
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 
 from rdev.protocol.errors import HostUnreachable
@@ -48,3 +49,15 @@ def endpoint_of(host: str) -> Endpoint:
         hint=f"this release serves the host {LOCAL!r}, which is used without -H, and "
         f"{_FORWARDED}PATH, a socket at which an agent answers",
     )
+
+
+def phrase(verb: str, host: str, *words: str) -> str:
+    """The command line that a hint gives a person to type, with `-H` where it is needed.
+
+    Args:
+        verb: Of `rdev`, with options as in `logs -f`.
+        host: Where it is to act.
+        words: What follows.
+    """
+    where = () if host == LOCAL else ("-H", host)
+    return " ".join(["rdev", verb, shlex.join([*where, *words])]).rstrip()

@@ -99,7 +99,7 @@ async def execute(options: argparse.Namespace) -> int:
             timed=options.timestamps or options.json,
         )
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
-            group.create_task(_show(tail, output, job))
+            group.create_task(_show(tail, output, job, host=connection.host))
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
         with contextlib.suppress(JobNotFound):  # it was removed while we read
@@ -111,20 +111,24 @@ async def execute(options: argparse.Namespace) -> int:
 
 
 async def _show(
-    tail: AsyncGenerator[Chunk | Gap, None], output: Output | JsonOutput, job: Job
+    tail: AsyncGenerator[Chunk | Gap, None], output: Output | JsonOutput, job: Job, *, host: str
 ) -> None:
     """Shows all of it, or says how to go on from where the host was lost."""
     import time
+    from datetime import UTC, datetime
 
     from rdev.client.follow import drain
+    from rdev.client.hosts import phrase
     from rdev.protocol.errors import ConnectionLost
 
     begun = time.time()
     try:
         await drain(tail, output)
     except ConnectionLost as error:
-        since = time.strftime("%H:%M:%S", time.localtime(output.latest or begun))
-        hint = f"what {job.name} does is not known; `rdev logs -f {job.id} --since {since}` goes on"
+        # With its day and zone: the person may type it tomorrow, and elsewhere.
+        since = datetime.fromtimestamp(output.latest or begun, UTC).isoformat(timespec="seconds")
+        again = phrase("logs -f", host, job.id, "--since", since.replace("+00:00", "Z"))
+        hint = f"what {job.name} does is not known; `{again}` goes on"
         raise ConnectionLost("read the log to its end", error.cause, hint=hint) from error
 
 

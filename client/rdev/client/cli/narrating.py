@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rdev.client.connection import Connection
 from rdev.client.follow import exit_code
-from rdev.client.hosts import LOCAL
+from rdev.client.hosts import phrase
 from rdev.client.jobs import Jobs
 from rdev.client.ui.jobs import closing_line, retry_line
 from rdev.client.ui.output import say
@@ -74,8 +74,9 @@ def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> No
         job: The job.
         is_fed: Nothing of its input is left to be sent from here.
     """
-    attach = "rdev attach" if connection.host == LOCAL else f"rdev attach -H {connection.host}"
+    back = phrase("attach", connection.host, job.name)
+    feed = phrase("attach -i", connection.host, job.name)
     with contextlib.suppress(OSError):  # the terminal may be gone
-        say(f"detached; {job.name} goes on: `{attach} {job.name}` returns to it")
+        say(f"detached; {job.name} goes on: `{back}` returns to it")
         if not is_fed:
-            say(f"its input is not complete: `{attach} -i {job.name}` goes on with it")
+            say(f"its input is not complete: `{feed}` goes on with it")

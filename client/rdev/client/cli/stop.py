@@ -40,6 +40,6 @@ async def execute(options: argparse.Namespace) -> int:
             )
             job = await jobs.wait(job.id)
     print(json.dumps(as_json(job)) if options.json else closing_line(job))
-    if spared := spared_line(job):
+    if spared := spared_line(job, host=connection.host):
         say(spared)
     return 0

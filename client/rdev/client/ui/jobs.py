@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from signal import SIGKILL, Signals
 from typing import Any
 
+from rdev.client.hosts import phrase
 from rdev.client.ui.escapes import one_line
 from rdev.client.ui.sizes import human_size
 from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
@@ -159,14 +160,20 @@ def retry_line(job: Job, ended: Attempt) -> str:
     return f"attempt {ended.number} {way}{why}; {attempt_words(job, ended.number + 1)} starts"
 
 
-def spared_line(job: Job) -> str:
-    """One line that says what a stop left alone and how to end it; empty if it spared nothing."""
+def spared_line(job: Job, *, host: str) -> str:
+    """One line that says what a stop left alone and how to end it; empty if it spared nothing.
+
+    Args:
+        job: The job that was stopped.
+        host: Where it is.
+    """
     if not job.spared:
         return ""
     spared = one_line(", ".join(job.spared))
-    pids = " ".join(re.findall(r"\((\d+)\)(?=,|$)", spared))
-    ends = f"; `rdev exec {job.name} -- kill {pids}` ends them" if pids else ""
-    return f"left alone: {spared}{ends}, and `rdev stop --all` spares nothing"
+    pids = re.findall(r"\((\d+)\)(?=,|$)", spared)
+    kill = phrase("exec", host, job.name, "--", "kill", *pids)
+    ends = f"; `{kill}` ends them" if pids else ""
+    return f"left alone: {spared}{ends}, and `{phrase('stop --all', host)}` spares nothing"
 
 
 def signal_name(number: int) -> str:
