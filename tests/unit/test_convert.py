@@ -34,7 +34,7 @@ def test_a_spec_survives(kind, timeout):
     before = spec(
         kind, timeout=timeout, grace=2.5, hook=False, directory="x/y", snapshot="ab",
         terminal=Window(3, 4), stdin=True, processes=-1, gpus=GpuRequest(2, ("0",)), retries=3,
-        keep_children=True, log_full=LogFull.STOP,
+        keep_children=True, log_full=LogFull.STOP, aside=True,
     )  # fmt: skip
     assert spec_from_proto(spec_to_proto(before)) == before
 

@@ -7,8 +7,8 @@ from rdev.protocol.errors import JobNotFound
 from rdev.wire.job import CommandKind, Job, JobSpec, JobState
 
 
-def job(job_id, name, created, *, workspace="w1", state=JobState.SUCCEEDED):
-    spec = JobSpec(CommandKind.PROGRAM, "x", workspace_id=workspace)
+def job(job_id, name, created, *, workspace="w1", state=JobState.SUCCEEDED, aside=False):
+    spec = JobSpec(CommandKind.PROGRAM, "x", workspace_id=workspace, aside=aside)
     return Job(job_id, name, spec, state, created=created)
 
 
@@ -42,6 +42,18 @@ def test_the_newest_comes_first():
 )
 def test_found(reference, workspace, found):
     assert find(JOBS, reference, workspace_id=workspace).id == found
+
+
+def test_a_shell_beside_the_work_is_only_meant_by_who_names_it():
+    shell = job("ffff11112222", "shell", 5.0, state=JobState.RUNNING, aside=True)
+    jobs = [*JOBS, shell]
+    for workspace, latest in (("", "dddd11112222"), ("w1", "cccc11112222")):
+        assert find(jobs, "", workspace_id=workspace).id == latest
+        assert find(jobs, "@-1", workspace_id=workspace).id == latest
+    for name in ("shell", "ffff", shell.id):
+        assert find(jobs, name) == shell
+    with pytest.raises(JobNotFound):
+        find([shell], "")
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,8 @@ class JobSpec:
         retries: How often it is started again after a failure.
         keep_children: Spare what the main process leaves behind when it ends by itself.
         log_full: What happens when its output cannot be kept.
+        aside: It was started beside the work, such as a shell: whoever names no job, or says how
+            long ago it was, does not mean it.
     """
 
     kind: CommandKind
@@ -173,6 +175,7 @@ class JobSpec:
     retries: int = 0
     keep_children: bool = False
     log_full: LogFull = LogFull.DROP
+    aside: bool = False
 
     @property
     def takes_input(self) -> bool:

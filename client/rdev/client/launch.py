@@ -186,6 +186,7 @@ def beside(
         hook=spec.hook if spec else False,
         terminal=terminal,
         stdin=stdin,
+        aside=True,
     )
 
 
@@ -200,6 +201,7 @@ def login_shell(workspace: Workspace | None, *, terminal: Window, name: str = ""
         environment=_terminal_environment(terminal),
         hook=False,
         terminal=terminal,
+        aside=True,
     )
 
 

@@ -43,6 +43,7 @@ def spec_to_proto(spec: JobSpec) -> job_pb2.JobSpec:
         retries=spec.retries,
         keep_children=spec.keep_children,
         log_full=job_pb2.LogFull.Value(f"LOG_FULL_{spec.log_full.name}"),
+        aside=spec.aside,
     )
     if spec.terminal is not None:
         message.terminal.CopyFrom(window_to_proto(spec.terminal))
@@ -85,6 +86,7 @@ def spec_from_proto(message: job_pb2.JobSpec) -> JobSpec:
         retries=message.retries,
         keep_children=message.keep_children,
         log_full=_LOG_FULL.get(message.log_full, LogFull.DROP),
+        aside=message.aside,
     )
 
 

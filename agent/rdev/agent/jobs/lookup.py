@@ -12,7 +12,7 @@ _AGO = re.compile(r"@-([1-9][0-9]{0,5})")
 
 
 def newest_first(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs in the order in which `ps` and `@-N` count them."""
+    """The jobs in the order in which `ps` shows and `@-N` counts them."""
     return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
 
 
@@ -22,7 +22,8 @@ def find(jobs: Iterable[Job], reference: str, *, workspace_id: str = "") -> Job:
     Args:
         jobs: All jobs.
         reference: A full id, a name (the latest job of that name; a live one comes first), an id
-            prefix, or `@-N` for the N-th latest; empty is the latest.
+            prefix, or `@-N` for the N-th latest; empty is the latest. The last two leave out what
+            was started aside: nobody means the shell that they type it in.
         workspace_id: Where to look first. The latest job is only looked for there: nobody means
             another project's by naming none.
 
@@ -33,7 +34,8 @@ def find(jobs: Iterable[Job], reference: str, *, workspace_id: str = "") -> Job:
     here = [job for job in ordered if job.spec.workspace_id == workspace_id]
     ago = _AGO.fullmatch(reference)
     if ago or not reference:
-        return _latest(here if workspace_id else ordered, int(ago[1]) if ago else 1)
+        counted = [job for job in (here if workspace_id else ordered) if not job.spec.aside]
+        return _latest(counted, int(ago[1]) if ago else 1)
     for group in (here, ordered) if workspace_id else (ordered,):
         found = _in_group(group, reference)
         if found is not None:
