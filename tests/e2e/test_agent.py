@@ -1,15 +1,17 @@
 """The agent as a process: one a home, private, started on demand."""
 
 import os
+import resource
 import select
 import shutil
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.command import DEADLINE
+from tests.support.command import BIN, DEADLINE
 
 from rdev.wire.home import Home, answers, check_private, machine_id
 from rdev.wire.unix import short_socket_path
@@ -23,6 +25,15 @@ def test_the_first_command_starts_the_agent_and_the_second_meets_it(rdev):
     first = rdev.agent_pid
     assert rdev.run("ps").returncode == 0
     assert rdev.agent_pid == first
+
+
+def test_the_agent_takes_all_descriptors_and_a_job_has_what_the_login_has(rdev):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    login = f"ulimit -Sn 300; exec {BIN / 'rdev-agent'} serve --detach"
+    subprocess.run(["sh", "-c", login], env=rdev.environment, check=True, capture_output=True)
+    assert resource.prlimit(rdev.agent_pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    done = rdev.run("run", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn")
+    assert done.stdout == f"300\n{hard}\n"
 
 
 def test_a_second_agent_is_refused_in_one_line(rdev):

@@ -11,12 +11,14 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO
 
 from rdev.protocol.errors import (
@@ -55,6 +57,29 @@ _POLL = 0.002
 
 # An agent that was started in a job is no process of that job.
 _MARKERS = frozenset({JOB_VARIABLE, SOCKET_VARIABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What the agent was started with and has changed for itself; jobs get it back.
+
+    Attributes:
+        umask: The file mode mask.
+        descriptors: How many descriptors a process may have, the soft limit.
+    """
+
+    umask: int
+    descriptors: int
+
+
+def take_descriptors() -> int:
+    """Lets this process have as many descriptors as it may; returns how many it might before.
+
+    Whoever follows a job of many ranks takes two for each, and many may follow.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
 
 
 @contextlib.contextmanager

@@ -53,8 +53,8 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
         pid = lifecycle.start_detached(home, replacing=options.replace)
         print(f"agent {pid} serves {home.root}")
         return 0
-    # Everything the agent makes is for its user alone; jobs get the login's umask back.
-    login_umask = os.umask(0o077)
+    # Everything the agent makes is for its user alone; jobs get what the login has.
+    login = lifecycle.Login(umask=os.umask(0o077), descriptors=lifecycle.take_descriptors())
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -66,7 +66,7 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
         lifecycle.reporting(options.ready_fd) as on_ready,
         lifecycle.locked(home, replacing=options.replace),
     ):
-        asyncio.run(serve(home, login_umask=login_umask, on_ready=on_ready))
+        asyncio.run(serve(home, login=login, on_ready=on_ready))
     return 0
 
 

@@ -17,7 +17,7 @@ from rdev.agent.identity import identify
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.jobs.retention import Keep
-from rdev.agent.lifecycle import be_guarded
+from rdev.agent.lifecycle import Login, be_guarded
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.services.agent import AgentService
 from rdev.agent.services.debug import DebugService
@@ -52,12 +52,12 @@ _LOOK_FOR_HOME = 10.0
 _RETIRE = 3600.0
 
 
-async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -> None:
+async def serve(home: Home, *, login: Login, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM, SIGINT or a StopAgent call; jobs go on afterwards.
 
     Args:
         home: The state folder; its lock is held by the caller.
-        login_umask: The umask to give jobs.
+        login: What to give jobs.
         on_ready: Called once calls are answered.
     """
     stopping = asyncio.Event()
@@ -67,8 +67,8 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
     # The terminal we were started from may go away; that is no reason to stop.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Before live jobs hear of this agent: their supervisors look who it is.
-    await asyncio.to_thread(be_guarded, home, login_umask=login_umask)
-    async with _composed(home, stopping, login_umask) as (server, jobs):
+    await asyncio.to_thread(be_guarded, home, login_umask=login.umask)
+    async with _composed(home, stopping, login) as (server, jobs):
         await _listen(server, home)
         _log.info("agent serves %s", home.socket)
         on_ready()
@@ -86,7 +86,7 @@ async def serve(home: Home, *, login_umask: int, on_ready: Callable[[], None]) -
 
 @contextlib.asynccontextmanager
 async def _composed(
-    home: Home, stopping: asyncio.Event, login_umask: int
+    home: Home, stopping: asyncio.Event, login: Login
 ) -> AsyncIterator[tuple[grpc.aio.Server, JobManager]]:
     async with contextlib.AsyncExitStack() as stack:
         workspaces = await stack.enter_async_context(WorkspaceManager(home.root))
@@ -96,7 +96,8 @@ async def _composed(
                 home.jobs,
                 workspaces.folder,
                 hook_dir=_plant_folder(),
-                umask=login_umask,
+                umask=login.umask,
+                descriptors=login.descriptors,
                 snapshots=workspaces,
             )
         )

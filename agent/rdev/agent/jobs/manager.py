@@ -51,6 +51,7 @@ class JobManager:
         hook_dir: Put first on the PYTHONPATH of jobs that want the hook.
         environment: The login environment; by default this process's own.
         umask: The login's umask, which jobs get.
+        descriptors: The login's soft limit of descriptors, which jobs get; None gives them ours.
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
     """
 
@@ -62,6 +63,7 @@ class JobManager:
         hook_dir: str | None = None,
         environment: Mapping[str, str] | None = None,
         umask: int = 0o022,
+        descriptors: int | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
         login = dict(os.environ) if environment is None else environment
@@ -72,7 +74,7 @@ class JobManager:
             workspaces=workspaces,
             snapshots=snapshots,
         )
-        self._zygote = Zygote()
+        self._zygote = Zygote(descriptors)
         self._records: dict[str, JobRecord] = {}
         self._following = Following(
             self._store,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -26,9 +28,15 @@ _DEADLINE = 30.0
 
 
 class Zygote:
-    """Starts keepers; one request at a time. Use as a context manager."""
+    """Starts keepers; one request at a time. Use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        descriptors: How many descriptors keepers and jobs may have, the soft limit; None leaves
+            them ours.
+    """
+
+    def __init__(self, descriptors: int | None = None) -> None:
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lines = channel.LineBuffer()
@@ -68,6 +76,12 @@ class Zygote:
         self._socket, self._lines = ours, channel.LineBuffer()
         with theirs:
             self._process = await asyncio.to_thread(_spawn, theirs.fileno())
+        if self._descriptors is not None:
+            # Before it is asked to fork anything. It may have died already; then it is replaced.
+            with contextlib.suppress(ProcessLookupError):
+                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                limits = (self._descriptors, hard)
+                resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, limits)
 
     async def _ask(self, directory: str) -> bool:
         if self._socket is None:
