@@ -281,3 +281,39 @@ def test_a_full_disk_on_the_host(rdev):
     finally:
         subprocess.run(["umount", "--lazy", home], check=True)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_reader_that_leaves_is_told_that_the_job_goes_on(rdev):
+    with rdev.started("run", "-q", "--name", "noisy", "--", "yes") as process:
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 141
+        said = process.stderr.read().decode()
+        process.stdout = None
+    assert said.count("\n") == 1
+    assert "noisy goes on: `rdev attach noisy` returns to it, `rdev stop noisy` ends it" in said
+    assert rdev.json("ps")[0]["state"] == "running"
+
+
+@pytest.mark.parametrize("verb", ["run", "attach"])
+def test_a_full_disk_here_is_no_full_disk_there_and_no_end_of_the_job(rdev, verb):
+    command = ("--name", "noisy", "--", "sh", "-c", "while sleep 0.1; do echo y; done")
+    if verb == "attach":
+        rdev.run("run", "-d", *command)
+    words = ("run", "-q", *command) if verb == "run" else ("attach", "noisy")
+    with open("/dev/full", "w") as full, rdev.started(*words, stdout=full) as process:
+        assert process.wait(DEADLINE) == 125
+        error, hint = process.stderr.read().decode().splitlines()
+    assert error.startswith("error: unable to show what noisy prints: No space left on device")
+    assert "`rdev attach noisy` returns to it" in hint
+    assert rdev.json("ps")[0]["state"] == "running"
+
+
+@pytest.mark.parametrize("words", [["ps", "-a"], ["logs", "brief"]])
+def test_a_full_disk_under_our_output_is_told_as_such(rdev, words):
+    rdev.run("run", "--name", "brief", "--", "echo", "hi")
+    with open("/dev/full", "w") as full, rdev.started(*words, stdout=full) as process:
+        assert process.wait(DEADLINE) == 1
+        error, hint = process.stderr.read().decode().splitlines()
+    assert error == "error: unable to write the output: No space left on device"
+    assert "rdev rm" not in hint

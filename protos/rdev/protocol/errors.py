@@ -16,6 +16,7 @@
       SyncFailed
         MassDeletion  WorkspaceGone
       DiskFull  LimitExceeded
+      OutputFailed .......... our own output could not be written; jobs go on
       TimedOut  Interrupted
       InternalError
 
@@ -286,6 +287,14 @@ class LimitExceeded(RdevError):
     status = "RESOURCE_EXHAUSTED"
     reason = "LIMIT_EXCEEDED"
     default_hint = "ask for less at once"
+
+
+class OutputFailed(RdevError):
+    """What rdev shows could not be written where its output goes; jobs go on."""
+
+    status = "UNKNOWN"
+    reason = "OUTPUT_FAILED"
+    default_hint = "look where the output goes; `rdev logs JOB` shows again what a job printed"
 
 
 class TimedOut(RdevError):

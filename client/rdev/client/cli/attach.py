@@ -24,10 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 async def execute(options: argparse.Namespace) -> int:
     """Attaches."""
     from rdev.client.cli.attending import output_of, return_to
+    from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
     from rdev.client.lookup import find_job
 
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        async with output_of(job, prefix=options.prefix) as output:
+        shown = output_of(job, prefix=options.prefix)
+        async with outlived(connection, job), shown as output:
             return await return_to(connection, job, output, options=options)

@@ -144,7 +144,9 @@ def _run(name: str, words: list[str]) -> int:
         options = parse(parser, words) if parse else parser.parse_args(words)
         import asyncio
 
-        return int(asyncio.run(module.execute(options)))
+        code = int(asyncio.run(module.execute(options)))
+        sys.stdout.flush()  # a disk that is full shows now, or never
+        return code
     except KeyboardInterrupt:
         return _fail(name, options, _interrupted(name))
     except Exception as error:  # noqa: BLE001  # the edge: a person never sees a traceback
@@ -179,11 +181,15 @@ def _sole(error: Exception) -> Exception:
 
 
 def _reader_left() -> int:
-    # The interpreter flushes stdout once more at exit; let that go nowhere.
+    _flush_nowhere()
+    return _EXIT_PIPE
+
+
+def _flush_nowhere() -> None:
+    # The interpreter flushes stdout once more at exit, and would complain.
     import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _EXIT_PIPE
 
 
 def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> int:
@@ -209,10 +215,19 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
 
 
 def _known(name: str, error: Exception) -> RdevError:
-    from rdev.protocol.errors import InternalError, RdevError, os_failure
+    from rdev.protocol.errors import (
+        DISK_FULL_ERRNOS,
+        InternalError,
+        OutputFailed,
+        RdevError,
+        os_failure,
+    )
 
     if isinstance(error, RdevError):
         return error
+    if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL_ERRNOS:
+        _flush_nowhere()  # what has no name is what we print to
+        return OutputFailed("write the output", error.strerror or "")
     if isinstance(error, OSError):
         return os_failure(f"run `rdev {name}`", error)
     cause = f"{type(error).__name__}: {error}"

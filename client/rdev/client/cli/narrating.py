@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from rdev.client.connection import Connection
 from rdev.client.follow import exit_code
@@ -11,8 +12,11 @@ from rdev.client.hosts import phrase
 from rdev.client.jobs import Jobs
 from rdev.client.ui.jobs import closing_line, retry_line
 from rdev.client.ui.output import say
-from rdev.protocol.errors import RdevError
+from rdev.protocol.errors import OutputFailed, RdevError
 from rdev.wire.job import CommandKind, Job, JobState, Reason
+
+# How long we ask about a job that we leave: a person waits for their prompt.
+_LAST_LOOK = 2.0
 
 
 class Attempts:
@@ -80,3 +84,51 @@ def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> No
         say(f"detached; {job.name} goes on: `{back}` returns to it")
         if not is_fed:
             say(f"its input is not complete: `{feed}` goes on with it")
+
+
+@contextlib.asynccontextmanager
+async def outlived(connection: Connection, job: Job) -> AsyncIterator[None]:
+    """Says that the job goes on, and how to return to it, when our own output fails in the block.
+
+    Args:
+        connection: Where it is.
+        job: The job that is followed.
+
+    Raises:
+        BrokenPipeError: Whoever read our output has left, as `head` does.
+        OutputFailed: It could not be written, as on a full disk.
+    """
+    try:
+        yield
+    except (OSError, ExceptionGroup) as error:
+        failure = _failure_of_ours(error)
+        if failure is None:
+            raise
+        back = await _way_back(connection, job)
+        if not isinstance(failure, BrokenPipeError):
+            cause = f"{failure.strerror or failure}, where our output goes"
+            raise OutputFailed(f"show what {job.name} prints", cause, hint=back) from error
+        with contextlib.suppress(OSError):  # it may have read our stderr too
+            say(f"nobody reads its output any more; {back}")
+        raise BrokenPipeError from error
+
+
+def _failure_of_ours(error: OSError | ExceptionGroup[Exception]) -> OSError | None:
+    """The failed system call, if nothing else went wrong in any task."""
+    if isinstance(error, OSError):
+        return error
+    found = [
+        _failure_of_ours(each) if isinstance(each, (OSError, ExceptionGroup)) else None
+        for each in error.exceptions
+    ]
+    return None if None in found else found[0]
+
+
+async def _way_back(connection: Connection, job: Job) -> str:
+    with contextlib.suppress(RdevError, TimeoutError):
+        async with asyncio.timeout(_LAST_LOOK):
+            job = await Jobs(connection).get(job.id)
+    if job.state.is_final:
+        return f"`{phrase('logs', connection.host, job.name)}` shows it again"
+    attach, stop = (phrase(verb, connection.host, job.name) for verb in ("attach", "stop"))
+    return f"{job.name} goes on: `{attach}` returns to it, `{stop}` ends it"

@@ -122,6 +122,7 @@ async def execute(options: argparse.Namespace) -> int:
     import json
 
     from rdev.client.cli.attending import attend, output_of, source_of
+    from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
     from rdev.client.follow import exit_code
     from rdev.client.jobs import Jobs
@@ -144,7 +145,8 @@ async def execute(options: argparse.Namespace) -> int:
         )
         if not options.detach:
             source = source_of(options) if job.spec.stdin else None
-            async with output_of(job, prefix=options.prefix) as output:
+            shown = output_of(job, prefix=options.prefix)
+            async with outlived(connection, job), shown as output:
                 return await attend(connection, job, output, source=source)
         job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
