@@ -35,6 +35,21 @@ async def test_logs_that_take_too_much_are_removed(jobs):
     assert [job.id for job in await jobs.manager.list(ended=True)] == [small.id]
 
 
+async def test_what_the_index_and_the_events_take_counts_and_what_was_lost_does_not(jobs):
+    lost = await jobs.run("echo", "lost")
+    os.truncate(jobs.files(lost).log(0, "stdout"), 1 << 40)  # all of it a hole
+    chatty = await jobs.run("echo", "chatty")
+    told = await jobs.run("echo", "told")
+    for job, path in ((chatty, jobs.files(chatty).index), (told, jobs.files(told).events)):
+        with open(path, "ab") as file:
+            file.write(bytes(100_000))
+            os.fsync(file.fileno())
+        assert jobs.manager._store.size(job.id) > 100_000
+    assert await jobs.manager.retire(Keep(newest=2, size=50_000)) == ()
+    removed = await jobs.manager.retire(Keep(newest=0, size=150_000))
+    assert removed == (chatty.id, lost.id)
+
+
 async def test_whoever_watches_a_job_that_ends_and_is_removed_sees_its_end(jobs):
     job = await jobs.start("sleep", "600")
     await jobs.reach(job, JobState.RUNNING)

@@ -223,6 +223,16 @@ def test_a_gap_grows_in_place_and_another_begins_after_data(gaps_path):
     again.close()
 
 
+def test_an_empty_table_of_gaps_is_not_read_to_its_end(gaps_path):
+    def read_so_far():
+        with open("/proc/thread-self/io", encoding="ascii") as file:
+            return int(file.readline().removeprefix("rchar: "))
+
+    before = read_so_far()
+    assert read_gaps(gaps_path) == []
+    assert read_so_far() - before < 1000
+
+
 def test_a_damaged_gap_ends_the_list(gaps_path):
     table = GapTable(gaps_path)
     table.add(0, 1, error=errno.ENOSPC)

@@ -349,8 +349,7 @@ class JobManager:
         final = [r for r in self._records.values() if r.status.state.is_final]
         if len(final) <= keep.newest:
             return ()
-        jobs = await asyncio.to_thread(self._jobs, final)
-        ended = [Ended(job.id, job.ended or job.created, _size(job)) for job in jobs]
+        ended = await asyncio.to_thread(self._ended, final)
         removed = to_remove(ended, keep, now=time.time())
         for job_id in removed:
             await self.delete(job_id)
@@ -385,6 +384,6 @@ class JobManager:
     def _jobs(self, records: Iterable[JobRecord]) -> tuple[Job, ...]:
         return tuple(r.job(self._store.streams(r.accepted.id)) for r in records)
 
-
-def _size(job: Job) -> int:
-    return sum(stream.size for stream in job.streams)
+    def _ended(self, records: Iterable[JobRecord]) -> tuple[Ended, ...]:
+        jobs = [record.job() for record in records]
+        return tuple(Ended(j.id, j.ended or j.created, self._store.size(j.id)) for j in jobs)

@@ -28,7 +28,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job that has ended: when, in seconds since the epoch, and how many bytes it printed."""
+    """A job that has ended: when, in seconds since the epoch, and the bytes that its logs take."""
 
     id: str
     ended: float

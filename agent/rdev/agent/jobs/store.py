@@ -131,6 +131,12 @@ class JobStore:
             Stream(rank, name, output_size(files, rank, name)) for rank, name in files.outputs()
         )
 
+    def size(self, job_id: str) -> int:
+        """Bytes that all that grows with what the job says takes; what was lost takes none."""
+        files = self.files(job_id)
+        logs = (files.log(*output) for output in files.outputs())
+        return sum(map(_taken, (*logs, files.index, files.events)))
+
     def remove(self, job_id: str) -> None:
         """Removes a job and all it printed; again is harmless."""
         doomed = os.path.join(self.folder, _DOOMED + job_id)
@@ -150,6 +156,15 @@ class JobStore:
         finally:
             os.close(descriptor)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _taken(path: str) -> int:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    # Blocks are of 512 bytes, stat(2); a hole has none.
+    return min(found.st_size, found.st_blocks * 512)
 
 
 def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
