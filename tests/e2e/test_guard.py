@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,19 @@ def test_an_agent_that_was_asked_to_end_stays_away(host, how):
     assert not answers(host.home)
     assert read_status(files).state is JobState.RUNNING
     assert host.rdev.json("ps")[0]["state"] == "running"
+
+
+def test_an_agent_that_did_not_live_to_record_itself_stays_away_too(host):
+    host.start("--", "sleep", "600")
+    record = read_agent(host.home.host)
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    # As its predecessor left it, who was killed: not this agent's to forget.
+    write_agent(host.home.host, replace(record, pid=dead.pid))
+    done = host.rdev.command("rdev-agent", "stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_agent(host.home.host) is None
+    assert host.rdev.command("rdev-agent", "status").stdout.startswith("no agent serves")
 
 
 @pytest.mark.parametrize("words", [("--now",), ("--now", "--all")], ids=" ".join)

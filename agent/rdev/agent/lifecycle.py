@@ -31,7 +31,7 @@ from rdev.protocol.errors import (
     error_from_json,
     os_failure,
 )
-from rdev.supervisor.processes import look_at
+from rdev.supervisor.processes import is_alive, look_at
 from rdev.wire.channel import JOB_VARIABLE, SOCKET_VARIABLE
 from rdev.wire.guard import (
     AgentRecord,
@@ -178,6 +178,24 @@ def call_off(home: Home) -> int | None:
         return pid
     finally:
         os.close(descriptor)
+
+
+def call_off_others(home: Home) -> None:
+    """After the end of an agent: nobody brings back one that was killed before it.
+
+    An agent that ends before it has recorded itself leaves its predecessor's record.
+
+    Raises:
+        TimedOut: An agent that a supervisor is just starting neither serves nor fails, or one does
+            not end.
+    """
+    record = read_agent(home.host)
+    while record is not None and not is_alive(record.pid, ticks=record.ticks):
+        pid = call_off(home)
+        if pid is None:
+            return
+        end(pid)
+        record = read_agent(home.host)
 
 
 def _read_pid(home: Home) -> int:

@@ -91,6 +91,7 @@ def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # on
         return 0
     was_mute = "" if answers(home) else ", which did not answer,"
     lifecycle.end(pid)
+    lifecycle.call_off_others(home)
     print(f"agent {pid}{was_mute} stopped; its jobs go on")
     return 0
 

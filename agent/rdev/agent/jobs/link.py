@@ -50,8 +50,10 @@ class Link:
         try:
             self._writer.write(encode({"type": "hello", "version": VERSION, "role": "agent"}))
             self._connected.set()
-            while line := await reader.readline():
-                self._on_message(decode(line))
+            # A supervisor that is killed resets the connection, or leaves a line unfinished.
+            with contextlib.suppress(ConnectionResetError):
+                while (line := await reader.readline()).endswith(b"\n"):
+                    self._on_message(decode(line))
         finally:
             self._connected.clear()
             self._writer.close()
