@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 from tests.support.command import BIN, DEADLINE
+from tests.support.relay import relayed
+
+from rdev.wire.home import Home, machine_id
 
 
 def assert_told(done, code, *words):
@@ -317,3 +320,41 @@ def test_a_full_disk_under_our_output_is_told_as_such(rdev, words):
         error, hint = process.stderr.read().decode().splitlines()
     assert error == "error: unable to write the output: No space left on device"
     assert "rdev rm" not in hint
+
+
+@pytest.fixture
+def held(rdev, tmp_path):
+    """A way to the agent that passes on no question for a job's state, and so is waited on."""
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    with relayed(tmp_path / "held.sock", home.socket, loses="WatchJob...") as relay:
+        yield relay
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["wait", "lasting"], "hint: jobs are not touched by this"),
+        (["run", "-q", "-d", "--name", "new", "--", "sleep", "300"], "new goes on: `rdev attach"),
+    ],
+)
+def test_ctrl_c_says_that_nothing_was_started_only_if_nothing_was(rdev, held, words, hint):
+    rdev.run("run", "-d", "--name", "lasting", "--", "sleep", "300")
+    with rdev.started(words[0], "-H", held.host, *words[1:]) as process:
+        held.expect_held()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
+        said = process.stderr.read().decode()
+    assert hint in said.splitlines()[1]
+    assert {job["state"] for job in rdev.json("ps")} <= {"running", "starting"}
+
+
+def test_an_exec_that_is_lost_on_its_way_is_run_once(rdev, tmp_path):
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    ran = tmp_path / "ran"
+    rdev.run("run", "-d", "--name", "lasting", "--", "sleep", "300")
+    with relayed(tmp_path / "loses.sock", home.socket, loses="CreateJob") as relay:
+        command = ("sh", "-c", f"echo ran | tee -a {ran}; exit 3")
+        done = rdev.run("exec", "-H", relay.host, "lasting", "--", *command)
+    assert (done.returncode, done.stdout, ran.read_text()) == (3, "ran\n", "ran\n")

@@ -2,7 +2,8 @@
 
 It stands for what carries a connection to another machine, such as `ssh -L` of a socket. As a
 program: `python relay.py LISTEN TARGET [WORD]`; it says `ready` once it listens. The first message
-in which it meets WORD, such as the name of a call, it loses, with its connection.
+in which it meets WORD, such as the name of a call, it loses, with its connection; with `WORD...` it
+says `held` and passes nothing more on in that direction.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from rdev.wire.unix import connect, short_socket_path
 # As much as a pipe holds, so that a kill tears streams in the middle of their messages.
 _PIECE = 64 << 10
 
+_HOLDS = b"..."
+
 
 class Relay:
     """The program, started and killed at will."""
@@ -35,6 +38,10 @@ class Relay:
     def host(self) -> str:
         """What `rdev -H` calls the host at the other end."""
         return f"unix:{self.path}"
+
+    def expect_held(self) -> None:
+        """Returns once the message with the word has come."""
+        assert self._process.stdout.readline() == b"held\n"
 
     @property
     def pid(self) -> int:
@@ -95,8 +102,10 @@ async def _copy(source: socket.socket, target: socket.socket, words: list[bytes]
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):
         while data := await loop.sock_recv(source, _PIECE):
-            if words and words[0] in data:
-                words.clear()
+            if words and words[0].removesuffix(_HOLDS) in data:
+                if words.pop().endswith(_HOLDS):
+                    print("held", flush=True)
+                    await asyncio.Event().wait()
                 break
             await loop.sock_sendall(target, data)
     for end in (source, target):  # grpc closes both ways or none

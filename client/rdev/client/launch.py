@@ -102,7 +102,7 @@ async def _launch(
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
     spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
-    return await _create(connection, spec)
+    return await start(connection, spec)
 
 
 async def _sync(
@@ -116,7 +116,17 @@ async def _sync(
         raise ConnectionLost(error.action, error.cause, hint="nothing was started") from error
 
 
-async def _create(connection: Connection, spec: JobSpec) -> Job:
+async def start(connection: Connection, spec: JobSpec) -> Job:
+    """Starts one job, though the agent may be replaced meanwhile; ends it if we are interrupted.
+
+    Args:
+        connection: The host to run on.
+        spec: What to run and how.
+
+    Raises:
+        ConnectionLost: The host has been away for a minute; whether the job runs is not known.
+        RdevError: See `rdev.client.jobs.Jobs.create`.
+    """
     jobs = Jobs(connection)
     # The request id makes it safe to ask again when the agent dies between asking and answering.
     request_id = new_request_id()

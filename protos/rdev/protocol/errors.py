@@ -308,7 +308,7 @@ class TimedOut(RdevError):
 
 
 class Interrupted(RdevError):
-    """Ctrl-C ended rdev itself; no job was started, and none was touched."""
+    """Ctrl-C ended rdev itself; no job was started, or those that run go on."""
 
     status = "CANCELLED"
     reason = "INTERRUPTED"

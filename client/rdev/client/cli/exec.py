@@ -39,10 +39,11 @@ async def execute(options: argparse.Namespace) -> int:
     import contextlib
 
     from rdev.client.cli.attending import attend, output_of, source_of, terminal_of
+    from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
     from rdev.client.hosts import LOCAL
     from rdev.client.jobs import Jobs
-    from rdev.client.launch import beside
+    from rdev.client.launch import beside, start
     from rdev.client.lookup import find_job
     from rdev.protocol.errors import RdevError
 
@@ -50,14 +51,12 @@ async def execute(options: argparse.Namespace) -> int:
     host = LOCAL if options.target == LOCAL else host_of(options)
     async with connect(host) as connection:
         neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
-        jobs = Jobs(connection)
-        job = await jobs.create(
-            beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
-        )
-        async with output_of(job) as output:
+        spec = beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
+        job = await start(connection, spec)
+        async with outlived(connection, job), output_of(job) as output:
             code = await attend(connection, job, output, source=source)
         # It was a means, not a job that anybody will ask for; one that still runs stays, and one
         # that is gone already was tidied up by somebody else.
         with contextlib.suppress(RdevError):
-            await jobs.delete(job.id)
+            await Jobs(connection).delete(job.id)
     return code

@@ -56,6 +56,9 @@ VERBS = {
     "version": Verb("", "say which releases run"),
 }
 
+# Whoever interrupts these before there is a job wants to know that there is none.
+_STARTING = frozenset({"run", "exec", "shell"})
+
 # What a shell reports for a command that SIGPIPE ended, as when `head` has read enough.
 _EXIT_PIPE = 141
 
@@ -169,7 +172,7 @@ def _require_folder() -> None:
 def _interrupted(name: str) -> RdevError:
     from rdev.protocol.errors import Interrupted
 
-    hint = None if VERBS[name].passes_code else "jobs are not touched by this"
+    hint = None if name in _STARTING else "jobs are not touched by this"
     return Interrupted(f"finish `rdev {name}`", "it was interrupted", hint=hint)
 
 

@@ -12,7 +12,7 @@ from rdev.client.hosts import phrase
 from rdev.client.jobs import Jobs
 from rdev.client.ui.jobs import closing_line, retry_line
 from rdev.client.ui.output import say
-from rdev.protocol.errors import OutputFailed, RdevError
+from rdev.protocol.errors import Interrupted, OutputFailed, RdevError
 from rdev.wire.job import CommandKind, Job, JobState, Reason
 
 # How long we ask about a job that we leave: a person waits for their prompt.
@@ -88,7 +88,7 @@ def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> No
 
 @contextlib.asynccontextmanager
 async def outlived(connection: Connection, job: Job) -> AsyncIterator[None]:
-    """Says that the job goes on, and how to return to it, when our own output fails in the block.
+    """Says that the job goes on, and how to return to it, when we fail or are ended in the block.
 
     Args:
         connection: Where it is.
@@ -97,9 +97,13 @@ async def outlived(connection: Connection, job: Job) -> AsyncIterator[None]:
     Raises:
         BrokenPipeError: Whoever read our output has left, as `head` does.
         OutputFailed: It could not be written, as on a full disk.
+        Interrupted: Ctrl-C ended rdev, where it means nothing else.
     """
     try:
         yield
+    except asyncio.CancelledError:  # ours is the task that Ctrl-C cancels
+        back = await _way_back(connection, job)
+        raise Interrupted(f"follow {job.name}", "it was interrupted", hint=back) from None
     except (OSError, ExceptionGroup) as error:
         failure = _failure_of_ours(error)
         if failure is None:

@@ -148,7 +148,8 @@ async def execute(options: argparse.Namespace) -> int:
             shown = output_of(job, prefix=options.prefix)
             async with outlived(connection, job), shown as output:
                 return await attend(connection, job, output, source=source)
-        job = await Jobs(connection).until_started(job.id)
+        async with outlived(connection, job):
+            job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
     if job.state is JobState.PENDING and not options.quiet:
         say(f"{job.name} waits: {one_line(job.message)}")

@@ -36,6 +36,7 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.cli.attending import attend, has_terminal, output_of
     from rdev.client.cli.main import VERBS
+    from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
     from rdev.client.jobs import Jobs
     from rdev.client.launch import require_name
@@ -54,7 +55,7 @@ async def execute(options: argparse.Namespace) -> int:
             for line in receipt.lines:
                 say(line)
         job = await _start(connection, workspace, options.name)
-        async with output_of(job) as output:
+        async with outlived(connection, job), output_of(job) as output:
             code = await attend(connection, job, output)
         # A shell that was left by `exit` is of no interest any more; one that still runs stays.
         with contextlib.suppress(RdevError):
@@ -75,15 +76,14 @@ def _workspace() -> Workspace | None:
 
 
 async def _start(connection: Connection, workspace: Workspace | None, name: str) -> Job:
-    from rdev.client.jobs import Jobs
-    from rdev.client.launch import login_shell
+    from rdev.client.launch import login_shell, start
     from rdev.client.terminal import window_of
     from rdev.client.ui.output import say
     from rdev.protocol.errors import WorkspaceNotFound
 
-    jobs, terminal = Jobs(connection), window_of(1)
+    terminal = window_of(1)
     try:
-        return await jobs.create(login_shell(workspace, terminal=terminal, name=name))
+        return await start(connection, login_shell(workspace, terminal=terminal, name=name))
     except WorkspaceNotFound:
         say("this workspace was never synced to the host; the shell opens in the home folder")
-        return await jobs.create(login_shell(None, terminal=terminal, name=name))
+        return await start(connection, login_shell(None, terminal=terminal, name=name))
