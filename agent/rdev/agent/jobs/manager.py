@@ -244,6 +244,8 @@ class JobManager:
     async def signal(self, job_id: str, number: int) -> None:
         """Sends a signal to the job's process group; a job that waits is ended by one that ends.
 
+        A supervisor that is killed before it answers may have sent it; the next one sends it then.
+
         Raises:
             InvalidRequest: There is no such signal.
             JobNotRunning: It has ended.
@@ -254,7 +256,8 @@ class JobManager:
         if number in _ENDING and await self._queue.cancel(self.record(job_id)):
             return
         record = self._live(job_id, "signal")
-        await self._following.command(record, "signal", {"signal": number}, patience=_PATIENCE)
+        if await self._insist(record, "signal", {"signal": number}) is None:
+            raise JobNotRunning(f"signal the job {record.accepted.name!r}", "it has just ended")
 
     def write_input(
         self, job_id: str, writer_id: str
@@ -324,8 +327,8 @@ class JobManager:
         In the order in which they connected.
         """
         record = self._live(job_id, "ask")
-        answer = await self._following.command(record, "peers", {}, patience=_PATIENCE)
-        return tuple(answer["peers"])
+        answer = await self._insist(record, "peers", {})
+        return tuple(answer["peers"]) if answer is not None else ()
 
     async def delete(self, job_id: str) -> None:
         """Forgets an ended job and removes its logs; again is harmless.
@@ -355,19 +358,21 @@ class JobManager:
             await self.delete(job_id)
         return removed
 
-    async def _insist(self, record: JobRecord, name: str, args: Mapping[str, Any]) -> None:
-        """Sends a command that may be repeated until it is answered or the job has ended."""
+    async def _insist(
+        self, record: JobRecord, name: str, args: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Sends a command that may be repeated until it is answered; None if the job has ended."""
         while not record.status.state.is_final:
             # A job that waits has nobody to tell. It may have got its keeper since the last try.
             if name == "stop" and await self._queue.cancel(record):
-                return
+                break
             # The job may end by itself meanwhile; or its supervisor was killed before it answered,
             # and the next one is asked.
             with contextlib.suppress(JobNotRunning):
-                await self._following.command(record, name, args, patience=_PATIENCE)
-                return
+                return await self._following.command(record, name, args, patience=_PATIENCE)
             if not await self._following.refresh(record):
                 await asyncio.sleep(_PAUSE)
+        return None
 
     def _live(self, job_id: str, verb: str) -> JobRecord:
         record = self.record(job_id)
