@@ -126,7 +126,8 @@ def shown_rows(data):
     [
         (["--since", "yesterday"], 2, "'yesterday' is no time such as 10m"),
         (["--attempt", "2"], 1, "the latest one is attempt 1"),
-        (["--rank", "3"], 1, "its outputs are 0.stdout, 0.stderr"),
+        (["--rank", "3"], 1, "unable to read rank 3 of the job: it has rank 0"),
+        (["--stream", "launcher"], 1, "its outputs are 0.stdout, 0.stderr"),
     ],
 )
 def test_what_cannot_be_shown_is_said(rdev, flags, code, words):

@@ -77,7 +77,7 @@ def test_only_a_stream_that_is_not_in_the_index(record):
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({"ranks": {7}}, "read rank 7 of the job: its outputs are 0.stdout"),
+        ({"ranks": {7}}, "read rank 7 of the job: it has ranks 0 to 2"),
         ({"streams": {"launcher"}}, "read launcher of the job"),
         ({"attempt": 2}, "read attempt 2 of the job: the latest one is attempt 1"),
     ],

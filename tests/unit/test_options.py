@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from rdev.client.cli.options import gpu_request, processes, retries
+from rdev.client.cli.main import parser_for
+from rdev.client.cli.options import attempt, gpu_request, line_count, processes, rank, retries
 from rdev.wire.job import ONE_PER_GPU, GpuRequest
 
 
@@ -23,7 +24,9 @@ def test_gpus_are_a_count_unless_there_is_a_comma(word, request_):
     assert gpu_request(word) == request_
 
 
-@pytest.mark.parametrize("word", ["0", "-1", "", ",", "two", "0;1", "gpu-ab"])
+@pytest.mark.parametrize(
+    "word", ["0", "-1", "", ",", "two", "0;1", "gpu-ab", "0,0", "GPU-a b", "\u0663,", "0,999999"]
+)
 def test_what_names_no_gpus_is_refused(word):
     with pytest.raises(argparse.ArgumentTypeError):
         gpu_request(word)
@@ -39,3 +42,25 @@ def test_ranks_and_retries():
     for parse, word in ((processes, "0"), (processes, "many"), (retries, "101"), (retries, "-1")):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(word)
+
+
+@pytest.mark.parametrize(
+    ("parse", "word", "said"),
+    [
+        (line_count, "-1", "'-1' is no number of lines from 0"),
+        (attempt, "0", "'0' is no attempt from 1"),
+        (rank, "-1", "'-1' is no rank from 0"),
+        (rank, "\u0663", "is no rank"),
+    ],
+)
+def test_what_no_log_has_is_refused_in_words(parse, word, said):
+    with pytest.raises(argparse.ArgumentTypeError, match=said):
+        parse(word)
+    assert parse("3") == 3
+
+
+def test_an_option_is_written_out():
+    _, parser = parser_for("wait")
+    assert parser.parse_args(["--timeout", "3"]).timeout == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--time", "3"])

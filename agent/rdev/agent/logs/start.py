@@ -175,9 +175,16 @@ def _wanted(files: JobFiles, query: Query) -> list[Output]:
     if found or not outputs:
         return found
     words = [f"rank {rank}" for rank in sorted(query.ranks)] + sorted(query.streams)
+    raise NotFound(f"read {' and '.join(words)} of the job", _what_there_is(outputs, query))
+
+
+def _what_there_is(outputs: list[Output], query: Query) -> str:
+    ranks = sorted({rank for rank, _ in outputs})
+    if query.ranks and not set(ranks) & set(query.ranks):
+        return f"it has ranks {ranks[0]} to {ranks[-1]}" if ranks[1:] else f"it has rank {ranks[0]}"
     has = ", ".join(f"{rank}.{stream}" for rank, stream in outputs[:_NAMED])
     more = ", ..." if len(outputs) > _NAMED else ""
-    raise NotFound(f"read {' and '.join(words)} of the job", f"its outputs are {has}{more}")
+    return f"its outputs are {has}{more}"
 
 
 # So many outputs are named to somebody who asks for one that is not there.

@@ -15,7 +15,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_job, add_json, add_prefix, host_of
+from rdev.client.cli.options import (
+    add_host,
+    add_job,
+    add_json,
+    add_prefix,
+    attempt,
+    host_of,
+    line_count,
+    rank,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,25 +42,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     parser.add_argument(
-        "-n", "--lines", type=_count, metavar="N", help="only the last N lines of each stream"
+        "-n", "--lines", type=line_count, metavar="N", help="only the last N lines of each stream"
     )
     parser.add_argument("--since", metavar="T", help="only what came then or later")
-    parser.add_argument("--rank", type=int, metavar="R", help="only this rank")
+    parser.add_argument("--rank", type=rank, metavar="R", help="only this rank")
     streams = ("stdout", "stderr", "launcher")
     parser.add_argument("--stream", choices=streams, default="", help="only this one")
     parser.add_argument(
-        "--attempt", type=_count, default=0, metavar="N", help="only this attempt, from 1"
+        "--attempt", type=attempt, default=0, metavar="N", help="only this attempt, from 1"
     )
     parser.add_argument("--timestamps", action="store_true", help="begin each line with its time")
     add_prefix(parser)
     parser.add_argument("--metrics", action="store_true", help="show metrics among the lines")
-
-
-def _count(word: str) -> int:
-    number = int(word)
-    if number < 0:
-        raise ValueError(word)
-    return number
 
 
 def _since(word: str | None) -> float | None:

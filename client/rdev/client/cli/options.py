@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,29 @@ def processes(word: str) -> int:
     """A number of ranks as typed, for argparse; `gpu` is one for each GPU."""
     from rdev.wire.job import ONE_PER_GPU
 
-    return ONE_PER_GPU if word == "gpu" else _count(word, "ranks", least=1, most=_MOST)
+    return ONE_PER_GPU if word == "gpu" else _count(word, "number of ranks", least=1, most=_MOST)
 
 
 def retries(word: str) -> int:
     """A number of retries as typed, for argparse."""
     from rdev.client.config import MAX_RETRIES
 
-    return _count(word, "retries", least=0, most=MAX_RETRIES)
+    return _count(word, "number of retries", least=0, most=MAX_RETRIES)
+
+
+def line_count(word: str) -> int:
+    """A number of lines as typed, for argparse."""
+    return _count(word, "number of lines", least=0, most=_MOST_LINES)
+
+
+def rank(word: str) -> int:
+    """A rank as typed, for argparse."""
+    return _count(word, "rank", least=0, most=_MOST)
+
+
+def attempt(word: str) -> int:
+    """An attempt as typed, for argparse; the first is 1."""
+    return _count(word, "attempt", least=1, most=_MOST)
 
 
 def gpu_request(word: str) -> GpuRequest:
@@ -69,20 +85,28 @@ def gpu_request(word: str) -> GpuRequest:
     if word == "all":
         return GpuRequest()
     if word.isdecimal():
-        return GpuRequest(count=_count(word, "GPUs", least=1, most=_MOST))
+        return GpuRequest(count=_count(word, "number of GPUs", least=1, most=_MOST))
     devices = tuple(filter(None, (device.strip() for device in word.split(","))))
-    if not devices or not all(d.isdecimal() or d.startswith("GPU-") for d in devices):
+    if not devices or not all(map(_DEVICE.fullmatch, devices)):
         raise argparse.ArgumentTypeError(f"{word!r} is neither a count, nor all, 0,1 or GPU-...")
+    if len(set(devices)) < len(devices):
+        raise argparse.ArgumentTypeError(f"{word!r} names a GPU twice")
     return GpuRequest(devices=devices)
 
+
+# An index, or the beginning of a UUID as the driver prints it.
+_DEVICE = re.compile(r"[0-9]{1,5}|GPU-[0-9A-Za-z-]*")
+
+# What the wire holds.
+_MOST_LINES = 0xFFFFFFFF
 
 # No machine has as many ranks or GPUs; the agent has limits of its own.
 _MOST = 1 << 16
 
 
 def _count(word: str, what: str, *, least: int, most: int) -> int:
-    if not word.isdecimal() or not least <= int(word) <= most:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of {what} from {least} to {most}")
+    if not (word.isascii() and word.isdecimal()) or not least <= int(word) <= most:
+        raise argparse.ArgumentTypeError(f"{word!r} is no {what} from {least} to {most}")
     return int(word)
 
 
