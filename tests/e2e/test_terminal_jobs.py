@@ -290,6 +290,9 @@ def test_a_shell_that_is_left_stays(rdev, terminal):
         shown.type(b"echo $((2*3*7))\r")
         shown.expect(b"42")
         assert {job["name"] for job in rdev.json("ps")} == {"shell", "shell-2"}
+        # Who names no job does not mean a shell.
+        assert "there are no jobs here yet" in rdev.run("stop").stderr
+        assert "there are no jobs here yet" in rdev.run("logs").stderr
         shown.type(b"exit\r")
         assert shown.wait() == 0
     with terminal("attach", "shell") as shown:

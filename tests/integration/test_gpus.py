@@ -106,8 +106,10 @@ async def test_a_later_job_takes_nothing_that_an_earlier_one_waits_for(jobs, mac
 async def test_a_job_that_waits_is_cancelled_at_once(jobs, machine):
     machine.hold((0, os.getpid()))
     job = await claim(jobs, devices=("0",))
+    there = set(os.listdir(jobs.files(job).directory))
     stopped = await jobs.manager.stop(job.id)
     assert (stopped.state, stopped.reason) == (JobState.CANCELLED, Reason.STOPPED)
+    assert set(os.listdir(jobs.files(job).directory)) == there  # no space was needed
     assert (await jobs.end(job)).started == 0
     assert (await jobs.manager.stop(job.id)).state is JobState.CANCELLED
     await jobs.manager.delete(job.id)

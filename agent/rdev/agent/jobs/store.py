@@ -175,7 +175,9 @@ def _fill(files: JobFiles, accepted: Accepted, launch: Launch) -> None:
         reserve_gaps(files.gaps(*output))
     if launch.takes_input:
         reserve_input(files)
-    for path in (files.index, files.events, *(files.log(*output) for output in launch.outputs)):
+    logs = (files.log(*output) for output in launch.outputs)
+    # The lock too: a job that waits can be stopped, and started, on a disk that is full by then.
+    for path in (files.index, files.events, files.keeper_lock, *logs):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     slot = state_slot(retries=launch.retries, outputs=len(launch.outputs))
     reserve_block(files.state, slot)
