@@ -78,7 +78,6 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
-    from rdev.client.logs import Logs
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import closing_line
     from rdev.client.ui.output import say
@@ -90,16 +89,7 @@ async def execute(options: argparse.Namespace) -> int:
     since = _since(options.since)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        tail = Logs(connection).tail(
-            job.id,
-            follow=options.follow,
-            lines=options.lines,
-            since=since,
-            ranks=() if options.rank is None else (options.rank,),
-            streams=(options.stream,) if options.stream else (),
-            attempt=options.attempt,
-            timed=options.timestamps or options.json,
-        )
+        tail = _tail(connection, job, options, since=since)
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
             group.create_task(_show(tail, output, job, host=connection.host))
             if options.metrics:
@@ -110,6 +100,23 @@ async def execute(options: argparse.Namespace) -> int:
     if job.reason is Reason.START_FAILED:
         say(closing_line(job))
     return 0
+
+
+def _tail(
+    connection: Connection, job: Job, options: argparse.Namespace, *, since: float | None
+) -> AsyncGenerator[Chunk | Gap, None]:
+    from rdev.client.logs import Logs
+
+    return Logs(connection).tail(
+        job.id,
+        follow=options.follow,
+        lines=options.lines,
+        since=since,
+        ranks=() if options.rank is None else (options.rank,),
+        streams=(options.stream,) if options.stream else (),
+        attempt=options.attempt,
+        timed=options.timestamps or options.json,
+    )
 
 
 async def _show(

@@ -132,7 +132,7 @@ def parser_for(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
         prog=f"rdev {name}",
         description=(module.__doc__ or "").strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # a script's --time must not become our --timeout in the next release
+        allow_abbrev=False,  # a later release's options must not change what a short one means
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more when it fails")
     module.configure(parser)

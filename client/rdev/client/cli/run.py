@@ -28,9 +28,12 @@ from rdev.client.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rdev.client.config import Config
+    from rdev.client.connection import Connection
     from rdev.client.launch import Launch
     from rdev.client.sync.receipt import Receipt
     from rdev.client.sync.root import Workspace
+    from rdev.wire.job import Job
 
 # Our options that take the next word; `split_command` steps over both.
 _WITH_VALUE = frozenset(
@@ -119,18 +122,11 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Runs."""
-    import json
-
     from rdev.client.cli.attending import attend, output_of, source_of
     from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
-    from rdev.client.follow import exit_code
-    from rdev.client.jobs import Jobs
     from rdev.client.launch import launch
-    from rdev.client.ui.escapes import one_line
-    from rdev.client.ui.jobs import as_json, closing_line
     from rdev.client.ui.output import say
-    from rdev.wire.job import JobState, Reason
 
     workspace = _workspace(options)
     request = _request(options, workspace)
@@ -143,13 +139,28 @@ async def execute(options: argparse.Namespace) -> int:
         job = await launch(
             connection, workspace, request, on_synced=on_synced, confirm=confirm_of(options)
         )
-        if not options.detach:
-            source = source_of(options) if job.spec.stdin else None
-            shown = output_of(job, prefix=options.prefix)
-            async with outlived(connection, job), shown as output:
-                return await attend(connection, job, output, source=source)
-        async with outlived(connection, job):
-            job = await Jobs(connection).until_started(job.id)
+        if options.detach:
+            return await _detach(connection, job, options)
+        source = source_of(options) if job.spec.stdin else None
+        shown = output_of(job, prefix=options.prefix)
+        async with outlived(connection, job), shown as output:
+            return await attend(connection, job, output, source=source)
+
+
+async def _detach(connection: Connection, job: Job, options: argparse.Namespace) -> int:
+    """Says which job it is, once it has begun or waits for its turn."""
+    import json
+
+    from rdev.client.cli.narrating import outlived
+    from rdev.client.follow import exit_code
+    from rdev.client.jobs import Jobs
+    from rdev.client.ui.escapes import one_line
+    from rdev.client.ui.jobs import as_json, closing_line
+    from rdev.client.ui.output import say
+    from rdev.wire.job import JobState, Reason
+
+    async with outlived(connection, job):
+        job = await Jobs(connection).until_started(job.id)
     print(json.dumps(as_json(job)) if options.json else f"{job.name} {job.id}")
     if job.state is JobState.PENDING and not options.quiet:
         say(f"{job.name} waits: {one_line(job.message)}")
@@ -176,9 +187,7 @@ def _workspace(options: argparse.Namespace) -> Workspace:
 def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
     import os
     import sys
-    from dataclasses import replace
 
-    from rdev.client import config
     from rdev.client.cli.attending import source_of, terminal_of
     from rdev.client.cli.main import VERBS
     from rdev.client.launch import (
@@ -193,13 +202,9 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
     script_path(options.command, workspace)
     require_name(options.name, forbidden=VERBS)
     require_text(sys.argv[1:], os.getcwd())
-    settings = config.load(workspace.root)
-    flags = ("host", "python", "timeout", "grace", "retries", "keep_children", "log_full")
-    given = {name: getattr(options, name) for name in flags}
-    chosen = {name: value for name, value in given.items() if value is not None}
     return Launch(
         command=options.command,
-        settings=replace(settings, **chosen),
+        settings=_settings(options, workspace.root),
         name=options.name,
         environment=environment_from(options.env, options.env_file),
         hook=not options.no_hook,
@@ -209,3 +214,15 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         processes=options.nproc,
         gpus=options.gpus,
     )
+
+
+def _settings(options: argparse.Namespace, root: str) -> Config:
+    """The configuration, and over it what the command line says."""
+    from dataclasses import replace
+
+    from rdev.client import config
+
+    flags = ("host", "python", "timeout", "grace", "retries", "keep_children", "log_full")
+    given = {name: getattr(options, name) for name in flags}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(config.load(root), **chosen)

@@ -217,18 +217,7 @@ def as_json(job: Job) -> dict[str, Any]:
         "workspace": job.spec.workspace_id or None,
         "snapshot": job.spec.snapshot or None,
         "streams": _streams(job.streams),
-        "paused": [
-            {
-                "rank": s.rank,
-                "pid": s.pid,
-                "file": s.file,
-                "line": s.line,
-                "function": s.function,
-                "reason": s.reason,
-                "since": _moment(s.since),
-            }
-            for s in job.stops
-        ],
+        "paused": [_stop(stop) for stop in job.stops],
         "message": job.message or None,
         "ranks": job.ranks,
         "attempt": job.attempt,
@@ -237,6 +226,18 @@ def as_json(job: Job) -> dict[str, Any]:
         "gpus": [asdict(gpu) for gpu in job.gpus],
         "spared": list(job.spared),
         "terminal": None if job.spec.terminal is None else asdict(job.spec.terminal),
+    }
+
+
+def _stop(stop: DebugStop) -> dict[str, Any]:
+    return {
+        "rank": stop.rank,
+        "pid": stop.pid,
+        "file": stop.file,
+        "line": stop.line,
+        "function": stop.function,
+        "reason": stop.reason,
+        "since": _moment(stop.since),
     }
 
 
