@@ -149,7 +149,7 @@ def _run(name: str, words: list[str]) -> int:
         import asyncio
 
         code = int(asyncio.run(module.execute(options)))
-        sys.stdout.flush()  # a disk that is full shows now, or never
+        print(end="", flush=True)  # a disk that is full shows now, or never
         return code
     except KeyboardInterrupt:
         return _fail(name, options, _interrupted(name))
@@ -193,7 +193,8 @@ def _flush_nowhere() -> None:
     # The interpreter flushes stdout once more at exit, and would complain.
     import os
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:  # it is, if it was closed when we were started
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> int:
