@@ -14,7 +14,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from rdev.wire.channel import VERSION, ChannelError, LineBuffer, decode, encode, whole_number
+from rdev.supervisor.platform import complain
+from rdev.wire.channel import (
+    VERSION,
+    ChannelError,
+    LineBuffer,
+    clean_text,
+    decode,
+    encode,
+    small_number,
+)
 from rdev.wire.unix import peer_uid
 
 AGENT = "agent"
@@ -224,6 +233,14 @@ class Server:
 
     def _receive(self, peer: Peer) -> bool:
         """Reads once and passes on what is whole; False if there was nothing to read."""
+        try:
+            return self._pass_on(peer)
+        except Exception:  # noqa: BLE001  # whatever one peer says, the job and the others go on
+            complain()
+            self.drop(peer)
+            return False
+
+    def _pass_on(self, peer: Peer) -> bool:
         messages = peer.receive()
         for message in messages or ():
             if message.get("type") == "hello":
@@ -237,11 +254,11 @@ class Server:
 
 
 def _introduce(peer: Peer, hello: Mapping[str, Any]) -> None:
-    peer.role = str(hello.get("role", ""))
-    peer.rank = whole_number(hello.get("rank"))
-    peer.pid = whole_number(hello.get("pid"))
-    peer.script = str(hello.get("script", ""))
-    peer.python = str(hello.get("python", ""))
+    peer.role = clean_text(hello.get("role", ""))
+    peer.rank = small_number(hello.get("rank"))
+    peer.pid = small_number(hello.get("pid"))
+    peer.script = clean_text(hello.get("script", ""))
+    peer.python = clean_text(hello.get("python", ""))
 
 
 def _listen() -> socket.socket:

@@ -19,17 +19,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import time
-import traceback
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from rdev.supervisor.execute import become
 from rdev.supervisor.feed import FED, Conduit
+from rdev.supervisor.membership import OURS
 from rdev.supervisor.memory import kills_between, kills_where
-from rdev.supervisor.platform import become_subreaper, lock, set_process_name
+from rdev.supervisor.platform import become_subreaper, complain, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.supervisor import Keeper, Phase, supervise
 from rdev.supervisor.terminal import Pty
@@ -38,6 +38,8 @@ from rdev.wire.channel import ATTEMPT_VARIABLE
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
 from rdev.wire.job import JobState, Usage
 from rdev.wire.records import Exit, Launch, Started, Status
+
+_T = TypeVar("_T")
 
 # A supervisor that fails at once, on a defect or for lack of memory, must not become a fork storm;
 # one that is killed has done nothing wrong and is back before the job has filled its pipe.
@@ -74,7 +76,7 @@ def keep(directory: str, *, ready: int) -> NoReturn:
             _Keeping(files).run()
         code = 0
     except BaseException:  # noqa: BLE001  # the edge: nothing may unwind into the zygote's loop
-        traceback.print_exc()
+        complain()
     finally:
         os._exit(code)
 
@@ -96,6 +98,8 @@ class _Keeping:
         self.main = 0
         self.failure: dict[str, object] = {}
         self.kills = kills_where(os.getpid())
+        # What the job has used, all attempts together, and nothing of ours.
+        self.usage = Usage(0.0, 0.0, peak_memory=0)
 
     def run(self) -> None:
         supervisor, born = self._begin(), time.monotonic()
@@ -103,7 +107,7 @@ class _Keeping:
         while True:
             pid = self._next_death()
             oom_kills = self._count_oom_kills(pid) if pid == self.main else 0
-            _, status = os.waitpid(pid, 0)
+            status = self._reap(pid)
             if pid == self.main:
                 self._record_exit(status, oom_kills=oom_kills)
             if pid != supervisor:
@@ -123,7 +127,7 @@ class _Keeping:
     def _begin(self) -> int:
         """Starts the attempt unless that was done, and its supervisor; returns the latter."""
         report = -1
-        if read_started(self.files, attempt=self.attempt) is None:
+        if _insist(lambda: read_started(self.files, attempt=self.attempt)) is None:
             report = self._start()
         else:
             self.phase = Phase.ORPHANED
@@ -140,7 +144,7 @@ class _Keeping:
         # A byte for the supervisor that has gone would wake the next one for nothing.
         os.close(self.wake_read)
         os.close(self.wake_write)
-        self.wake_read, self.wake_write = os.pipe()
+        self.wake_read, self.wake_write = _insist(os.pipe)
 
     def _next_death(self) -> int:
         """Waits for the end of a child, which remains to be looked at as a zombie."""
@@ -148,6 +152,19 @@ class _Keeping:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             if ended is not None:
                 return ended.si_pid
+
+    def _reap(self, pid: int) -> int:
+        """Takes a zombie's status and adds up what it used, unless it was one of ours."""
+        zombie = look_at(pid)
+        _, status, used = os.wait4(pid, 0)
+        if pid == self.main or zombie is None or zombie.name not in OURS:
+            peak = max(self.usage.peak_memory, used.ru_maxrss << 10)
+            self.usage = Usage(
+                self.usage.user_seconds + used.ru_utime,
+                self.usage.system_seconds + used.ru_stime,
+                peak_memory=peak,
+            )
+        return status
 
     def _count_oom_kills(self, zombie: int) -> int:
         return kills_between(self.kills, kills_where(os.getpid()), of_job=kills_where(zombie))
@@ -159,15 +176,15 @@ class _Keeping:
         except FileNotFoundError:  # its directory was removed, as is done once a job has ended
             return Status(state=JobState.LOST)
         except (OSError, ValueError, KeyError, TypeError):
-            traceback.print_exc()
+            complain()
             return None
 
     def _start(self) -> int:
         """Forks the job and opens its gate; returns the pipe that tells how exec went."""
-        self._open_input()
-        gate_read, gate_write = os.pipe()
-        report_read, report_write = os.pipe()
-        self.main = os.fork()
+        _insist(self._open_input)
+        gate_read, gate_write = _insist(os.pipe)
+        report_read, report_write = _insist(os.pipe)
+        self.main = _insist(os.fork)
         if self.main == 0:
             os.close(gate_write)
             os.close(self.wake_write)
@@ -181,7 +198,7 @@ class _Keeping:
             )
         os.close(gate_read)
         os.close(report_write)
-        process = look_at(self.main)
+        process = _insist(lambda: look_at(self.main))
         ticks = process.ticks if process else 0
         marker = Started(
             self.main,
@@ -190,8 +207,9 @@ class _Keeping:
             monotonic=time.monotonic(),
             attempt=self.attempt,
         )
-        write_block(self.files.started, marker.to_json())
-        os.write(gate_write, b"g")
+        _insist(lambda: write_block(self.files.started, marker.to_json()))
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it at the gate
+            os.write(gate_write, b"g")
         os.close(gate_write)
         return report_read
 
@@ -215,7 +233,7 @@ class _Keeping:
         self._wake()
 
     def _record_exit(self, status: int, *, oom_kills: int) -> None:
-        if read_exit(self.files, attempt=self.attempt) is None:
+        if _insist(lambda: read_exit(self.files, attempt=self.attempt)) is None:
             failure, message = self.failure, ""
             if failure:
                 message = f"unable to {failure['step']} {self._object()}: {failure['cause']}"
@@ -226,10 +244,10 @@ class _Keeping:
                 error=error,
                 message=message,
                 attempt=self.attempt,
-                usage=_usage(),
+                usage=self.usage,
                 oom_kills=oom_kills,
             )
-            write_block(self.files.exit, record.to_json())
+            _insist(lambda: write_block(self.files.exit, record.to_json()))
         self._wake()
 
     def _object(self) -> str:
@@ -250,7 +268,7 @@ class _Keeping:
             conduit=self.conduit,
             terminal=self.terminal,
         )
-        pid = os.fork()
+        pid = _insist(os.fork)
         if pid:
             return pid
         code = 1
@@ -262,15 +280,27 @@ class _Keeping:
             supervise(self.files, self.launch, keeper)
             code = 0
         except BaseException:  # noqa: BLE001  # the edge: nothing may unwind into the keeper's loop
-            traceback.print_exc()
+            complain()
         finally:
             os._exit(code)
 
 
-def _usage() -> Usage:
-    """What all children that have ended, and those that they waited for, have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Usage(used.ru_utime, used.ru_stime, peak_memory=used.ru_maxrss << 10)
+def _insist(call: Callable[[], _T]) -> _T:
+    """Calls again until it works: want of memory, of processes or of disk may pass.
+
+    Raises:
+        FileNotFoundError: The job's directory was removed; there is nothing left to keep.
+    """
+    breather = 0.0
+    while True:
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            complain()
+        breather = _longer(breather)
+        time.sleep(breather)
 
 
 def _longer(breather: float) -> float:

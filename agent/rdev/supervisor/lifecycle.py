@@ -13,7 +13,7 @@ import signal
 from dataclasses import replace
 
 from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND
-from rdev.wire.channel import whole_number
+from rdev.wire.channel import clean_text, small_number
 from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
 from rdev.wire.job import Attempt, DebugStop, JobState, Reason, Stream
 from rdev.wire.records import Exit, Launch, Started, Status
@@ -26,12 +26,17 @@ _MAX_WORD = 200
 # What may go better the next time.
 _REPEATABLE = frozenset({Reason.EXITED, Reason.SIGNALED, Reason.OUT_OF_MEMORY})
 
+# Who sends one of these wants the end.
+_ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
+
 _LOST = "its keeper was killed, so nobody knows how it ended"
 
 
 def starting(status: Status) -> Status:
     """The supervisor is there, the command not yet."""
-    return _changed(status, replace(status, state=JobState.STARTING))
+    is_stopping = status.stop_reason is not Reason.NONE
+    state = JobState.STOPPING if is_stopping else JobState.STARTING
+    return _changed(status, replace(status, state=state))
 
 
 def running(status: Status, started: Started) -> Status:
@@ -102,6 +107,8 @@ def _held(status: Status, stops: tuple[DebugStop, ...], *, at: float) -> Status:
 
 def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:
     """True if this attempt failed by itself and the job may be started again."""
+    if not _ENDING.isdisjoint(status.signals):
+        return False
     over = ended(status, ending, launch, at=ending.time)
     return over.reason in _REPEATABLE and over.state is JobState.FAILED and _is_left(status, launch)
 
@@ -172,8 +179,9 @@ def _is_left(status: Status, launch: Launch) -> bool:
 def _verdict(status: Status) -> tuple[JobState, Reason]:
     if status.stop_reason in (Reason.TIMEOUT, Reason.QUOTA):
         return JobState.FAILED, status.stop_reason
+    is_sent = status.signal != 0 and status.signal in status.signals
     # A signal that was asked for and that the job died of is a stop by another name.
-    if status.stop_reason is Reason.STOPPED or status.signal in status.signals:
+    if status.stop_reason is Reason.STOPPED or is_sent:
         return JobState.CANCELLED, Reason.STOPPED
     if status.signal:
         return JobState.FAILED, Reason.SIGNALED
@@ -204,10 +212,10 @@ def _stop_of(event: Event) -> DebugStop:
     return DebugStop(
         rank=event.rank,
         pid=event.pid,
-        file=str(fields.get("file", ""))[-_MAX_PATH:],
-        line=whole_number(fields.get("line")),
-        function=str(fields.get("function", ""))[:_MAX_WORD],
-        reason=str(fields.get("reason", ""))[:_MAX_WORD],
+        file=clean_text(fields.get("file", ""))[-_MAX_PATH:],
+        line=small_number(fields.get("line")),
+        function=clean_text(fields.get("function", ""))[:_MAX_WORD],
+        reason=clean_text(fields.get("reason", ""))[:_MAX_WORD],
         since=event.time,
     )
 

@@ -26,7 +26,7 @@ from rdev.wire.records import Started
 
 # The names that our own processes give themselves, see rdev.supervisor.platform.
 _KEEPING = frozenset({"rdev-keeper", "rdev-supervisor"})
-_OURS = "rdev-"
+OURS = _KEEPING | {"rdev-agent", "rdev-zygote"}
 
 # What terminal multiplexers call themselves: the daemon, not the program in front of the person.
 _MULTIPLEXERS = frozenset({"tmux: server", "screen", "SCREEN", "zellij", "dtach", "abduco"})
@@ -130,7 +130,7 @@ class Membership:
             marker = environments[pid].get(JOB_VARIABLE, self._job_id)
             if process.name in _KEEPING or marker != self._job_id:
                 foreign.append(pid)
-            elif process.name.startswith(_OURS) or _runs_agent(pid):
+            elif process.name in OURS or _runs_agent(pid):
                 is_ours = self._home and _home_of(environments[pid]) == self._home
                 (foreign if is_ours else agents).append(pid)
         daemons = [pid for pid, process in others.items() if _is_multiplexer(process)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import fcntl
 import os
 import resource
 import termios
+import traceback
 
 # linux/prctl.h
 _PR_SET_NAME = 15
@@ -61,3 +63,9 @@ def lock(path: str, *, wait: bool) -> bool:
         os.close(descriptor)
         return False
     return True
+
+
+def complain() -> None:
+    """Writes the exception that is being handled into our stderr, which may be on a full disk."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()

@@ -26,7 +26,7 @@ from rdev.supervisor.feed import Conduit, Feed
 from rdev.supervisor.guard import Guard
 from rdev.supervisor.journal import Journal
 from rdev.supervisor.outputs import PER_OUTPUT, Outputs
-from rdev.supervisor.platform import allow_descriptors, lock, set_process_name
+from rdev.supervisor.platform import allow_descriptors, complain, lock, set_process_name
 from rdev.supervisor.processes import look_at
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.supervisor.terminal import Pty, Terminal
@@ -38,6 +38,13 @@ from rdev.wire.records import Exit, Launch, Status
 
 # Descriptors beside those of the outputs: some files, and two for each rank that dials.
 _OTHERS = 600
+
+# epoll_wait(2) counts milliseconds in 32 bits, and a timeout may be of months: looking at the clock
+# again each hour costs nothing.
+_LONGEST_WAIT = 3600.0
+
+# A pause before the word that an attempt is over is written again; its keeper waits, too.
+_RETRY_AFTER = 1.0
 
 # torchrun passes these on to its ranks; of any other it would only die.
 _PASSED_ON = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
@@ -275,7 +282,13 @@ class _Supervisor:
         self.sweep.begin(kill_at=status.kill_at, is_all=status.stop_all)
 
     def send_signal(self, number: int) -> None:
-        """Signals the job's process group, on request."""
+        """Signals the job's process group, on request.
+
+        Raises:
+            ValueError: There is no such signal.
+        """
+        if number not in signal.valid_signals():
+            raise ValueError(f"there is no signal {number}")
         self.change(lifecycle.signalled(self.status, number))
         if not self.status.pid or self.is_over:
             return
@@ -297,7 +310,8 @@ class _Supervisor:
             self.guard.look_at,
         )
         due = [timer for timer in timers if timer is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        left = min(due) - time.monotonic() if due else None
+        return None if left is None else min(max(0.0, left), _LONGEST_WAIT)
 
     def _check_timeout(self) -> None:
         now, timeout_at = time.monotonic(), self._timeout_at()
@@ -338,8 +352,10 @@ class _Supervisor:
                 seq=int(message["seq"]),
                 fields=fields,
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             return  # not an event; a newer sender's, perhaps
+        if not (0.0 <= event.time < _LAST_TIME and event.seq <= _LAST_NUMBER):
+            return
         if self.journal.add(event):
             self.change(lifecycle.noted(self.status, event))
         self.unacknowledged.add(peer)
@@ -361,15 +377,32 @@ class _Supervisor:
     # --- the record
 
     def change(self, status: Status) -> None:
-        """Records a new status and tells the agents."""
+        """Records a new status and tells the agents.
+
+        What the disk does not take is written with the next change. The end of an attempt is
+        written until it is durable.
+        """
         if status == self.status:
             return
+        has_to_last = status.state.is_final or status.attempt != self.status.attempt
         self.status = status
+        while not self._write(status) and has_to_last:
+            time.sleep(_RETRY_AFTER)
+        self.server.tell_agents({"type": "state", **status.to_json()})
+
+    def _write(self, status: Status) -> bool:
+        try:
+            self._write_block(status)
+        except OSError:
+            complain()
+            return False
+        return True
+
+    def _write_block(self, status: Status) -> None:
         try:
             self.block.write(status.to_json())
         except FilesError:  # many stops at paths of many strange letters: not worth a death
             self.block.write(replace(status, stops=()).to_json())
-        self.server.tell_agents({"type": "state", **status.to_json()})
 
     def _finish(self) -> None:
         # What the job said last may still lie in its sockets.
@@ -389,5 +422,9 @@ class _Supervisor:
             self.change(lifecycle.ended(status, self.ending, self.launch, at=time.time()))
         self.server.close()
 
+
+# What an event's time and number are at most: the end of the year 9999, and 63 bits.
+_LAST_TIME = 253_402_300_800.0
+_LAST_NUMBER = (1 << 63) - 1
 
 _HEAD = frozenset({"type", "kind", "time", "rank", "pid", "seq"})

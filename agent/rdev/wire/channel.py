@@ -68,7 +68,7 @@ def decode(line: bytes) -> dict[str, Any]:
         raise ChannelError("the line is longer than 1 MiB")
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ChannelError(f"the line is not JSON: {error}") from error
     if not isinstance(message, dict):
         raise ChannelError("the line is not a JSON object")
@@ -78,6 +78,16 @@ def decode(line: bytes) -> dict[str, Any]:
 def whole_number(value: object) -> int:
     """A number in a message; 0 if it is none, as a peer may say anything."""
     return value if isinstance(value, int) else 0
+
+
+def small_number(value: object) -> int:
+    """A whole number in a message that is neither negative nor beyond 31 bits; 0 if it is none."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
+
+
+def clean_text(value: object) -> str:
+    """Text in a message; half a pair of surrogates, which no encoding has, becomes a `?`."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 class LineBuffer:

@@ -8,6 +8,7 @@ lost, and what came then follows it; it never loses bytes that no gap names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -174,10 +175,13 @@ class GapTable:
     path: str
     gaps: list[Gap] = field(init=False)
     _file: int = field(init=False)
+    # How many records are as they should be on disk.
+    _written: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.gaps = read_gaps(self.path)
         self._file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        self._written = len(self.gaps)
 
     @property
     def end(self) -> int:
@@ -190,13 +194,29 @@ class GapTable:
         return len(self.gaps) == GAP_SLOTS
 
     def add(self, offset: int, length: int, *, error: int) -> None:
-        """Records that `length` bytes from `offset` on are lost, before they are thrown away."""
+        """Records that `length` bytes from `offset` on are lost, before they are thrown away.
+
+        Where even space that was taken cannot be written, as on a disk that copies on writing, the
+        record is written later. If the supervisor is killed before that, its successor does not
+        know of those bytes: they are not counted, or read as zeros if more was kept after them.
+        """
         if self.gaps and self.gaps[-1].end == offset:
             self.gaps[-1] = replace(self.gaps[-1], length=self.gaps[-1].length + length)
         else:
             self.gaps.append(Gap(offset, length, error))
-        os.pwrite(self._file, self.gaps[-1].pack(), (len(self.gaps) - 1) * _GAP.size)
+        self._written = min(self._written, len(self.gaps) - 1)
+        self._write()
+
+    def _write(self) -> None:
+        """Writes the records that are behind, in order: a reader stops at the first hole."""
+        with contextlib.suppress(OSError):
+            for number in range(self._written, len(self.gaps)):
+                record = self.gaps[number].pack()
+                if os.pwrite(self._file, record, number * _GAP.size) < len(record):
+                    return
+                self._written = number + 1
 
     def close(self) -> None:
         """Closes the file."""
+        self._write()
         os.close(self._file)
