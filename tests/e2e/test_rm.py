@@ -5,6 +5,8 @@ def test_ended_jobs_are_removed_by_age_and_live_ones_never(rdev):
     assert rdev.run("run", "--name", "one", "--", "true").returncode == 0
     assert rdev.run("run", "--name", "two", "--", "false").returncode == 1
     assert rdev.run("run", "-d", "--name", "live", "--", "sleep", "600").returncode == 0
+    unclear = rdev.run("rm", "--ended", "one")
+    assert (unclear.returncode, unclear.stdout) == (2, "")
     none = rdev.run("rm", "--ended", "--older-than", "7d")
     assert (none.returncode, none.stdout) == (0, "")
     both = rdev.run("rm", "--ended", "--older-than", "0s")

@@ -1,7 +1,10 @@
 """Cutting the command out of `rdev run`'s words."""
 
+import argparse
+
 import pytest
 
+from rdev.client.cli import exec as exec_verb
 from rdev.client.command import Command, split_command
 from rdev.protocol.errors import UsageError
 from rdev.wire.job import CommandKind
@@ -41,3 +44,16 @@ def test_an_option_with_its_value_attached():
 def test_no_command_is_usage(line):
     with pytest.raises(UsageError):
         split(line)
+
+
+@pytest.mark.parametrize("words", [["--", ""], ["--", "", "x"], ["-m", ""], [""]])
+def test_an_empty_command_is_usage(words):
+    with pytest.raises(UsageError, match="the command is empty"):
+        split_command(words, with_value=WITH_VALUE)
+
+
+def test_an_empty_command_beside_a_job_is_usage():
+    parser = argparse.ArgumentParser()
+    exec_verb.configure(parser)
+    with pytest.raises(UsageError, match="the command is empty"):
+        exec_verb.parse(parser, ["local", "--", ""])

@@ -37,7 +37,7 @@ def split_command(
         Our options, and the command.
 
     Raises:
-        UsageError: There is no command.
+        UsageError: There is no command, or its first word is empty.
     """
     index = 0
     while index < len(arguments):
@@ -59,4 +59,6 @@ def split_command(
 def _named(kind: CommandKind, words: Sequence[str], missing: str) -> Command:
     if not words:
         raise UsageError("run", missing)
+    if not words[0]:  # to a host it would mean a login shell
+        raise UsageError("run", "the command is empty")
     return Command(kind, words[0], tuple(words[1:]))

@@ -31,6 +31,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     options.command = words[len(ours) + 1 :]
     if not options.command:
         raise UsageError("run", "a command is missing", hint="write it after --")
+    if not options.command[0]:  # to a host it would mean a login shell
+        raise UsageError("run", "the command is empty", hint="write it after --")
     return options
 
 

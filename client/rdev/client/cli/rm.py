@@ -32,6 +32,9 @@ async def execute(options: argparse.Namespace) -> int:
 
     if not options.jobs and not options.ended:
         raise UsageError("remove jobs", "none was named", hint="name jobs, or use --ended")
+    if options.jobs and options.ended:
+        cause = "names and --ended were given together"
+        raise UsageError("remove jobs", cause, hint="name jobs, or use --ended")
     before = _before(options.older_than)
 
     async def named(connection: Connection) -> list[Job]:
