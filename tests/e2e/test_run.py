@@ -1,8 +1,13 @@
 """`rdev run` and the verbs around it, as a person uses them, with the real agent and supervisor."""
 
+import fcntl
 import json
 import os
+import select
 import signal
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -218,6 +223,50 @@ def test_a_closed_terminal_leaves_the_job_running(rdev):
         assert process.wait(DEADLINE) == 129
         assert b"rdev attach" in process.stderr.read()
     assert rdev.json("ps")[0]["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("verb", "number", "code"),
+    [
+        ("attach", signal.SIGINT, 0),
+        ("run", signal.SIGTERM, 143),
+        ("attach", signal.SIGHUP, 129),
+        ("logs", signal.SIGINT, 130),
+    ],
+)
+def test_a_pipe_that_nobody_reads_keeps_nobody_from_leaving(rdev, verb, number, code):
+    flood = ["--", "sh", "-c", "while :; do yes | head -c 100000; sleep 0.1; done"]
+    words = {"run": ["--quiet", *flood], "attach": ["it"], "logs": ["-f", "it"]}[verb]
+    if verb != "run":
+        assert rdev.run("run", "-d", "--name", "it", *flood).returncode == 0
+    with rdev.started(verb, *words) as process:
+        assert process.stdout.read(1)
+        assert _comes_back(lambda: _is_full(process.stdout))
+        process.send_signal(number)
+        assert process.wait(10) == code
+        assert verb == "logs" or b"detached" in process.stderr.read()
+
+
+def _is_full(pipe) -> bool:
+    return bool(select.select([pipe], [], [], 0)[0]) and (
+        int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) > 50_000
+    )
+
+
+def test_a_closed_terminal_does_not_end_what_ignores_it(rdev):
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    words = ["run", "--quiet", "--", "sh", "-c", "echo ready; read line; echo $line"]
+    with rdev.started(*words, stdin=subprocess.PIPE, preexec_fn=ignore) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+        process.stdin.write(b"on\n")
+        process.stdin.close()
+        assert process.stdout.read() == b"on\n"
+        assert process.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize("verb", ["run", "attach"])

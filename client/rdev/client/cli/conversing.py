@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 
-from rdev.client.cli.following import Departure
-from rdev.client.cli.narrating import closed, explain_waiting, say_detached
+from rdev.client.cli.following import Departure, unless_ignored
+from rdev.client.cli.narrating import Attempts, closed, explain_waiting, say_detached
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input
@@ -28,7 +27,8 @@ from rdev.client.logs import Chunk, Gap
 from rdev.client.replay import replayed
 from rdev.client.source import Source
 from rdev.client.terminal import Modes, raw, window_of
-from rdev.client.ui.output import printable, say
+from rdev.client.ui.output import PATIENCE, printable, say
+from rdev.client.ui.pump import write_within
 from rdev.protocol.errors import ConnectionLost, RdevError
 from rdev.wire.job import Job, JobState
 
@@ -75,7 +75,7 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
                 beside = [group.create_task(work) for work in typist.works()]
                 streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     finally:
-        # Last, because a terminal that takes nothing at present holds us here.
+        # Last, because a terminal that takes nothing at present holds us here for a moment.
         _show(screen.undoing(), to=_STDOUT)
     if not streaming.cancelled():
         return closed(streaming.result())
@@ -176,7 +176,7 @@ class _Typist:
             on_continue: Called when we go on after a stop: a shell has used the terminal meanwhile.
         """
         loop = asyncio.get_running_loop()
-        leaving = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        leaving = unless_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
         for number in leaving:
             loop.add_signal_handler(number, self._departure.leave, 128 + number)
 
@@ -200,6 +200,8 @@ class _Typist:
         yield self._tell_sizes()
         if self._job.state is JobState.PENDING:
             yield self._wait_for_turn()
+        if self._job.spec.retries:
+            yield Attempts(self._job, _say).watch(self._connection)
 
     async def _type(self) -> None:
         """Passes keys on until the person leaves."""
@@ -273,5 +275,5 @@ def _say(line: str) -> None:
 
 
 def _show(data: bytes, *, to: int = _STDERR) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        os.write(to, data)
+    if data:
+        write_within(to, data, seconds=PATIENCE)  # the terminal may be gone, or stopped

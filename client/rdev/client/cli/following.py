@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 
 from rdev.client.cli.narrating import Attempts, closed, explain_waiting, say_detached
-from rdev.client.connection import Connection
+from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input
 from rdev.client.jobs import Jobs
@@ -70,6 +70,11 @@ class Departure:
         self._has_left, self.code = True, code
         if self._following is not None:
             self._following.cancel()
+
+
+def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those that we did not inherit as ignored, as from nohup or a script's `&`."""
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 async def follow_to_end(
@@ -157,61 +162,71 @@ class _Person:
         source: Source | None,
         departure: Departure,
     ) -> None:
+        self._connection = connection
         self._jobs = Jobs(connection)
         self._job = job
         self._on_interrupt = on_interrupt
         self._source = source
         self._departure = departure
         self._arrived: asyncio.Queue[signal.Signals | bytes] = asyncio.Queue()
-        self._interrupts = 0
+        self._is_interrupted = False
 
     async def act(self) -> None:
         """Serves signals one after the other, for as long as the job is followed."""
         with self._listening():
             while True:
-                number = await self._arrived.get()
+                if await self._arrived.get() is not signal.SIGINT:
+                    continue  # a key that was pressed after the answer
                 try:
-                    await self._serve(number)
+                    await self._interrupted()
                 except RdevError as error:  # the job may just have ended; following tells
                     say(error.message)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        heard = unless_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in heard:
-            loop.add_signal_handler(number, self._arrived.put_nowait, number)
+            if number is signal.SIGINT:
+                loop.add_signal_handler(number, self._arrived.put_nowait, number)
+            else:  # at once: a call to the host may be under way, and it may be away
+                loop.add_signal_handler(number, self._departure.leave, 128 + number)
         try:
             yield
         finally:
             for number in heard:
                 loop.remove_signal_handler(number)
 
-    async def _serve(self, number: signal.Signals | bytes) -> None:
-        if number is signal.SIGINT:
-            await self._interrupted()
-        elif isinstance(number, signal.Signals):
-            self._departure.leave(128 + number)
-
     async def _interrupted(self) -> None:
-        self._interrupts += 1
         if self._on_interrupt is OnInterrupt.DETACH:
             self._departure.leave()
-        elif self._interrupts > 1:
+        elif self._is_interrupted:
             await self._stop()
         elif not (sys.stdin.isatty() and sys.stderr.isatty()) or await self._is_to_stop():
             await self._interrupt()
+            self._is_interrupted = True
 
     async def _interrupt(self) -> None:
+        """Sends the job SIGINT; twice in the rare case that a break swallows the first's answer."""
+
+        async def attempt() -> None:
+            await self._jobs.signal(self._job.id, signal.SIGINT)
+
         try:
             # The job may save its work, as after Ctrl-C of its own.
-            await self._jobs.signal(self._job.id, signal.SIGINT)
+            await persisting(self._connection, attempt)
         except JobNotRunning:  # it waits for its turn, or has just ended
-            await self._jobs.stop(self._job.id)
+            await self._end()
 
     async def _stop(self) -> None:
         say(f"stopping {self._job.name}: TERM now, KILL in {self._job.spec.grace:.0f} s")
-        await self._jobs.stop(self._job.id)
+        await self._end()
+
+    async def _end(self) -> None:
+        async def attempt() -> None:
+            await self._jobs.stop(self._job.id)
+
+        await persisting(self._connection, attempt)
 
     async def _is_to_stop(self) -> bool:
         """Asks; leaves if that is the answer, or if whoever could answer is gone."""
@@ -229,10 +244,8 @@ class _Person:
         """The exit code to leave with; None to stop the job. Keys without a meaning are ignored."""
         while True:
             item = await self._arrived.get()
-            if item is signal.SIGINT:
-                return None
             if isinstance(item, signal.Signals):
-                return 128 + item
+                return None
             # The end of the input means that the terminal is gone, which never stops a job.
             if not item or item[0] in _DETACH_KEYS:
                 return 0

@@ -80,10 +80,9 @@ def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> No
     """
     back = phrase("attach", connection.host, job.name)
     feed = phrase("attach -i", connection.host, job.name)
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        say(f"detached; {job.name} goes on: `{back}` returns to it")
-        if not is_fed:
-            say(f"its input is not complete: `{feed}` goes on with it")
+    say(f"detached; {job.name} goes on: `{back}` returns to it", is_leaving=True)
+    if not is_fed:
+        say(f"its input is not complete: `{feed}` goes on with it", is_leaving=True)
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from rdev.client.logs import Chunk, Gap
+from rdev.client.ui.pump import write_all, write_soon, write_within
 from rdev.client.ui.rendering import (
     Labelled,
     Lines,
@@ -42,6 +43,10 @@ _LINE_PATIENCE = 0.1
 # A pipe that takes anything takes this much at once, see pipe(7); a hop to a thread and back costs
 # more than the line that is written.
 _AT_ONCE = select.PIPE_BUF
+
+
+# How long somebody who leaves waits for a terminal or a pipe that takes nothing, in seconds.
+PATIENCE = 0.5
 
 
 class Output:
@@ -79,8 +84,7 @@ class Output:
             self._settling.cancel()
         for target, rendering in self._distinct():
             if isinstance(rendering, (Lines, Screen)) and (shown := rendering.leave()):
-                with contextlib.suppress(OSError):  # the terminal may be gone
-                    _write_all(target, shown)
+                write_within(target, shown, seconds=PATIENCE)  # the terminal may be gone
         await self._group.__aexit__(kind, error, trace)
 
     async def write(self, chunk: Chunk) -> None:
@@ -258,10 +262,10 @@ async def _write(target: int, data: bytes) -> None:
     if os.isatty(target):
         _cursor.is_in_line = not data.endswith(b"\n")
     elif len(data) <= _AT_ONCE and _takes_at_once(target):
-        _write_all(target, data)
+        write_all(target, data)
         return
     # In a thread, so that a reader who pauses us does not stop Ctrl-C from being heard.
-    await asyncio.to_thread(_write_all, target, data)
+    await write_soon(target, data)
 
 
 def _takes_at_once(target: int) -> bool:
@@ -269,12 +273,6 @@ def _takes_at_once(target: int) -> bool:
     if stat.S_ISREG(mode):
         return True
     return stat.S_ISFIFO(mode) and bool(select.select([], [target], [], 0)[1])
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 class _Cursor:
@@ -286,12 +284,21 @@ class _Cursor:
 _cursor = _Cursor()
 
 
-def say(line: str) -> None:
-    """Says something of rdev's own, apart from what jobs print."""
+def say(line: str, *, is_leaving: bool = False) -> None:
+    """Says something of rdev's own, apart from what jobs print.
+
+    Args:
+        line: What to say.
+        is_leaving: Rather leave it unsaid than wait for a stderr that nobody reads.
+    """
     start = ""
     if _cursor.is_in_line and sys.stderr.isatty():
         start, _cursor.is_in_line = "\n", False
-    print(f"{start}rdev: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201  # its place
+    text = f"{start}rdev: {printable(line)}"
+    if is_leaving:
+        write_within(_STDERR, f"{text}\n".encode(errors="replace"), seconds=PATIENCE)
+        return
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # its place
 
 
 def printable(text: str) -> str:
