@@ -34,10 +34,13 @@ def terminal_of(options: argparse.Namespace, *, needs_ours: bool = True) -> Wind
         needs_ours: False for a job that nobody watches at first.
 
     Raises:
-        UsageError: There is no terminal here to show it in.
+        UsageError: There is no terminal here to show it in, or its keys are not to be passed on.
     """
     if not options.tty:
         return None
+    if needs_ours and options.no_stdin:
+        cause = "--no-stdin keeps from the job what is typed"
+        raise UsageError("run in a terminal", cause, hint="leave out -t or --no-stdin")
     if needs_ours and not has_terminal():
         cause = "stdin and stdout are no terminal here"
         raise UsageError("run in a terminal", cause, hint="leave out -t, or detach with -d")
