@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import stat
 import threading
 import time
@@ -20,6 +21,7 @@ from rdev.protocol.errors import (
 from rdev.supervisor.processes import look_at
 from rdev.wire.files import read_exit, read_status
 from rdev.wire.job import CommandKind, JobSpec, JobState, Reason
+from rdev.wire.unix import short_socket_path
 
 
 @pytest.fixture
@@ -419,6 +421,45 @@ async def test_a_timeout_stops_the_job(jobs):
     job = await jobs.run("sleep", "60", timeout=0.3)
     assert (job.state, job.reason) == (JobState.FAILED, Reason.TIMEOUT)
     assert 0.3 <= job.ended - job.started < 10.0
+
+
+async def test_a_timeout_and_a_grace_of_a_month_are_waited_for(jobs):
+    month = 30 * 86400.0
+    job = await jobs.start("sh", "-c", "echo here; sleep 60", timeout=month, grace=month)
+    await jobs.reach(job, JobState.RUNNING)
+    supervisor = jobs.supervisor(job)
+    await jobs.manager.stop(job.id)
+    ended = await jobs.end(job)
+    assert ended.state is JobState.CANCELLED
+    assert (await jobs.printed(job)).stdout == b"here\n"
+    assert supervisor
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 200_000,
+        b'{"type":"event","kind":"x","time":1,"seq":1e999}',
+        b'{"type":"event","kind":"x","time":NaN,"seq":1}',
+        b'{"type":"hello","role":7,"rank":1e99,"pid":[],"script":"\\udce9"}',
+    ],
+    ids=["brackets", "sequence", "time", "hello"],
+)
+async def test_no_line_on_its_socket_ends_a_supervisor(jobs, line):
+    job = await jobs.start("sleep", "60")
+    await jobs.reach(job, JobState.RUNNING)
+    before = jobs.supervisor(job)
+    with socket.socket(socket.AF_UNIX) as peer:
+        with short_socket_path(jobs.files(job).socket) as path:
+            peer.connect(path)
+        peer.sendall(b'{"type":"hello","role":"loop","pid":1}\n' + line + b"\n")
+        peer.shutdown(socket.SHUT_WR)
+        peer.settimeout(DEADLINE)
+        while peer.recv(4096):
+            pass
+    await jobs.manager.peers(job.id)
+    assert jobs.supervisor(job) == before
+    await jobs.manager.stop(job.id, now=True)
 
 
 async def test_a_signal_reaches_the_whole_group(jobs):

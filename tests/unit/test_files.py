@@ -271,3 +271,22 @@ def test_the_outputs_of_a_job_and_their_sizes(tmp_path):
     table.add(3, 40, error=errno.ENOSPC)
     table.close()
     assert output_size(files, 0, "stdout") == 43
+
+
+def test_a_gap_that_cannot_be_recorded_now_is_recorded_with_the_next_one(tmp_path):
+    path = str(tmp_path / "gaps")
+    reserve_gaps(path)
+    table = GapTable(path)
+    kept = os.dup(table._file)
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), table._file)
+        table.add(10, 5, error=errno.ENOSPC)
+        table.add(15, 5, error=errno.ENOSPC)
+        table.add(30, 1, error=errno.ENOSPC)
+        assert read_gaps(path) == []
+        assert [(gap.offset, gap.length) for gap in table.gaps] == [(10, 10), (30, 1)]
+        os.dup2(kept, table._file)
+        os.close(kept)
+    table.add(31, 1, error=errno.ENOSPC)
+    table.close()
+    assert [(gap.offset, gap.length) for gap in read_gaps(path)] == [(10, 10), (30, 2)]

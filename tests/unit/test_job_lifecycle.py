@@ -195,3 +195,26 @@ def test_no_number_of_held_processes_outgrows_the_record():
     for pid in range(100):
         status = lifecycle.noted(status, paused(pid))
     assert len(status.stops) == 32
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_was_told_to_end_and_gives_up_is_cancelled_and_not_tried_again(number):
+    again = replace(LAUNCH, retries=3)
+    told = lifecycle.signalled(RUNNING, number)
+    assert over(told, 5 << 8).state is JobState.CANCELLED
+    assert over(told, 0).state is JobState.SUCCEEDED, "it may also finish well"
+    assert not lifecycle.is_to_be_repeated(told, Exit(5 << 8, 101.0), again)
+    other = lifecycle.signalled(RUNNING, signal.SIGUSR1)
+    assert over(other, 5 << 8).state is JobState.FAILED
+    assert lifecycle.is_to_be_repeated(other, Exit(5 << 8, 101.0), again)
+
+
+def test_a_job_that_was_stopped_before_it_began_goes_on_stopping():
+    stopping = lifecycle.stopping(Status(), reason=Reason.STOPPED, kill_at=9.0)
+    assert lifecycle.starting(stopping).state is JobState.STOPPING
+
+
+def test_what_a_process_says_of_its_stop_can_be_told_on():
+    fields = {"file": "caf\udce9.py", "line": 10**12, "function": "f"}
+    (stop,) = lifecycle.noted(RUNNING, Event(DEBUG_PAUSED, 1.0, fields=fields)).stops
+    assert (stop.file, stop.line) == ("caf?.py", 0)

@@ -107,7 +107,7 @@ def _held(status: Status, stops: tuple[DebugStop, ...], *, at: float) -> Status:
 
 def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:
     """True if this attempt failed by itself and the job may be started again."""
-    if not _ENDING.isdisjoint(status.signals):
+    if _was_told_to_end(status):
         return False
     over = ended(status, ending, launch, at=ending.time)
     return over.reason in _REPEATABLE and over.state is JobState.FAILED and _is_left(status, launch)
@@ -180,13 +180,19 @@ def _verdict(status: Status) -> tuple[JobState, Reason]:
     if status.stop_reason in (Reason.TIMEOUT, Reason.QUOTA):
         return JobState.FAILED, status.stop_reason
     is_sent = status.signal != 0 and status.signal in status.signals
-    # A signal that was asked for and that the job died of is a stop by another name.
-    if status.stop_reason is Reason.STOPPED or is_sent:
+    # Told to end, as by Ctrl-C, it may also give up with a code of its own.
+    has_given_up = not status.signal and status.exit_code != 0 and _was_told_to_end(status)
+    # A signal that was asked for and that the job ended of is a stop by another name.
+    if status.stop_reason is Reason.STOPPED or is_sent or has_given_up:
         return JobState.CANCELLED, Reason.STOPPED
     if status.signal:
         return JobState.FAILED, Reason.SIGNALED
     succeeded = status.exit_code == 0
     return JobState.SUCCEEDED if succeeded else JobState.FAILED, Reason.EXITED
+
+
+def _was_told_to_end(status: Status) -> bool:
+    return not _ENDING.isdisjoint(status.signals)
 
 
 def _is_by_want_of_memory(status: Status, launch: Launch) -> bool:
