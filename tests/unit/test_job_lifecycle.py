@@ -215,6 +215,6 @@ def test_a_job_that_was_stopped_before_it_began_goes_on_stopping():
 
 
 def test_what_a_process_says_of_its_stop_can_be_told_on():
-    fields = {"file": "caf\udce9.py", "line": 10**12, "function": "f"}
+    fields = {"file": "train\udce9.py", "line": 10**12, "function": "f"}
     (stop,) = lifecycle.noted(RUNNING, Event(DEBUG_PAUSED, 1.0, fields=fields)).stops
-    assert (stop.file, stop.line) == ("caf?.py", 0)
+    assert (stop.file, stop.line) == ("train?.py", 0)
