@@ -94,6 +94,24 @@ async def test_a_rank_killed_for_want_of_memory(starved, small_memory):
     assert ended.usage.peak_memory > 200 << 20
 
 
+async def test_a_rank_that_fails_by_itself_while_the_kernel_kills_another_process(
+    starved, small_memory
+):
+    (small_memory / "memory.limit_in_bytes").write_text(str(600 << 20))
+    # It copes with the death of its child, and fails for a reason of its own.
+    child = GREEDY.replace("400", "700")
+    source = (
+        "import os, subprocess, sys, time\n"
+        "if os.environ['RANK'] == '1':\n"
+        f"    assert subprocess.run([sys.executable, '-c', {child!r}]).returncode == -9\n"
+        "    sys.exit(3)\n"
+        "time.sleep(600)\n"
+    )
+    ended = await starved.end(await starved.start(sys.executable, "-c", source, processes=2))
+    assert (ended.reason, ended.exit_code) == (Reason.EXITED, 1)
+    assert ended.message.startswith("the kernel killed a process for want of memory meanwhile")
+
+
 async def test_a_kill_by_somebody_else_is_no_want_of_memory(jobs):
     ended = await jobs.run("sh", "-c", "kill -9 $$")
     assert (ended.reason, ended.message) == (Reason.SIGNALED, "")

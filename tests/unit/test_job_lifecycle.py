@@ -15,8 +15,9 @@ LAUNCH = Launch("0123456789ab", ("true",), {}, "/", umask=0o077, grace=0.0, time
 RUNNING = lifecycle.running(lifecycle.starting(Status()), Started(7, 1, 100.0, 5.0))
 
 
-def over(status, raw=0, launch=LAUNCH, **exit_options):
-    return lifecycle.ended(status, Exit(raw, 101.0, **exit_options), launch, at=102.0)
+def over(status, raw=0, *, is_rank_killed=False, **exit_options):
+    ending = Exit(raw, 101.0, **exit_options)
+    return lifecycle.ended(status, ending, at=102.0, is_rank_killed=is_rank_killed)
 
 
 def test_each_step_is_a_revision_and_nothing_new_is_none():
@@ -76,7 +77,7 @@ def test_a_job_that_could_not_start(raw, code):
 def test_an_unknown_end_is_lost_and_never_a_success():
     stopping = lifecycle.stopping(RUNNING, reason=Reason.STOPPED, kill_at=9.0)
     for status in (RUNNING, stopping, Status()):
-        ended = lifecycle.ended(status, None, LAUNCH, at=102.0)
+        ended = lifecycle.ended(status, None, at=102.0)
         assert (ended.state, ended.reason) == (JobState.LOST, Reason.KEEPER_LOST)
         assert ended.exit_code is None
         assert ended.message
@@ -86,20 +87,21 @@ STARVED = Usage(1.0, 0.5, peak_memory=3_100_000_000)
 
 
 @pytest.mark.parametrize(
-    ("raw", "launcher", "reason"),
+    ("raw", "is_rank_killed", "reason"),
     [
         (9, False, Reason.OUT_OF_MEMORY),
         (137 << 8, False, Reason.OUT_OF_MEMORY),  # a shell speaks of its command
-        (1 << 8, True, Reason.OUT_OF_MEMORY),  # torchrun speaks of a rank
+        (1 << 8, True, Reason.OUT_OF_MEMORY),  # torchrun's own, of a rank
         (1 << 8, False, Reason.EXITED),
         (11, False, Reason.SIGNALED),
         (0, True, Reason.EXITED),
     ],
 )
-def test_want_of_memory_is_the_reason_where_it_can_be(raw, launcher, reason):
-    launch = replace(LAUNCH, launcher=launcher)
-    ended = over(RUNNING, raw, launch, usage=STARVED, oom_kills=1)
+def test_want_of_memory_is_the_reason_where_it_can_be(raw, is_rank_killed, reason):
+    ended = over(RUNNING, raw, is_rank_killed=is_rank_killed, usage=STARVED, oom_kills=1)
     assert (ended.reason, ended.usage) == (reason, STARVED)
+    calm = over(RUNNING, raw, is_rank_killed=is_rank_killed, usage=STARVED)
+    assert calm.reason is not Reason.OUT_OF_MEMORY
     if reason is Reason.OUT_OF_MEMORY:
         assert ended.message == (
             "killed by the kernel for want of memory; its largest process held 3.1 GB"
@@ -128,13 +130,13 @@ def test_a_failed_attempt_is_followed_by_another_as_often_as_was_asked():
     launch = replace(LAUNCH, retries=1)
     ending, ends = Exit(7 << 8, 101.0), (Stream(0, "stdout", 5),)
     assert lifecycle.is_to_be_repeated(RUNNING, ending, launch)
-    again = lifecycle.repeated(RUNNING, ending, launch, ends=ends)
+    again = lifecycle.repeated(RUNNING, ending, ends=ends)
     assert (again.state, again.attempt, again.revision) == (JobState.STARTING, 2, 4)
     assert (again.pid, again.started, again.exit_code) == (0, 0.0, None)
     assert again.attempts == (Attempt(1, Reason.EXITED, 7, started=100.0, ended=101.0, ends=ends),)
     second = lifecycle.running(again, Started(8, 2, 110.0, 15.0, attempt=2))
     assert not lifecycle.is_to_be_repeated(second, ending, launch)
-    assert over(second, 7 << 8, launch).attempts == again.attempts
+    assert over(second, 7 << 8).attempts == again.attempts
 
 
 @pytest.mark.parametrize(

@@ -109,20 +109,22 @@ def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:
     """True if this attempt failed by itself and the job may be started again."""
     if _was_told_to_end(status):
         return False
-    over = ended(status, ending, launch, at=ending.time)
+    over = ended(status, ending, at=ending.time)
     return over.reason in _REPEATABLE and over.state is JobState.FAILED and _is_left(status, launch)
 
 
-def repeated(status: Status, ending: Exit, launch: Launch, *, ends: tuple[Stream, ...]) -> Status:
+def repeated(
+    status: Status, ending: Exit, *, ends: tuple[Stream, ...], is_rank_killed: bool = False
+) -> Status:
     """The job is to be started again.
 
     Args:
         status: The status before.
         ending: How the main process ended.
-        launch: How the job is started.
         ends: Where its outputs stand.
+        is_rank_killed: See `ended`.
     """
-    over = ended(status, ending, launch, at=ending.time)
+    over = ended(status, ending, at=ending.time, is_rank_killed=is_rank_killed)
     failed = Attempt(
         number=status.attempt,
         reason=over.reason,
@@ -143,14 +145,16 @@ def repeated(status: Status, ending: Exit, launch: Launch, *, ends: tuple[Stream
     )
 
 
-def ended(status: Status, ending: Exit | None, launch: Launch, *, at: float) -> Status:
+def ended(
+    status: Status, ending: Exit | None, *, at: float, is_rank_killed: bool = False
+) -> Status:
     """The job is over and its logs are drained.
 
     Args:
         status: The status before.
         ending: How the main process ended; None if nobody knows.
-        launch: How the job was started.
         at: Seconds since the epoch.
+        is_rank_killed: The launcher has said that a rank died of KILL.
     """
     over = replace(status, ended=at, stops=(), kill_at=0.0)
     if ending is None:
@@ -166,8 +170,12 @@ def ended(status: Status, ending: Exit | None, launch: Launch, *, at: float) -> 
         return _changed(status, replace(failed, exit_code=code, message=ending.message))
     over = replace(over, usage=ending.usage)
     state, reason = _verdict(over)
+    # The kernel has killed for want of memory meanwhile. That is what ended the job if it died of
+    # KILL, which nobody here sent: itself, as a shell says by its exit code of the command it ran,
+    # or one of its ranks, whose launcher fails with a code of its own.
     if ending.oom_kills and state is JobState.FAILED and reason in _REPEATABLE:
-        reason = Reason.OUT_OF_MEMORY if _is_by_want_of_memory(over, launch) else reason
+        is_killed = is_rank_killed or over.exit_code == 128 + signal.SIGKILL
+        reason = Reason.OUT_OF_MEMORY if is_killed else reason
         over = replace(over, message=_want_of_memory(reason, ending))
     return _changed(status, replace(over, state=state, reason=reason))
 
@@ -193,15 +201,6 @@ def _verdict(status: Status) -> tuple[JobState, Reason]:
 
 def _was_told_to_end(status: Status) -> bool:
     return not _ENDING.isdisjoint(status.signals)
-
-
-def _is_by_want_of_memory(status: Status, launch: Launch) -> bool:
-    """The kernel has killed for want of memory meanwhile: was it that what ended the job?
-
-    It was if the job died of KILL, which nobody here sent; so says a shell with its exit code of
-    the command it ran. A launcher fails with a code of its own when a rank is killed.
-    """
-    return status.exit_code == 128 + signal.SIGKILL or launch.launcher
 
 
 def _want_of_memory(reason: Reason, ending: Exit) -> str:

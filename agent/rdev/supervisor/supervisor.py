@@ -28,6 +28,7 @@ from rdev.supervisor.journal import Journal
 from rdev.supervisor.outputs import PER_OUTPUT, Outputs
 from rdev.supervisor.platform import allow_descriptors, complain, lock, set_process_name
 from rdev.supervisor.processes import look_at
+from rdev.supervisor.report import names_killed_rank, read_report
 from rdev.supervisor.stopping import Sweep, open_process
 from rdev.supervisor.terminal import Pty, Terminal
 from rdev.wire.blocks import Block, FilesError
@@ -414,13 +415,24 @@ class _Supervisor:
         status = replace(status, spared=self.sweep.spared)
         if self.ending is not None and self._is_to_be_repeated():
             ends = self.outputs.ends()
-            self.change(lifecycle.repeated(status, self.ending, self.launch, ends=ends))
+            again = lifecycle.repeated(
+                status, self.ending, ends=ends, is_rank_killed=self._is_rank_killed()
+            )
+            self.change(again)
         else:
             # What was typed may be a secret, and nobody will read it any more.
             with contextlib.suppress(OSError):
                 os.unlink(self.files.input)
-            self.change(lifecycle.ended(status, self.ending, self.launch, at=time.time()))
+            over = lifecycle.ended(
+                status, self.ending, at=time.time(), is_rank_killed=self._is_rank_killed()
+            )
+            self.change(over)
         self.server.close()
+
+    def _is_rank_killed(self) -> bool:
+        if not self.launch.launcher or self.ending is None or not self.ending.oom_kills:
+            return False  # then it does not matter
+        return names_killed_rank(read_report(self.files, self.status.attempts))
 
 
 # What an event's time and number are at most: the end of the year 9999, and 63 bits.
