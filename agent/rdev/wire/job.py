@@ -128,6 +128,23 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentChoice:
+    """By which interpreter, and in which environment of the host, a job runs.
+
+    Attributes:
+        name: A conda or virtual environment, its name or folder; empty lets the agent choose.
+        active: Name of the environment that is active on the laptop; its namesake is preferred.
+        prelude: Shell commands that come before it, such as `module load cuda/12.4`.
+        managed: The agent makes it from the workspace's lock file and keeps it up to date.
+    """
+
+    name: str = ""
+    active: str = ""
+    prelude: str = ""
+    managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run and how; it never changes once the job exists.
 
@@ -154,6 +171,8 @@ class JobSpec:
         log_full: What happens when its output cannot be kept.
         aside: It was started beside the work, such as a shell: whoever names no job, or says how
             long ago it was, does not mean it.
+        env: By which interpreter and in which environment; `python` beats it.
+        owner: Who asked, as `user@laptop`: several people may share one login.
     """
 
     kind: CommandKind
@@ -176,6 +195,8 @@ class JobSpec:
     keep_children: bool = False
     log_full: LogFull = LogFull.DROP
     aside: bool = False
+    env: EnvironmentChoice = EnvironmentChoice()
+    owner: str = ""
 
     @property
     def takes_input(self) -> bool:
@@ -283,6 +304,8 @@ class Job:
         usage: What it has used; None until that is known.
         gpus: The GPUs it has.
         spared: Processes that its stop left alone, such as a tmux; one phrase each.
+        interpreter: Of its scripts and modules, as found on the host; empty for programs.
+        env: The environment that it runs in, in words, such as `conda env vision`.
     """
 
     id: str
@@ -308,6 +331,8 @@ class Job:
     usage: Usage | None = None
     gpus: tuple[Gpu, ...] = ()
     spared: tuple[str, ...] = ()
+    interpreter: str = ""
+    env: str = ""
 
     @property
     def workspace_folder(self) -> str:

@@ -15,6 +15,7 @@ from rdev.wire.job import (
     Attempt,
     CommandKind,
     DebugStop,
+    EnvironmentChoice,
     Gpu,
     GpuRequest,
     Job,
@@ -42,6 +43,8 @@ class Accepted:
         argv: The command line.
         directory: The folder it runs in.
         ranks: How many ranks it has.
+        interpreter: Of its scripts and modules, as found on the host; empty for programs.
+        env: The environment that it runs in, in words.
     """
 
     id: str
@@ -53,6 +56,8 @@ class Accepted:
     argv: tuple[str, ...]
     directory: str
     ranks: int = 1
+    interpreter: str = ""
+    env: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the object in the file."""
@@ -275,6 +280,7 @@ def spec_from_json(body: Mapping[str, Any]) -> JobSpec:
             "terminal": Window(**terminal) if terminal else None,
             "gpus": GpuRequest(gpus["count"], tuple(gpus["devices"])) if gpus else None,
             "log_full": LogFull(body.get("log_full", "drop")),
+            "env": EnvironmentChoice(**_known(EnvironmentChoice, body.get("env", {}))),
         }
     )
 
@@ -291,6 +297,8 @@ def job_of(accepted: Accepted, status: Status, streams: tuple[Stream, ...] = ())
         argv=accepted.argv,
         directory=accepted.directory,
         ranks=accepted.ranks,
+        interpreter=accepted.interpreter,
+        env=accepted.env,
         streams=streams,
         **{name: getattr(status, name) for name in shared},
     )

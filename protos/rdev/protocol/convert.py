@@ -27,6 +27,8 @@ class AgentInfo:
         started: Seconds since the epoch.
         home: Its state folder.
         python_version: Of the Python that runs it.
+        dist: Folder of its release, where a first contact put it; else empty.
+        hostname: Its machine's.
     """
 
     agent_id: str
@@ -40,6 +42,8 @@ class AgentInfo:
     started: float
     home: str
     python_version: str
+    dist: str = ""
+    hostname: str = ""
 
 
 def timestamp(seconds: float) -> Timestamp | None:
@@ -82,6 +86,8 @@ def agent_to_proto(info: AgentInfo) -> agent_pb2.Agent:
         started=timestamp(info.started),
         home=info.home,
         python_version=info.python_version,
+        dist=info.dist,
+        hostname=info.hostname,
     )
 
 
@@ -99,4 +105,6 @@ def agent_from_proto(message: agent_pb2.Agent) -> AgentInfo:
         started=seconds_since_epoch(message.started),
         home=message.home,
         python_version=message.python_version,
+        dist=message.dist,
+        hostname=message.hostname,
     )

@@ -12,6 +12,7 @@ from rdev.wire.job import (
     Attempt,
     CommandKind,
     DebugStop,
+    EnvironmentChoice,
     Gpu,
     GpuRequest,
     Job,
@@ -44,6 +45,8 @@ def spec_to_proto(spec: JobSpec) -> job_pb2.JobSpec:
         keep_children=spec.keep_children,
         log_full=job_pb2.LogFull.Value(f"LOG_FULL_{spec.log_full.name}"),
         aside=spec.aside,
+        env=choice_to_proto(spec.env),
+        owner=spec.owner,
     )
     if spec.terminal is not None:
         message.terminal.CopyFrom(window_to_proto(spec.terminal))
@@ -87,6 +90,8 @@ def spec_from_proto(message: job_pb2.JobSpec) -> JobSpec:
         keep_children=message.keep_children,
         log_full=_LOG_FULL.get(message.log_full, LogFull.DROP),
         aside=message.aside,
+        env=choice_from_proto(message.env),
+        owner=message.owner,
     )
 
 
@@ -99,6 +104,18 @@ def _command(message: job_pb2.JobSpec) -> tuple[CommandKind, str]:
     if which == "program":
         return CommandKind.PROGRAM, message.program.name
     raise InvalidRequest("accept the job", "it names no command")
+
+
+def choice_to_proto(choice: EnvironmentChoice) -> job_pb2.EnvironmentChoice:
+    """The message for `choice`."""
+    return job_pb2.EnvironmentChoice(
+        name=choice.name, active=choice.active, prelude=choice.prelude, managed=choice.managed
+    )
+
+
+def choice_from_proto(message: job_pb2.EnvironmentChoice) -> EnvironmentChoice:
+    """The inverse of `choice_to_proto`."""
+    return EnvironmentChoice(message.name, message.active, message.prelude, message.managed)
 
 
 def _gpu_request(message: job_pb2.GpuRequest) -> GpuRequest:
@@ -141,6 +158,8 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         usage=_usage_to_proto(job.usage) if job.usage is not None else None,
         gpus=[job_pb2.Gpu(index=g.index, uuid=g.uuid, name=g.name) for g in job.gpus],
         spared=job.spared,
+        interpreter=job.interpreter,
+        env=job.env,
     )
 
 
@@ -170,6 +189,8 @@ def job_from_proto(message: job_pb2.Job) -> Job:
         usage=_usage_from_proto(message.usage) if message.HasField("usage") else None,
         gpus=tuple(Gpu(g.index, g.uuid, g.name) for g in message.gpus),
         spared=tuple(message.spared),
+        interpreter=message.interpreter,
+        env=message.env,
     )
 
 

@@ -151,6 +151,29 @@ class CommandNotFound(NotFound):
     default_hint = "check the name and the PATH of the host; `rdev doctor` shows it"
 
 
+class EnvironmentNotFound(NotFound):
+    """The host has no environment of that name, or it has no interpreter."""
+
+    reason = "ENVIRONMENT_NOT_FOUND"
+    default_hint = "`rdev env ls` lists those of the host"
+
+
+class EnvironmentFailed(RdevError):
+    """An environment could not be made or activated; nothing was started."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "ENVIRONMENT"
+    default_hint = "`rdev env show` says which environment is meant and why"
+
+
+class NotOwner(RdevError):
+    """The job or the workspace is somebody else's of the same login."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "NOT_OWNER"
+    default_hint = "say --yes if you mean it"
+
+
 class PermissionRefused(RdevError):
     """A file, folder or socket has the wrong owner or mode, or access to it was refused."""
 
@@ -168,6 +191,49 @@ class HostUnreachable(RdevError):
     exit_code = 255
     verb_exit_code = 69
     default_hint = "check the host's name; `rdev doctor` says what can be reached"
+
+
+class LoginRefused(HostUnreachable):
+    """The host wants a login that was not given: no key, a wrong one, or nobody to ask."""
+
+    status = "UNAUTHENTICATED"
+    reason = "LOGIN_REFUSED"
+    verb_exit_code = 77
+    default_hint = "see that `ssh HOST` works without rdev; it is not tried again by itself"
+
+
+class HostKeyRefused(HostUnreachable):
+    """The host's key is unknown and nobody can be asked, or is not the one known."""
+
+    status = "UNAUTHENTICATED"
+    reason = "HOST_KEY"
+    verb_exit_code = 77
+    default_hint = "run `ssh HOST` once and compare the key with what the host's owner says"
+
+
+class HostChanged(HostUnreachable):
+    """Another agent than the one known answers under the host's name."""
+
+    status = "UNAUTHENTICATED"
+    reason = "HOST_CHANGED"
+    verb_exit_code = 77
+    default_hint = "if the machine was replaced, `rdev host rm HOST` forgets the old one"
+
+
+class BootstrapFailed(HostUnreachable):
+    """rdev could not be put on the host; what was begun there was removed."""
+
+    reason = "BOOTSTRAP_FAILED"
+    exit_code = 125
+    verb_exit_code = 69
+    default_hint = "`rdev doctor HOST` looks at all that it needs"
+
+
+class NoPython(BootstrapFailed):
+    """No Python that the agent can run by was found on the host."""
+
+    reason = "NO_PYTHON"
+    default_hint = "name one with `rdev up HOST --bootstrap-python PATH`, or install Python 3.11"
 
 
 class ConnectionLost(HostUnreachable):

@@ -6,6 +6,7 @@ import asyncio
 
 from rdev.agent.services import Context
 from rdev.protocol.convert import AgentInfo, agent_to_proto
+from rdev.protocol.errors import FeatureMissing
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 
 
@@ -37,3 +38,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         """See agent.proto."""
         self._stopping.set()
         return agent_pb2.StopAgentResponse()
+
+    async def CheckMachine(
+        self, request: agent_pb2.CheckMachineRequest, context: Context
+    ) -> agent_pb2.CheckMachineResponse:
+        """Looks at all that a job may stumble over here."""
+        raise FeatureMissing("check the machine", "this agent cannot")

@@ -1,0 +1,84 @@
+"""What rdev needs of an ssh connection: run a command there, and join a socket to one.
+
+A bridge says one line on its stdout before the bytes of the agent, because rc files may have
+printed anything before it:
+
+    rdev-bridge ready                 from here on stdin and stdout are the agent's socket
+    rdev-bridge failed {"reason":..}  an error as JSON, see `rdev.protocol.errors.error_as_json`
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+READY = b"rdev-bridge ready"
+FAILED = b"rdev-bridge failed "
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command on the host ended.
+
+    Attributes:
+        code: Its exit code; 127 and 126 where the login shell could not start it.
+        stdout: What it printed.
+        stderr: What it complained of, and what ssh did.
+    """
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Transport(Protocol):
+    """Access to one host, opened at the first use and kept until `close`.
+
+    Methods may be called side by side from one event loop. A cancelled call ends its command's
+    connection; what the command did so far stands. Nothing is ever tried a second time by itself,
+    least of all a login: whoever has been refused asks a person first.
+
+    Commands are given to the user's login shell there, which may be bash, csh or fish: callers send
+    a script to `sh -s` through `feed`, and keep the command to words without quotes.
+
+    Raises (all methods):
+        HostUnreachable: Its name is unknown, nothing answers, or the connection broke.
+        LoginRefused: No key or password is taken, or a question could not be asked; every later
+            call raises it again at once.
+        HostKeyRefused: The host's key is unknown and nobody can be asked, or has changed.
+    """
+
+    @property
+    def name(self) -> str:
+        """The implementation: `openssh` or `paramiko`."""
+        ...
+
+    async def run(self, command: str, *, feed: bytes = b"", patience: float = 60.0) -> Ran:
+        """Runs a command, feeds its stdin, and collects what it prints.
+
+        Args:
+            command: Words for the login shell.
+            feed: All of its stdin; an end of file follows.
+            patience: Seconds until it is given up; questions that a person is asked do not count.
+
+        Raises:
+            TimedOut: It took longer.
+        """
+        ...
+
+    async def join(self, command: str, near: socket.socket) -> None:
+        """Joins a connected socket to a bridge there; returns once the bridge said it is ready.
+
+        From then on bytes pass until either side ends, when `near` is closed; this object owns it.
+        Both directions block their writer when the other end does not read.
+
+        Raises:
+            CommandNotFound: The login shell found no such command: rdev is not there any more.
+            RdevError: What the bridge said itself.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends all that was started here; never raises."""
+        ...
