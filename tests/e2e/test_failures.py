@@ -358,3 +358,33 @@ def test_an_exec_that_is_lost_on_its_way_is_run_once(rdev, tmp_path):
         command = ("sh", "-c", f"echo ran | tee -a {ran}; exit 3")
         done = rdev.run("exec", "-H", relay.host, "lasting", "--", *command)
     assert (done.returncode, done.stdout, ran.read_text()) == (3, "ran\n", "ran\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["run", "--", "sh", "-c", "exit 3"], 3), (["logs", "nobody"], 1)]
+)
+def test_a_stderr_that_nobody_reads_holds_nobody_up(rdev, words, code):
+    ours, theirs = os.pipe()
+    with os.fdopen(ours), os.fdopen(theirs, "wb", buffering=0) as full:
+        os.set_blocking(theirs, False)
+        while full.write(bytes(4096)) is not None:
+            pass
+        os.set_blocking(theirs, True)
+        with rdev.started(*words, stderr=theirs) as process:
+            assert process.wait(20) == code
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [("exit 3", 3, ""), ("kill -9 $$", 137, ""), ("exec ./nothing", 127, "")],
+)
+def test_quiet_says_nothing_of_a_jobs_own_end(rdev, script, code, said):
+    done = rdev.run("run", "-q", "--retries", "1", "--", "sh", "-c", f"echo out; {script} 2>&1")
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_quiet_still_says_what_is_no_end_of_the_jobs_own(rdev):
+    done = rdev.run("run", "-q", "--", "no-such-command")
+    assert done.returncode == 127
+    assert done.stderr.startswith("rdev: job no-such-command (")
+    assert "did not start" in done.stderr

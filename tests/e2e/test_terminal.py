@@ -58,6 +58,67 @@ def test_ctrl_c_after_the_answer_stops_the_job(rdev, terminal):
         assert shown.wait() == 143
 
 
+TICKS = "while :; do printf 'tick\\r'; test -e go && exit 3; sleep 0.01; done"
+
+
+def test_the_question_is_not_buried_by_what_the_job_prints(rdev, terminal):
+    with terminal("run", "--", "sh", "-c", TICKS) as shown:
+        shown.expect(b"tick")
+        shown.type(CTRL_C)
+        shown.expect(b"Enter = stop it ")
+        printed = size_of(rdev)
+        shown.until(lambda: size_of(rdev) > printed + 100)
+        assert shown.seen == b""
+        shown.type(b"d")
+        shown.expect(b"rdev attach")
+        assert shown.wait() == 0
+        assert shown.is_as_before
+
+
+def test_a_job_that_ends_while_the_question_stands_ends_the_run(rdev, terminal):
+    with terminal("run", "--", "sh", "-c", TICKS) as shown:
+        shown.expect(b"tick")
+        shown.type(CTRL_C)
+        shown.expect(b"Enter = stop it ")
+        host_file(rdev, "go").touch()
+        shown.expect(b"tick")
+        shown.expect(b"failed with exit code 3")
+        assert shown.wait() == 3
+        assert shown.is_as_before
+
+
+@pytest.mark.slow  # it waits for the half minute that an answer may take
+def test_a_question_that_nobody_answers_is_withdrawn(rdev, terminal):
+    with terminal("run", "--", "sh", "-c", TICKS) as shown:
+        shown.expect(b"tick")
+        shown.type(CTRL_C)
+        shown.expect(b"Enter = stop it ")
+        shown.expect(b"tick")
+        assert shown.is_as_before
+        shown.type(CTRL_C)
+        shown.expect(b"Enter = stop it ")
+        host_file(rdev, "go").touch()
+        assert shown.wait() == 3
+
+
+def test_what_is_said_beside_labelled_lines_stands_above_the_unfinished_one(rdev, terminal):
+    script = "printf 'a bar'; until [ -e go ]; do sleep 0.01; done; exit 3"
+    with terminal("run", "--prefix", "--retries", "1", "--", "sh", "-c", script) as shown:
+        shown.expect(b"a bar")
+        host_file(rdev, "go").touch()
+        shown.expect(b"\r\x1b[Krdev: attempt 1 failed with exit code 3; attempt 2 of 2 starts\r\n")
+        assert shown.wait() == 3
+
+
+def size_of(rdev) -> int:
+    return rdev.json("ps")[0]["streams"][0]["size"]
+
+
+def host_file(rdev, name: str):
+    (folder,) = (rdev.home / ".rdev" / "workspaces").iterdir()
+    return folder / name
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_question_stands_detaches(rdev, terminal, number):
     rdev.write("train.py", SCRIPT)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 
@@ -96,7 +96,7 @@ class Input:
         connection: Connection,
         job_id: str,
         *,
-        on_wait: Callable[[str], None] = lambda _: None,
+        on_wait: Callable[[str], Awaitable[None]] | None = None,
         on_break: Callable[[], None] = lambda: None,
         on_open: Callable[[], None] = lambda: None,
     ) -> None:
@@ -158,10 +158,14 @@ class Input:
             except DiskFull as error:
                 if not self._is_waiting:
                     self._is_waiting = True
-                    self._on_wait(f"the input waits: {error.cause}; {error.hint}")
+                    await self._tell_wait(error)
                 await asyncio.sleep(_DISK_PATIENCE)
             except (JobNotRunning, JobNotFound):
                 self._finish()
+
+    async def _tell_wait(self, error: RdevError) -> None:
+        if self._on_wait is not None:
+            await self._on_wait(f"the input waits: {error.cause}; {error.hint}")
 
     async def _attempt(self) -> None:
         call: _Call = self._stub.WriteInput()

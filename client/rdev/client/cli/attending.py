@@ -8,7 +8,6 @@ import sys
 from rdev.client.cli.conversing import converse
 from rdev.client.cli.following import OnInterrupt, follow_to_end
 from rdev.client.connection import Connection
-from rdev.client.follow import Sink
 from rdev.client.source import Source, is_given
 from rdev.client.terminal import window_of
 from rdev.client.ui.output import Output, output_for
@@ -57,19 +56,20 @@ def source_of(options: argparse.Namespace) -> Source | None:
     return Source(_STDIN)
 
 
-def output_of(job: Job, *, prefix: bool | None = None) -> Output:
+def output_of(job: Job, *, prefix: bool | None = None, is_quiet: bool = False) -> Output:
     """What shows a job's output where our stdout and stderr go.
 
     Args:
         job: The job.
         prefix: Say of each line which rank wrote it; None means where that helps.
+        is_quiet: Nothing of ours is said but errors.
     """
     is_program = job.spec.terminal is not None and has_terminal()
-    return output_for(ranks=job.ranks, prefix=prefix, is_program=is_program)
+    return output_for(ranks=job.ranks, prefix=prefix, is_program=is_program, is_quiet=is_quiet)
 
 
 async def attend(
-    connection: Connection, job: Job, sink: Sink, *, source: Source | None = None
+    connection: Connection, job: Job, output: Output, *, source: Source | None = None
 ) -> int:
     """Follows a job that was just started, to its end or until the person leaves.
 
@@ -77,20 +77,20 @@ async def attend(
         See `follow_to_end`.
     """
     if job.spec.terminal is not None and has_terminal():
-        return await converse(connection, job, sink, is_returning=False)
+        return await converse(connection, job, output, is_returning=False)
     ask = OnInterrupt.ASK
-    return await follow_to_end(connection, job, sink, on_interrupt=ask, source=source)
+    return await follow_to_end(connection, job, output, on_interrupt=ask, source=source)
 
 
 async def return_to(
-    connection: Connection, job: Job, sink: Sink, *, options: argparse.Namespace
+    connection: Connection, job: Job, output: Output, *, options: argparse.Namespace
 ) -> int:
     """Follows a job that runs already, beginning with the last of what it printed.
 
     Args:
         connection: Where the job is.
         job: The job.
-        sink: Takes the output.
+        output: Shows the output.
         options: Those of `rdev.client.cli.options.add_input`.
 
     Raises:
@@ -103,11 +103,11 @@ async def return_to(
         hint = "only a job that was started with -i or -t takes input"
         raise UsageError(f"pass input on to {job.name}", "it takes none", hint=hint)
     if job.spec.terminal is not None and has_terminal() and not options.no_stdin:
-        return await converse(connection, job, sink, is_returning=True)
+        return await converse(connection, job, output, is_returning=True)
     return await follow_to_end(
         connection,
         job,
-        sink,
+        output,
         on_interrupt=OnInterrupt.DETACH,
         lines=_SCROLLBACK_LINES,
         source=Source(_STDIN) if options.stdin else None,

@@ -27,7 +27,7 @@ from rdev.client.logs import Chunk, Gap
 from rdev.client.replay import replayed
 from rdev.client.source import Source
 from rdev.client.terminal import Modes, raw, window_of
-from rdev.client.ui.output import PATIENCE, printable, say
+from rdev.client.ui.output import PATIENCE, Output, printable, say
 from rdev.client.ui.pump import write_within
 from rdev.protocol.errors import ConnectionLost, RdevError
 from rdev.wire.job import Job, JobState
@@ -48,21 +48,21 @@ _BREAK_PATIENCE = 1.0
 _LAST_KEYS_PATIENCE = 2.0
 
 
-async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning: bool) -> int:
+async def converse(connection: Connection, job: Job, output: Output, *, is_returning: bool) -> int:
     """Joins our terminal with the job's until it ends or the person detaches.
 
     Args:
         connection: Where the job is.
         job: The job, as it stands now.
-        sink: Takes the output.
+        output: Shows the output.
         is_returning: Show the last of what it printed, and have programs redraw.
 
     Returns:
         The job's own exit code; 0 after a detach, 128 + N when signal N made us detach.
     """
-    screen = Screen(sink, job) if is_returning else Screen(sink)
+    screen = Screen(output, job) if is_returning else Screen(output)
     departure = Departure()
-    typist = _Typist(connection, job, departure)
+    typist = _Typist(connection, job, departure, is_quiet=output.is_quiet)
     if is_returning or window_of(_STDOUT) != job.spec.terminal:
         typist.resize()
     try:
@@ -78,7 +78,7 @@ async def converse(connection: Connection, job: Job, sink: Sink, *, is_returning
         # Last, because a terminal that takes nothing at present holds us here for a moment.
         _show(screen.undoing(), to=_STDOUT)
     if not streaming.cancelled():
-        return closed(streaming.result())
+        return closed(streaming.result(), is_quiet=output.is_quiet)
     if typist.left_over:
         say(f"{typist.left_over} bytes that were typed did not reach {job.name}")
     say_detached(connection, job)
@@ -148,12 +148,15 @@ class Screen:
 class _Typist:
     """What a person at the terminal does: types, resizes the window, leaves."""
 
-    def __init__(self, connection: Connection, job: Job, departure: Departure) -> None:
+    def __init__(
+        self, connection: Connection, job: Job, departure: Departure, *, is_quiet: bool
+    ) -> None:
         self._connection = connection
         self._job = job
         self._departure = departure
+        self._is_quiet = is_quiet
         self._input = Input(
-            connection, job.id, on_wait=_say, on_break=self._broken, on_open=self._opened
+            connection, job.id, on_wait=_tell, on_break=self._broken, on_open=self._opened
         )
         self._is_resized = asyncio.Event()
         self._complaint: asyncio.TimerHandle | None = None
@@ -201,7 +204,7 @@ class _Typist:
         if self._job.state is JobState.PENDING:
             yield self._wait_for_turn()
         if self._job.spec.retries:
-            yield Attempts(self._job, _say).watch(self._connection)
+            yield Attempts(self._job, self._note).watch(self._connection)
 
     async def _type(self) -> None:
         """Passes keys on until the person leaves."""
@@ -226,8 +229,16 @@ class _Typist:
 
     async def _wait_for_turn(self) -> None:
         """Says why the job has not begun; then it is told the size, which nobody took till then."""
-        await explain_waiting(self._connection, self._job, _say_waiting)
+
+        async def tell(line: str) -> None:
+            await self._note(f"{line}; Enter ~d leaves")
+
+        await explain_waiting(self._connection, self._job, tell)
         self.resize()
+
+    async def _note(self, line: str) -> None:
+        if not self._is_quiet:
+            _say(line)
 
     async def _tell_sizes(self) -> None:
         """Tells the job each new size; while one is on its way, only the latest of them waits."""
@@ -265,8 +276,8 @@ class _Typist:
             self.resize()  # our line stands in the middle of somebody's screen
 
 
-def _say_waiting(line: str) -> None:
-    _say(f"{line}; Enter ~d leaves")
+async def _tell(line: str) -> None:
+    _say(line)
 
 
 def _say(line: str) -> None:

@@ -17,20 +17,24 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from rdev.client.cli.narrating import Attempts, closed, explain_waiting, say_detached
+from rdev.client.cli.narrating import Attempts, Tell, closed, explain_waiting, say_detached
 from rdev.client.connection import Connection, persisting
-from rdev.client.follow import Sink, follow
+from rdev.client.follow import follow
 from rdev.client.input import Input
 from rdev.client.jobs import Jobs
 from rdev.client.source import Source
 from rdev.client.terminal import single_keys
-from rdev.client.ui.output import say
+from rdev.client.ui.output import PATIENCE, Output
+from rdev.client.ui.pump import write_within
 from rdev.protocol.buffers import keep_buffers
 from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
 from rdev.wire.job import Job, JobState
 
-_STDIN = 0
-_QUESTION = "\nrdev: d = detach and let it run, Enter = stop it "
+_STDIN, _STDERR = 0, 2
+_QUESTION = b"\nrdev: d = detach and let it run, Enter = stop it "
+
+# Output is held back while the question stands; nobody who means to answer takes longer.
+_QUESTION_PATIENCE = 30.0
 
 _DETACH_KEYS = b"dD\x04"  # Ctrl-D too: it never means that a job should end
 _STOP_KEYS = b"\r\n"
@@ -43,6 +47,15 @@ class OnInterrupt(enum.Enum):
     """Detach or stop, as the person chooses; without a TTY the job gets SIGINT."""
     DETACH = "detach"
     """Leave the job alone."""
+
+
+class _Answer(enum.Enum):
+    """What became of the question."""
+
+    STOP = "stop"
+    LEAVE = "leave"
+    NONE = "none"
+    """The job has ended meanwhile, or nobody answered."""
 
 
 class Departure:
@@ -80,7 +93,7 @@ def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
 async def follow_to_end(
     connection: Connection,
     job: Job,
-    sink: Sink,
+    output: Output,
     *,
     on_interrupt: OnInterrupt,
     lines: int | None = None,
@@ -91,7 +104,7 @@ async def follow_to_end(
     Args:
         connection: Where the job is.
         job: The job.
-        sink: Takes the output.
+        output: Shows the output, and what is said beside it.
         on_interrupt: What Ctrl-C means.
         lines: Begin with the last so many lines of each stream; None is the beginning.
         source: What the job reads as its input; None if this is none of ours.
@@ -101,37 +114,45 @@ async def follow_to_end(
     """
     keep_buffers()
     departure = Departure()
-    feed = Feed(connection, job, source) if source is not None else None
+    feed = Feed(connection, job, source, tell=output.say) if source is not None else None
     async with asyncio.TaskGroup() as group:
-        streaming = group.create_task(follow(connection, job.id, sink, lines=lines))
+        streaming = group.create_task(follow(connection, job.id, output, lines=lines))
         departure.of(streaming)
-        person = _Person(connection, job, on_interrupt, source=source, departure=departure)
+        person = _Person(
+            connection, job, on_interrupt, output=output, source=source, departure=departure
+        )
         beside = [group.create_task(person.act())]
         if feed is not None:
             beside.append(group.create_task(feed.run()))
         if job.state is JobState.PENDING:
-            beside.append(group.create_task(explain_waiting(connection, job, say)))
-        attempts = Attempts(job, say)
+            beside.append(group.create_task(explain_waiting(connection, job, output.note)))
+        attempts = Attempts(job, output.note)
         if job.spec.retries:
             beside.append(group.create_task(attempts.watch(connection)))
         streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
         say_detached(connection, job, is_fed=feed is None or feed.is_complete)
         return departure.code
-    attempts.note(streaming.result())
-    return closed(streaming.result())
+    await attempts.note(streaming.result())
+    return closed(streaming.result(), is_quiet=output.is_quiet)
 
 
 class Feed:
     """Passes a source on as the input of a job.
 
+    Args:
+        connection: Where the job is.
+        job: The job.
+        source: What it reads.
+        tell: Says a line.
+
     Attributes:
         is_complete: The source has ended, and the job's input with it.
     """
 
-    def __init__(self, connection: Connection, job: Job, source: Source) -> None:
+    def __init__(self, connection: Connection, job: Job, source: Source, *, tell: Tell) -> None:
         self._source = source
-        self._input = Input(connection, job.id, on_wait=say)
+        self._input = Input(connection, job.id, on_wait=tell)
         self.is_complete = False
 
     async def run(self) -> None:
@@ -159,6 +180,7 @@ class _Person:
         job: Job,
         on_interrupt: OnInterrupt,
         *,
+        output: Output,
         source: Source | None,
         departure: Departure,
     ) -> None:
@@ -166,9 +188,10 @@ class _Person:
         self._jobs = Jobs(connection)
         self._job = job
         self._on_interrupt = on_interrupt
+        self._output = output
         self._source = source
         self._departure = departure
-        self._arrived: asyncio.Queue[signal.Signals | bytes] = asyncio.Queue()
+        self._arrived: asyncio.Queue[signal.Signals | bytes | Job] = asyncio.Queue()
         self._is_interrupted = False
 
     async def act(self) -> None:
@@ -180,7 +203,7 @@ class _Person:
                 try:
                     await self._interrupted()
                 except RdevError as error:  # the job may just have ended; following tells
-                    say(error.message)
+                    await self._output.say(error.message)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -202,9 +225,16 @@ class _Person:
             self._departure.leave()
         elif self._is_interrupted:
             await self._stop()
-        elif not (sys.stdin.isatty() and sys.stderr.isatty()) or await self._is_to_stop():
+        elif not (sys.stdin.isatty() and sys.stderr.isatty()):
             await self._interrupt()
-            self._is_interrupted = True
+        else:
+            await self._obey(await self._ask())
+
+    async def _obey(self, answer: _Answer) -> None:
+        if answer is _Answer.STOP:
+            await self._interrupt()
+        elif answer is _Answer.LEAVE:
+            self._departure.leave()
 
     async def _interrupt(self) -> None:
         """Sends the job SIGINT; twice in the rare case that a break swallows the first's answer."""
@@ -217,9 +247,11 @@ class _Person:
             await persisting(self._connection, attempt)
         except JobNotRunning:  # it waits for its turn, or has just ended
             await self._end()
+        self._is_interrupted = True
 
     async def _stop(self) -> None:
-        say(f"stopping {self._job.name}: TERM now, KILL in {self._job.spec.grace:.0f} s")
+        grace = f"{self._job.spec.grace:.0f} s"
+        await self._output.note(f"stopping {self._job.name}: TERM now, KILL in {grace}")
         await self._end()
 
     async def _end(self) -> None:
@@ -228,29 +260,30 @@ class _Person:
 
         await persisting(self._connection, attempt)
 
-    async def _is_to_stop(self) -> bool:
-        """Asks; leaves if that is the answer, or if whoever could answer is gone."""
-        with self._keys():
-            sys.stderr.write(_QUESTION)
-            sys.stderr.flush()
-            answer = await self._answer()
-            sys.stderr.write("\n")
-        if answer is None:
-            return True
-        self._departure.leave(answer)
-        return False
+    async def _ask(self) -> _Answer:
+        """Asks while the output is held, so that it does not bury the question."""
+        async with self._output.held(), asyncio.TaskGroup() as group:
+            with self._keys():
+                write_within(_STDERR, _QUESTION, seconds=PATIENCE)
+                watching = group.create_task(self._tell_end())
+                answer = await self._answer()
+                watching.cancel()
+                write_within(_STDERR, b"\n", seconds=PATIENCE)
+        return answer
 
-    async def _answer(self) -> int | None:
-        """The exit code to leave with; None to stop the job. Keys without a meaning are ignored."""
-        while True:
-            item = await self._arrived.get()
-            if isinstance(item, signal.Signals):
-                return None
-            # The end of the input means that the terminal is gone, which never stops a job.
-            if not item or item[0] in _DETACH_KEYS:
-                return 0
-            if item[0] in _STOP_KEYS:
-                return None
+    async def _answer(self) -> _Answer:
+        """Waits for a key or a signal that answers; keys without a meaning are ignored."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_QUESTION_PATIENCE):
+                while (answer := _meaning(await self._arrived.get())) is None:
+                    pass
+                return answer
+        return _Answer.NONE
+
+    async def _tell_end(self) -> None:
+        """Whoever follows is held back with the output, and does not learn that the job ends."""
+        with contextlib.suppress(RdevError):  # time settles it
+            self._arrived.put_nowait(await self._jobs.wait(self._job.id))
 
     @contextlib.contextmanager
     def _keys(self) -> Iterator[None]:
@@ -263,6 +296,17 @@ class _Person:
                 yield
             finally:
                 loop.remove_reader(_STDIN)
+
+
+def _meaning(item: signal.Signals | bytes | Job) -> _Answer | None:
+    if isinstance(item, Job):
+        return _Answer.NONE
+    if isinstance(item, signal.Signals):
+        return _Answer.STOP
+    # The end of the input means that the terminal is gone, which never stops a job.
+    if not item or item[0] in _DETACH_KEYS:
+        return _Answer.LEAVE
+    return _Answer.STOP if item[0] in _STOP_KEYS else None
 
 
 def _one_key() -> bytes:

@@ -83,8 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
         words = ["version"]
     name, rest = words[0], words[1:]
     if name not in VERBS:
-        print(f"error: unable to run rdev: {name!r} is no verb", file=sys.stderr)
-        print("hint: `rdev --help` lists the verbs", file=sys.stderr)
+        _tell(
+            f"error: unable to run rdev: {name!r} is no verb\nhint: `rdev --help` lists the verbs"
+        )
         return 2
     return _run(name, rest)
 
@@ -201,7 +202,7 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
     if getattr(options, "verbose", False):
         import traceback
 
-        traceback.print_exception(error)
+        _tell("".join(traceback.format_exception(error)).rstrip())
     known = _known(name, error)
     known.hint = known.hint.replace("rdev VERB", f"rdev {name}")
     code = known.exit_code if VERBS[name].passes_code else known.verb_exit_code
@@ -209,14 +210,19 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
         import json
 
         body = {"code": code, "reason": known.reason, "message": known.message, "hint": known.hint}
-        print(json.dumps({"error": body}), file=sys.stderr)
+        _tell(json.dumps({"error": body}))
     else:
         from rdev.client.ui.escapes import one_line
 
         # A host's words, and a file's name, may be in them.
-        said = f"error: {one_line(known.message)}\nhint: {one_line(known.hint)}"
-        print(said, file=sys.stderr)
+        _tell(f"error: {one_line(known.message)}\nhint: {one_line(known.hint)}")
     return code
+
+
+def _tell(text: str) -> None:
+    from rdev.client.ui.telling import tell
+
+    tell(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _known(name: str, error: Exception) -> RdevError:

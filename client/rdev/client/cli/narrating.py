@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from rdev.client.connection import Connection
 from rdev.client.follow import exit_code
@@ -14,6 +14,13 @@ from rdev.client.ui.jobs import closing_line, retry_line
 from rdev.client.ui.output import say
 from rdev.protocol.errors import Interrupted, OutputFailed, RdevError
 from rdev.wire.job import CommandKind, Job, JobState, Reason
+
+Tell = Callable[[str], Awaitable[None]]
+
+# How a job ends because of rdev or the machine; else it is the job's own affair.
+_TROUBLES = frozenset(
+    {Reason.START_FAILED, Reason.QUOTA, Reason.KEEPER_LOST, Reason.REBOOTED, Reason.NONE}
+)
 
 # How long we ask about a job that we leave: a person waits for their prompt.
 _LAST_LOOK = 2.0
@@ -27,7 +34,7 @@ class Attempts:
         tell: Says a line.
     """
 
-    def __init__(self, job: Job, tell: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, tell: Tell) -> None:
         self._job_id = job.id
         self._told = job.attempt
         self._tell = tell
@@ -36,17 +43,17 @@ class Attempts:
         """Tells them as they begin, until the job ends."""
         with contextlib.suppress(RdevError):  # who follows the output meets the same and says so
             async for job in Jobs(connection).watch(self._job_id):
-                self.note(job)
+                await self.note(job)
 
-    def note(self, job: Job) -> None:
+    async def note(self, job: Job) -> None:
         """Tells those that the job has begun and that were not told."""
         for attempt in job.attempts:
             if attempt.number >= self._told:
-                self._tell(retry_line(job, attempt))
+                await self._tell(retry_line(job, attempt))
         self._told = max(self._told, job.attempt)
 
 
-async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str], None]) -> None:
+async def explain_waiting(connection: Connection, job: Job, tell: Tell) -> None:
     """Tells why a job has not begun, and again when the reason changes, until it begins."""
     told = ""
     with contextlib.suppress(RdevError):  # who follows the output meets the same and says so
@@ -55,17 +62,22 @@ async def explain_waiting(connection: Connection, job: Job, tell: Callable[[str]
                 return
             if seen.message not in ("", told):
                 told = seen.message
-                tell(f"{job.name} {told}")
+                await tell(f"{job.name} {told}")
 
 
-def closed(job: Job) -> int:
+def closed(job: Job, *, is_quiet: bool = False) -> int:
     """Says how a job ended, unless all is well; its exit code.
 
     A login shell exits with whatever its last command did, which is no failure of the shell's.
+
+    Args:
+        job: An ended job.
+        is_quiet: Say it only where the exit code is none of the job's own.
     """
     is_shell = job.spec.kind is CommandKind.PROGRAM and not job.spec.target
     is_left = is_shell and job.reason is Reason.EXITED
-    if job.state is not JobState.SUCCEEDED and not is_left:
+    is_told = not is_quiet or job.reason in _TROUBLES
+    if job.state is not JobState.SUCCEEDED and not is_left and is_told:
         say(closing_line(job))
     return exit_code(job)
 
@@ -111,8 +123,7 @@ async def outlived(connection: Connection, job: Job) -> AsyncIterator[None]:
         if not isinstance(failure, BrokenPipeError):
             cause = f"{failure.strerror or failure}, where our output goes"
             raise OutputFailed(f"show what {job.name} prints", cause, hint=back) from error
-        with contextlib.suppress(OSError):  # it may have read our stderr too
-            say(f"nobody reads its output any more; {back}")
+        say(f"nobody reads its output any more; {back}", is_leaving=True)
         raise BrokenPipeError from error
 
 

@@ -72,7 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_input(parser)
     add_prefix(parser)
     add_yes(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only what the job prints")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing of our own but errors"
+    )
     parser.add_argument("--json", action="store_true", help="with -d: print the job as JSON")
 
 
@@ -142,7 +144,7 @@ async def execute(options: argparse.Namespace) -> int:
         if options.detach:
             return await _detach(connection, job, options)
         source = source_of(options) if job.spec.stdin else None
-        shown = output_of(job, prefix=options.prefix)
+        shown = output_of(job, prefix=options.prefix, is_quiet=options.quiet)
         async with outlived(connection, job), shown as output:
             return await attend(connection, job, output, source=source)
 

@@ -15,8 +15,7 @@ import re
 import select
 import shutil
 import stat
-import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +31,7 @@ from rdev.client.ui.rendering import (
     rank_label,
     time_label,
 )
+from rdev.client.ui.telling import tell
 
 _STDOUT, _STDERR = 1, 2
 
@@ -44,7 +44,6 @@ _LINE_PATIENCE = 0.1
 # more than the line that is written.
 _AT_ONCE = select.PIPE_BUF
 
-
 # How long somebody who leaves waits for a terminal or a pipe that takes nothing, in seconds.
 PATIENCE = 0.5
 
@@ -54,13 +53,19 @@ class Output:
 
     Use as a context manager where a rendering may have unfinished lines to show.
 
+    Args:
+        renderings: By descriptor.
+        is_quiet: Nothing of ours is said but errors.
+
     Attributes:
         latest: When the host recorded what was written last, in seconds since the epoch; 0 at
             first.
+        is_quiet: See above.
     """
 
-    def __init__(self, renderings: Mapping[int, Rendering]) -> None:
+    def __init__(self, renderings: Mapping[int, Rendering], *, is_quiet: bool = False) -> None:
         self._renderings = renderings
+        self.is_quiet = is_quiet
         self.latest = 0.0
         self._line_ended = asyncio.Event()
         self._line_ended.set()
@@ -121,12 +126,39 @@ class Output:
         self._line_ended.set()  # what follows waits for new output only
         await self._apart(line)
 
+    async def say(self, line: str) -> None:
+        """Says a line of rdev's own, beside what is being shown."""
+        await self._apart(f"rdev: {printable(line)}")
+
+    async def note(self, line: str) -> None:
+        """Says it unless only errors are wanted."""
+        if not self.is_quiet:
+            await self.say(line)
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Shows nothing for as long as the block runs, so that a question stays in sight.
+
+        Whoever writes waits, and so does the reading behind it. What is being written just now may
+        never end, on a terminal that takes nothing: then the block runs all the same.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._writing.acquire()
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._writing.release()
+
     async def _apart(self, line: str) -> None:
-        text = f"{line}\n".encode()
+        text = f"{line}\n".encode(errors="replace")
         rendering = self._renderings[_STDERR]
         async with self._writing:
             shown = rendering.apart(text) if isinstance(rendering, Labelled) else text
-            await _write(_STDERR, shown)
+            await _write(_STDERR, _line_break() + shown if shown is text else shown)
 
     async def _settle(self) -> None:
         """Shows lines that nothing has followed for a moment, again and again."""
@@ -160,6 +192,7 @@ def output_for(
     prefix: bool | None = None,
     timestamps: bool = False,
     is_program: bool = False,
+    is_quiet: bool = False,
 ) -> Output:
     """What suits where our stdout and stderr go: raw, a screen, or lines with labels.
 
@@ -170,9 +203,10 @@ def output_for(
         timestamps: Say of each line when it was written.
         is_program: A program has the terminal to itself: only strings are kept from it, see
             `rdev.client.ui.escapes`.
+        is_quiet: See `Output`.
     """
     if is_program:
-        return Output(dict.fromkeys((_STDOUT, _STDERR), Program()))
+        return Output(dict.fromkeys((_STDOUT, _STDERR), Program()), is_quiet=is_quiet)
     renderings: dict[int, Rendering] = {}
     screens: dict[int, Rendering] = {}
     for target in (_STDOUT, _STDERR):
@@ -184,7 +218,7 @@ def output_for(
                 is_terminal=is_terminal, ranks=ranks, prefix=is_prefixed, timestamps=timestamps
             )
         renderings[target] = screens[device]
-    return Output(renderings)
+    return Output(renderings, is_quiet=is_quiet)
 
 
 def _rendering(*, is_terminal: bool, ranks: int, prefix: bool, timestamps: bool) -> Rendering:
@@ -284,21 +318,25 @@ class _Cursor:
 _cursor = _Cursor()
 
 
+def _line_break() -> bytes:
+    """What ends the line that a job has begun on our terminal, if it has."""
+    if not _cursor.is_in_line or not os.isatty(_STDERR):
+        return b""
+    _cursor.is_in_line = False
+    return b"\n"
+
+
 def say(line: str, *, is_leaving: bool = False) -> None:
-    """Says something of rdev's own, apart from what jobs print.
+    """Says something of rdev's own where no output is being shown, before it or after it.
+
+    Rather leaves it unsaid than wait for ever for a stderr that nobody reads.
 
     Args:
         line: What to say.
-        is_leaving: Rather leave it unsaid than wait for a stderr that nobody reads.
+        is_leaving: Hardly waits.
     """
-    start = ""
-    if _cursor.is_in_line and sys.stderr.isatty():
-        start, _cursor.is_in_line = "\n", False
-    text = f"{start}rdev: {printable(line)}"
-    if is_leaving:
-        write_within(_STDERR, f"{text}\n".encode(errors="replace"), seconds=PATIENCE)
-        return
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # its place
+    text = _line_break() + f"rdev: {printable(line)}\n".encode(errors="backslashreplace")
+    tell(text, is_leaving=is_leaving)
 
 
 def printable(text: str) -> str:
