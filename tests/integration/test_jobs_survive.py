@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 from tests.support.disk import small_disk_in
-from tests.support.jobs import await_gone, jobs_in, lock_holder, tidy
+from tests.support.jobs import await_gone, children_named, jobs_in, lock_holder, tidy
 
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
@@ -215,11 +215,6 @@ async def test_a_job_of_an_earlier_boot_is_lost(tmp_path):
             assert (ended.state, ended.reason) == (JobState.LOST, Reason.REBOOTED)
         async with jobs_in(folder) as jobs:  # and stays so
             assert (await jobs.manager.get(job.id)).state is JobState.LOST
-
-
-def children_named(name):
-    found = [look_at(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal()]
-    return [p.pid for p in found if p and (p.parent, p.name) == (os.getpid(), name)]
 
 
 class Dialer:

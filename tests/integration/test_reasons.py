@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.disk import small_disk_in
-from tests.support.jobs import DEADLINE, jobs_in, tidy
+from tests.support.jobs import DEADLINE, children_named, jobs_in, tidy
 
-from rdev.supervisor.processes import look_at
 from rdev.wire.files import output_size, read_exit
 from rdev.wire.job import JobState, LogFull, Reason
 
@@ -116,11 +115,6 @@ async def test_a_kill_by_somebody_else_is_no_want_of_memory(jobs):
     ended = await jobs.run("sh", "-c", "kill -9 $$")
     assert (ended.reason, ended.message) == (Reason.SIGNALED, "")
     assert read_exit(jobs.files(ended), attempt=1).oom_kills == 0
-
-
-def children_named(name):
-    found = [look_at(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal()]
-    return [p.pid for p in found if p and (p.parent, p.name) == (os.getpid(), name)]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rdev.agent.jobs.manager import JobManager
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.logs.log import Chunk, LogReader, Lost
+from rdev.supervisor.processes import all_processes
 from rdev.wire.files import JobFiles
 from rdev.wire.job import CommandKind, Job, JobSpec, JobState
 
@@ -132,6 +133,12 @@ async def tidy(folder: Path) -> AsyncIterator[Path]:
                 await jobs.end(job)
             for job in await jobs.manager.list(ended=True):
                 await asyncio.to_thread(await_gone, jobs.keeper(job))
+
+
+def children_named(name: str) -> list[int]:
+    """Our own children of that name."""
+    children = (process for process in all_processes() if process.parent == os.getpid())
+    return [process.pid for process in children if process.name == name]
 
 
 def lock_holder(path: str) -> int:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 from dataclasses import replace
 
 import pytest
@@ -162,6 +163,23 @@ def test_a_record_that_does_not_fit_is_refused_and_the_old_one_stays(block_path)
         block.write({"text": "x" * SMALL_SLOT})
     block.close()
     assert read_block(block_path)["n"] == 1
+
+
+def test_a_record_that_a_limit_cuts_is_an_error_and_the_old_one_stays(block_path):
+    block = Block(block_path)
+    block.write({"n": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="too large"):
+                block.write({"n": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_block(block_path)["n"] == 1
+    block.write({"n": 3})
+    assert read_block(block_path)["n"] == 3
+    block.close()
 
 
 def test_a_status_with_many_stops_fits_in_its_block(tmp_path):

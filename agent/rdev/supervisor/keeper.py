@@ -155,7 +155,7 @@ class _Keeping:
 
     def _reap(self, pid: int) -> int:
         """Takes a zombie's status and adds up what it used, unless it was one of ours."""
-        zombie = look_at(pid)
+        zombie = _insist(lambda: look_at(pid))
         _, status, used = os.wait4(pid, 0)
         if pid == self.main or zombie is None or zombie.name not in OURS:
             peak = max(self.usage.peak_memory, used.ru_maxrss << 10)

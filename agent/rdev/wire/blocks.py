@@ -90,13 +90,16 @@ class Block:
 
         Raises:
             FilesError: It is larger than a slot.
+            OSError: It cannot be written, or not whole; the record before it stays.
         """
         sequence = self._sequence + 1
         text = json.dumps({"format": FORMAT, "sequence": sequence, **body}).encode()
         record = b"%08x %s\n" % (zlib.crc32(text), text)
         if len(record) > self._slot:
             raise FilesError(f"a record of {len(record)} bytes does not fit in its block")
-        os.pwrite(self._file, record, (sequence % 2) * self._slot)
+        written, begin = 0, (sequence % 2) * self._slot
+        while written < len(record):  # at a limit it is cut, and only what follows fails
+            written += os.pwrite(self._file, record[written:], begin + written)
         os.fdatasync(self._file)
         self._sequence = sequence
 
