@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import secrets
+import socket
 import time
 
 from rdev.protocol.convert import AgentInfo
@@ -32,6 +33,7 @@ def identify(home: Home) -> AgentInfo:
         started=time.time(),
         home=home.root,
         python_version=platform.python_version(),
+        hostname=socket.gethostname(),
     )
 
 

@@ -19,6 +19,7 @@ from rdev.agent.jobs.manager import JobManager
 from rdev.agent.jobs.retention import Keep
 from rdev.agent.lifecycle import Login, be_guarded
 from rdev.agent.logs.inotify import Inotify
+from rdev.agent.machine.checks import Machine, examine
 from rdev.agent.services.agent import AgentService
 from rdev.agent.services.debug import DebugService
 from rdev.agent.services.event import EventService
@@ -104,7 +105,12 @@ async def _composed(
         debug = await stack.enter_async_context(DebugManager(jobs))
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(
-            AgentService(identify(home), stopping), server
+            AgentService(
+                identify(home),
+                stopping,
+                check=lambda skew: examine(Machine(home, os.environ, skew)),
+            ),
+            server,
         )
         workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server(
             WorkspaceService(workspaces), server

@@ -1,4 +1,4 @@
-"""Check this machine and its agent; each finding comes with its remedy.
+"""Check the laptop, the way to a host, and the host; each finding comes with its remedy.
 
 Exit code: 0 when all is well, 1 when something needs attention.
 """
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from rdev.client.cli.options import add_host, add_json, host_of
 
 if TYPE_CHECKING:
-    from rdev.client.checkup import Finding
+    from rdev.protocol.finding import Finding
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_host(parser)
+    parser.add_argument("target", nargs="?", metavar="HOST", help="the same as -H HOST")
     add_json(parser)
 
 
@@ -39,12 +40,14 @@ def _host(options: argparse.Namespace) -> str:
     from rdev.protocol.errors import ConfigError
 
     try:
-        return host_of(options)
+        return options.target or host_of(options)
     except ConfigError:  # a finding of its own
         return LOCAL
 
 
 def _line(finding: Finding) -> str:
+    from rdev.client.ui.escapes import one_line  # a host's words may be in it
+
     mark = "ok  " if finding.ok else "FAIL"
-    line = f"{mark}  {finding.what}: {finding.found}"
-    return line if finding.ok else f"{line}\n      remedy: {finding.remedy}"
+    line = f"{mark}  {one_line(finding.what)}: {one_line(finding.found)}"
+    return line if finding.ok else f"{line}\n      remedy: {one_line(finding.remedy)}"

@@ -52,7 +52,7 @@ VERBS = {
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),
     "sync": Verb("[flush|status|why PATH] [--watch]", "bring the host's copy up to date"),
     "init": Verb("", "make a folder a workspace"),
-    "doctor": Verb("", "check this machine and its agent"),
+    "doctor": Verb("[HOST]", "check the laptop, a host, and the way there"),
     "version": Verb("", "say which releases run"),
 }
 
@@ -150,7 +150,10 @@ def _run(name: str, words: list[str]) -> int:
         import asyncio
 
         code = int(asyncio.run(module.execute(options)))
-        print(end="", flush=True)  # a disk that is full shows now, or never
+        # A disk that is full shows now, or never. Not by a `print`, which writes no bytes but writes:
+        # a terminal that takes nothing would hold us.
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return _fail(name, options, _interrupted(name))
