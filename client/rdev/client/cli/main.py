@@ -150,8 +150,8 @@ def _run(name: str, words: list[str]) -> int:
         import asyncio
 
         code = int(asyncio.run(module.execute(options)))
-        # A disk that is full shows now, or never. Not by a `print`, which writes no bytes but writes:
-        # a terminal that takes nothing would hold us.
+        # A disk that is full shows now, or never. Not by a `print` of nothing, which still writes,
+        # and would wait for a terminal that takes nothing.
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

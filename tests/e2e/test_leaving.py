@@ -1,0 +1,110 @@
+"""Leaving a job, or stopping it, while the way to its host is broken or nobody reads our output."""
+
+import select
+import signal
+import time
+from functools import partial
+
+import pytest
+from tests.support.command import DEADLINE
+from tests.support.relay import relayed
+from tests.support.terminal import in_terminal
+
+from rdev.wire.home import Home, machine_id
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (print("saved", flush=True), sys.exit(9)))
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def terminal(rdev):
+    return partial(in_terminal, rdev)
+
+
+@pytest.fixture
+def relaying(rdev, tmp_path):
+    """Makes a way to the agent that loses, or holds, the first call with a name."""
+    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    home = Home(str(rdev.home / ".rdev"), machine_id())
+    return partial(relayed, tmp_path / "relay.sock", home.socket)
+
+
+def test_ctrl_c_that_is_lost_on_its_way_reaches_the_job_all_the_same(rdev, relaying):
+    rdev.write("train.py", SAVES)
+    with (
+        relaying(loses="SignalJob") as relay,
+        rdev.started("run", "-q", "-H", relay.host, "train.py") as process,
+    ):
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b"saved\n"
+        assert process.wait(DEADLINE) == 9
+
+
+def test_ctrl_c_at_a_terminal_outlives_a_break_of_the_connection(rdev, terminal, relaying):
+    rdev.write("train.py", SAVES)
+    with relaying() as relay, terminal("run", "-H", relay.host, "train.py") as shown:
+        shown.expect(b"ready")
+        relay.kill()
+        shown.type(b"\x03")
+        shown.expect(b"Enter = stop it ")
+        shown.type(b"\n")
+        shown.expect(b"\n")  # the answer is taken, and nobody is there to be told
+        relay.start()
+        shown.expect(b"saved")
+        assert shown.wait() == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_call_that_nobody_answers_keeps_nobody_from_leaving(rdev, relaying, number):
+    rdev.write("train.py", SAVES)
+    with (
+        relaying(loses="SignalJob...") as relay,
+        rdev.started("run", "-q", "-H", relay.host, "train.py") as process,
+    ):
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        relay.expect_held()
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+        assert b"`rdev attach" in process.stderr.read()
+    assert rdev.json("ps")[0]["state"] == "running"
+
+
+@pytest.mark.parametrize("leave", ["TERM", "keys"])
+def test_a_terminal_that_nobody_reads_keeps_nobody_from_leaving(rdev, terminal, leave):
+    with terminal("run", "-t", "--", "sh", "-c", "echo ready; exec yes") as shown:
+        shown.expect(b"ready")
+        until_full(shown.theirs)
+        if leave == "keys":
+            shown.type(b"\r~d")
+        else:
+            shown.process.send_signal(signal.SIGTERM)
+        assert shown.process.wait(20) == (0 if leave == "keys" else 143)
+        assert shown.is_as_before
+    assert rdev.json("ps")[0]["state"] == "running"
+
+
+def test_a_new_attempt_in_a_terminal_is_told(terminal):
+    with terminal("run", "-t", "--retries", "1", "--", "sh", "-c", "echo in; exit 3") as shown:
+        shown.expect(b"\r\nrdev: attempt 1 failed with exit code 3; attempt 2 of 2 starts\r\n")
+        shown.expect(b"failed with exit code 3 after")
+        assert shown.wait() == 3
+
+
+def test_a_terminal_without_its_keys_is_refused(terminal):
+    with terminal("run", "-t", "--no-stdin", "--", "true") as shown:
+        shown.expect(b"--no-stdin keeps from the job what is typed")
+        shown.expect(b"hint: leave out -t or --no-stdin")
+        assert shown.wait() == 2
+
+
+def until_full(terminal: int) -> None:
+    """Returns once the terminal takes no more; nobody reads it, so that it stays so."""
+    deadline = time.monotonic() + DEADLINE
+    while select.select([], [terminal], [], 0)[1]:
+        assert time.monotonic() < deadline, "the job prints nothing"
