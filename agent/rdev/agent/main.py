@@ -1,4 +1,4 @@
-"""The `rdev-agent` command: serve, upgrade, status, stop."""
+"""The `rdev-agent` command: serve, upgrade, status, stop, purge."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 
 from rdev.agent import lifecycle
 from rdev.protocol.errors import RdevError, error_as_json
+from rdev.supervisor.platform import set_process_name
 from rdev.wire.home import Home, answers, this_home
 
 
@@ -43,6 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", help="say whether an agent serves")
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.set_defaults(action=_status)
+    purge = verbs.add_parser("purge", help="end the agent and remove all it ever wrote")
+    purge.add_argument("--discard-outputs", action="store_true", help="files of jobs go too")
+    purge.add_argument("--json", action="store_true", help="print one JSON object, errors too")
+    purge.set_defaults(action=_purge)
     stop = verbs.add_parser("stop", help="end the agent; jobs go on")
     stop.set_defaults(action=_stop)
     return parser
@@ -58,6 +64,9 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # Where a supervisor has brought it back it is an orphan of that job's keeper, whose table of what
+    # the job has used leaves out what has this name.
+    set_process_name("rdev-agent")
     from rdev.agent.server import serve
     from rdev.protocol.buffers import keep_buffers
 
@@ -93,6 +102,21 @@ def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # on
     lifecycle.end(pid)
     lifecycle.call_off_others(home)
     print(f"agent {pid}{was_mute} stopped; its jobs go on")
+    return 0
+
+
+def _purge(home: Home, options: argparse.Namespace) -> int:
+    from rdev.agent.leaving import leave
+
+    removed = leave(home, discard=options.discard_outputs)
+    if options.json:
+        print(json.dumps(asdict(removed)))
+        return 0
+    for path in removed.paths:
+        print(f"removed {path}")
+    print(f"{removed.size / 1e6:.1f} MB freed" if removed.paths else "nothing is here")
+    if removed.kept:
+        print(f"kept {removed.kept}")
     return 0
 
 

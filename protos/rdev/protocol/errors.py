@@ -166,6 +166,14 @@ class EnvironmentFailed(RdevError):
     default_hint = "`rdev env show` says which environment is meant and why"
 
 
+class OutputsLeft(RdevError):
+    """Files that jobs made exist on the host alone, and what was asked for would remove them."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "OUTPUTS_LEFT"
+    default_hint = "fetch what you need with scp or rsync; --discard-outputs removes them too"
+
+
 class NotOwner(RdevError):
     """The job or the workspace is somebody else's of the same login."""
 
