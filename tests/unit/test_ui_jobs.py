@@ -6,6 +6,7 @@ import pytest
 
 from rdev.client.follow import exit_code
 from rdev.client.hosts import LOCAL, phrase
+from rdev.client.ui.columns import width
 from rdev.client.ui.jobs import (
     as_json,
     closing_line,
@@ -238,3 +239,24 @@ def test_a_process_that_was_spared_cannot_drive_the_terminal_with_its_name():
     assert SPELLED in line
     assert line.isprintable()
     assert "-- kill 71 72`" in line
+
+
+def test_a_login_shell_is_called_by_what_is_executed():
+    shell = JobSpec(CommandKind.PROGRAM, "", aside=True)
+    shown = job(JobState.RUNNING, spec=shell, argv=("/bin/bash", "-l"))
+    assert table([shown], now=160.0).splitlines()[1].endswith("  /bin/bash -l")
+
+
+def test_wide_letters_leave_the_table_aligned():
+    wide = replace(SPEC, target="訓練.py", args=("日本語" * 20,), snapshot="")
+    message = "waits for 1 GPU: GPU 0 is held by the job 訓練"
+    waiting = job(JobState.PENDING, spec=wide, exit_code=None, ended=0.0, message=message)
+    lines = table([job(), waiting], now=160.0).splitlines()
+    commands = ("COMMAND", "train.py", "'訓練.py'")  # as a shell wants it
+    assert len({width(line[: line.index(w)]) for line, w in zip(lines, commands, strict=True)}) == 1
+    assert width(lines[2][lines[2].index("'訓練.py'") :]) <= 48
+
+
+def test_a_job_that_runs_and_waits_for_room_says_so():
+    waiting = job(JobState.RUNNING, exit_code=None, message="waits for room for its output")
+    assert state_words(waiting) == "RUNNING, waits for room for its output"

@@ -10,24 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from rdev.client.ui import columns
+
 # A state that does anything but print, colour and erase: nothing before it can be left out.
 _MOVES = re.compile(rb"[\x00-\x0c\x0e-\x1a\x1c-\x1f\x7f]|\x1b(?!\[[0-9;:]*m|\[[02]?K)")
 _ERASES = re.compile(rb"\x1b\[[02]?K")
 _STYLE = re.compile(rb"\x1b\[[0-9;:]*m")
 _RESETS = re.compile(rb"\x1b\[0*m")
 _UNSEEN = re.compile(rb"\x1b\[[0-9;:]*[mK]")
-
-# East Asian wide characters and pictures take two columns, as in UAX 11 and as terminals draw them;
-# marks on other characters take none. The first lines are the pictures among older symbols.
-_WIDE = re.compile(
-    "[\u231a\u231b\u2329\u232a\u23e9-\u23ec\u23f0\u23f3\u25fd\u25fe\u2614\u2615\u2648-\u2653\u267f"
-    "\u2693\u26a1\u26aa\u26ab\u26bd\u26be\u26c4\u26c5\u26ce\u26d4\u26ea\u26f2\u26f3\u26f5\u26fa\u26fd"
-    "\u2705\u270a\u270b\u2728\u274c\u274e\u2753-\u2755\u2757\u2795-\u2797\u27b0\u27bf\u2b1b\u2b1c"
-    "\u2b50\u2b55\U0001f004\U0001f0cf\U0001f18e\U0001f191-\U0001f19a\U0001f200-\U0001f265"
-    "\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97c\uac00-\ud7a3\uf900-\ufaff\ufe10-\ufe19\ufe30-\ufe6f"
-    "\uff00-\uff60\uffe0-\uffe6\U00016fe0-\U0001b2ff\U0001f300-\U0001faff\U00020000-\U0003fffd]"
-)
-_NARROWEST = re.compile("[\u0300-\u036f\u200b-\u200f\ufe00-\ufe0f]")
 
 # Nobody counts on more colours than this being set one after the other without an end.
 _STYLES = 16
@@ -40,10 +30,7 @@ def width(text: bytes) -> int:
     """Columns that a text without cursor movement takes, colours left out."""
     if b"\x1b" in text:
         text = _UNSEEN.sub(b"", text)
-    if text.isascii():
-        return len(text)
-    letters = text.decode(errors="replace")
-    return len(letters) + len(_WIDE.findall(letters)) - len(_NARROWEST.findall(letters))
+    return len(text) if text.isascii() else columns.width(text.decode(errors="replace"))
 
 
 def fold_line(line: bytes, *, column: int = 0) -> bytes:

@@ -11,6 +11,7 @@ from signal import SIGKILL, Signals
 from typing import Any
 
 from rdev.client.hosts import phrase
+from rdev.client.ui.columns import aligned, shortened
 from rdev.client.ui.escapes import one_line
 from rdev.client.ui.sizes import human_size
 from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
@@ -50,10 +51,7 @@ def table(jobs: Sequence[Job], *, now: float) -> str:
         for column, name in enumerate(_COLUMNS)
         if name not in _RARE or any(row[column] != _NOTHING for row in cells)
     ]
-    rows = [[row[column] for column in shown] for row in (_COLUMNS, *cells)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned([[row[column] for column in shown] for row in (_COLUMNS, *cells)])
 
 
 def _row(job: Job, now: float) -> tuple[str, ...]:
@@ -67,12 +65,8 @@ def _row(job: Job, now: float) -> tuple[str, ...]:
         duration(now - job.created),
         duration(took) if job.started else _NOTHING,
         job.spec.snapshot[:8] or _NOTHING,
-        _shortened(one_line(command_line(job)), _COMMAND_WIDTH),
+        shortened(one_line(command_line(job)), _COMMAND_WIDTH),
     )
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def state_words(job: Job) -> str:
@@ -83,8 +77,8 @@ def state_words(job: Job) -> str:
     if job.state.is_final:
         return f"{job.state.name} {_how(job)}".rstrip()
     words = [job.state.name]
-    if job.state is JobState.PENDING and job.message:
-        words.append(_shortened(one_line(job.message), _WHY_WIDTH))
+    if job.state in (JobState.PENDING, JobState.RUNNING) and job.message:
+        words.append(shortened(one_line(job.message), _WHY_WIDTH))
     if job.attempt > 1:
         words.append(attempt_words(job, job.attempt))
     words += [_held(stop, job) for stop in job.stops]
@@ -113,8 +107,10 @@ def _held(stop: DebugStop, job: Job) -> str:
 
 
 def command_line(job: Job) -> str:
-    """What the job runs, as its owner would type it."""
+    """What the job runs, as its owner would type it; of a login shell which one that is."""
     spec = job.spec
+    if not spec.target:
+        return shlex.join(job.argv) or "login shell"
     words = ["-m", spec.target] if spec.kind is CommandKind.MODULE else [spec.target]
     return shlex.join([*words, *spec.args])
 

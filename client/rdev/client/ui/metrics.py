@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rdev.client.ui.columns import aligned
 from rdev.wire.events import Event
 
 # A series keeps about this many points; beyond it every second one is dropped, and again.
@@ -91,12 +92,7 @@ class Board:
             extremes = (_number(series.least), _number(series.greatest))
             trend = sparkline([point[1] for point in series.points], width=_TREND_WIDTH)
             rows.append((_label(key, several), _number(value), *extremes, str(step), trend))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return aligned(rows)
 
     def plots(self, *, width: int, height: int = 8) -> str:
         """A plot of every series, one below the other.

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Protocol
 
 from rdev.client.logs import Chunk
+from rdev.client.ui.columns import beginning
 from rdev.client.ui.escapes import EscapeFilter, Passing
 from rdev.client.ui.folding import Folder, fold_line, width
 
@@ -349,10 +350,7 @@ def _drawn_over(text: str) -> str:
 
 def _cut(text: bytes, columns: int) -> bytes:
     """The beginning of a text without colours that takes at most so many columns."""
-    letters = text.decode(errors="replace")[:columns]
-    while width(letters.encode()) > columns:
-        letters = letters[:-1]
-    return letters.encode()
+    return beginning(text.decode(errors="replace"), columns).encode()
 
 
 def rank_label(*, is_coloured: bool) -> Callable[[int, str, float], bytes]:
