@@ -68,7 +68,7 @@ def through_json(value):
     return type(value).from_json(json.loads(json.dumps(value.to_json())))
 
 
-@pytest.mark.parametrize(
+EVERY_RECORD = pytest.mark.parametrize(
     "value",
     [
         Accepted("0" * 12, "train", "r1", 1.5, "boot", SPEC, ("python3", "train.py"), "/w"),
@@ -82,13 +82,31 @@ def through_json(value):
     ],
     ids=lambda value: type(value).__name__,
 )
+
+
+@EVERY_RECORD
 def test_what_is_written_is_what_is_read(value):
     assert through_json(value) == value
 
 
-def test_a_later_releases_keys_are_left_out():
-    assert spec_from_json({**spec_to_json(SPEC), "mood": 8}) == SPEC
-    assert Status.from_json({**Status().to_json(), "mood": "fine"}) == Status()
+def with_moods(body):
+    """As a later release may write it: something new in every object, however deep."""
+    if isinstance(body, list):
+        return [with_moods(item) for item in body]
+    if not isinstance(body, dict):
+        return body
+    # The variables of an environment have the names that people give them.
+    inner = {k: v if k == "environment" else with_moods(v) for k, v in body.items()}
+    return {**inner, "mood": {"fine": 8}}
+
+
+@EVERY_RECORD
+def test_a_later_releases_keys_are_left_out(value):
+    assert type(value).from_json(with_moods(value.to_json())) == value
+
+
+def test_a_later_releases_keys_of_a_specification_are_left_out():
+    assert spec_from_json(with_moods(spec_to_json(SPEC))) == SPEC
 
 
 def test_a_job_is_the_sum_of_its_files():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rdev.wire.job import (
     Attempt,
@@ -27,6 +27,8 @@ from rdev.wire.job import (
     Usage,
     Window,
 )
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Launch:
             **{
                 **_known(cls, body),
                 "argv": tuple(body["argv"]),
-                "terminal": Window(**terminal) if terminal else None,
+                "terminal": _plainly(Window, terminal) if terminal else None,
                 "log_full": LogFull(body.get("log_full", "drop")),
             }
         )
@@ -170,7 +172,7 @@ class Started:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Started:
         """From the record in the block."""
-        return cls(**_known(cls, body))
+        return _plainly(cls, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +256,11 @@ class Status:
                 "state": JobState(body["state"]),
                 "reason": Reason(body["reason"]),
                 "stop_reason": Reason(body["stop_reason"]),
-                "stops": tuple(DebugStop(**stop) for stop in body["stops"]),
+                "stops": tuple(_plainly(DebugStop, stop) for stop in body["stops"]),
                 "signals": tuple(body["signals"]),
                 "attempts": tuple(map(_attempt, body.get("attempts", ()))),
                 "usage": _usage(body),
-                "gpus": tuple(Gpu(**gpu) for gpu in body.get("gpus", ())),
+                "gpus": tuple(_plainly(Gpu, gpu) for gpu in body.get("gpus", ())),
                 "spared": tuple(body.get("spared", ())),
             }
         )
@@ -277,10 +279,10 @@ def spec_from_json(body: Mapping[str, Any]) -> JobSpec:
             **_known(JobSpec, body),
             "kind": CommandKind(body["kind"]),
             "args": tuple(body["args"]),
-            "terminal": Window(**terminal) if terminal else None,
+            "terminal": _plainly(Window, terminal) if terminal else None,
             "gpus": GpuRequest(gpus["count"], tuple(gpus["devices"])) if gpus else None,
             "log_full": LogFull(body.get("log_full", "drop")),
-            "env": EnvironmentChoice(**_known(EnvironmentChoice, body.get("env", {}))),
+            "env": _plainly(EnvironmentChoice, body.get("env", {})),
         }
     )
 
@@ -305,13 +307,13 @@ def job_of(accepted: Accepted, status: Status, streams: tuple[Stream, ...] = ())
 
 
 def _attempt(body: Mapping[str, Any]) -> Attempt:
-    ends = tuple(Stream(**end) for end in body["ends"])
+    ends = tuple(_plainly(Stream, end) for end in body["ends"])
     return Attempt(**{**_known(Attempt, body), "reason": Reason(body["reason"]), "ends": ends})
 
 
 def _usage(body: Mapping[str, Any]) -> Usage | None:
     usage = body.get("usage")
-    return Usage(**_known(Usage, usage)) if usage else None
+    return _plainly(Usage, usage) if usage else None
 
 
 def _object(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
@@ -327,6 +329,11 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # whatever a record holds
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _plainly(cls: type[_T], body: Mapping[str, Any]) -> _T:
+    """A dataclass of numbers and texts from its object."""
+    return cls(**_known(cls, body))
 
 
 def _known(cls: type, body: Mapping[str, Any]) -> dict[str, Any]:
