@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -153,6 +154,34 @@ def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host, w
     assert read_status(second).state is JobState.RUNNING
     jobs = json.loads(host.rdev.run("ps", "--json").stdout)
     assert [job["id"] for job in jobs] == [Path(second.directory).name]
+
+
+def test_a_restarted_agent_is_not_counted_as_what_the_job_has_used(host):
+    files = host.start("--", "sh", "-c", "sleep 600")
+    before = host.agent
+    kill(before)
+    until(lambda: host.served_by_another(before))
+    restarted = look_at(host.agent)
+    assert (restarted.name, restarted.parent) == ("rdev-agent", lock_holder(files.keeper_lock))
+    assert host.rdev.command("rdev-agent", "stop").returncode == 0
+    until(lambda: look_at(restarted.pid) is None)  # its parent has taken note of what it used
+    assert host.rdev.run("stop", "--now", Path(files.directory).name).returncode == 0
+    (job,) = json.loads(host.rdev.run("ps", "-a", "--json").stdout)
+    used = job["usage"]
+    assert used["user_seconds"] + used["system_seconds"] < 0.1
+
+
+def test_jobs_of_a_restarted_agent_have_the_logins_limits(host):
+    files = host.start("--", "sleep", "600")
+    # As a supervisor raises its own for a job of many ranks, which would take a minute to start.
+    supervisor = lock_holder(files.supervisor_lock)
+    soft, hard = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (soft - 100, hard))
+    before = host.agent
+    kill(before)
+    until(lambda: host.served_by_another(before))
+    done = host.rdev.run("run", "-q", "--", "sh", "-c", "ulimit -Sn")
+    assert done.stdout.split() == [str(soft)], done.stderr
 
 
 def test_stop_ends_an_agent_that_nobody_can_reach(host):

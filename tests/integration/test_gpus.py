@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.gpus import Machine, library, login
-from tests.support.jobs import DEADLINE, Jobs, jobs_in, tidy
+from tests.support.jobs import DEADLINE, Jobs, await_gone, jobs_in, tidy
 
 from rdev.agent.jobs import queue
 from rdev.agent.jobs.store import JobStore
@@ -169,6 +169,35 @@ async def test_a_driver_that_hangs_keeps_no_job_from_being_stopped(jobs, machine
     job = await claim(jobs, devices=("0",))
     async with hanging(machine), asyncio.timeout(queue._PATIENCE / 2):
         assert (await jobs.manager.stop(job.id)).state is JobState.CANCELLED
+
+
+async def test_a_claimed_job_that_has_begun_is_stopped_though_keeper_and_driver_are_mute(
+    tmp_path, machine
+):
+    machine.hold((0, os.getpid()))
+    async with tidy(tmp_path / "jobs") as folder:
+        async with jobs_in(folder, environment=login()) as jobs:
+            waits = await claim(jobs, devices=("0",))
+            has = await claim(jobs, devices=("1",))
+            running = await jobs.reach(has, JobState.RUNNING)
+            files, keeper, supervisor = jobs.files(has), jobs.keeper(has), jobs.supervisor(has)
+        # As all of them leave it that are killed before the supervisor's first word.
+        for pid in (keeper, supervisor):
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(await_gone, pid)
+        begun = replace(read_status(files), state=JobState.PENDING, pid=0, started=0.0)
+        write_block(files.state, begun.to_json())
+        machine.path.unlink()
+        os.mkfifo(machine.path)
+        writer = os.open(machine.path, os.O_RDWR)  # who asks the driver now waits for ever
+        async with jobs_in(folder, environment=login()) as jobs:
+            async with asyncio.timeout(queue._PATIENCE / 2):
+                await jobs.manager.stop(has.id, now=True)
+                assert (await jobs.end(has)).state is JobState.LOST
+                await asyncio.to_thread(await_gone, running.pid)
+                await jobs.manager.stop(waits.id)
+            machine.hold()
+            os.close(writer)
 
 
 async def test_a_driver_that_hangs_is_said_and_asked_again(jobs, machine, monkeypatch):

@@ -59,6 +59,13 @@ def test_a_stop_after_the_timeout_does_not_hide_it():
     assert (ended.state, ended.reason, ended.exit_code) == (JobState.FAILED, Reason.TIMEOUT, 143)
 
 
+def test_a_stop_that_is_recorded_stands_whatever_the_state():
+    late = lifecycle.stopping(RUNNING, reason=Reason.TIMEOUT, kill_at=9.0)
+    early = replace(late, state=JobState.STARTING)
+    again = lifecycle.stopping(early, reason=Reason.STOPPED, kill_at=20.0)
+    assert (again.stop_reason, again.kill_at) == (Reason.TIMEOUT, 9.0)
+
+
 def test_a_signal_sent_on_request_is_a_stop_only_if_the_job_died_of_it():
     told = lifecycle.signalled(RUNNING, signal.SIGINT)
     assert over(told, signal.SIGINT).state is JobState.CANCELLED

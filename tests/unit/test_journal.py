@@ -65,6 +65,47 @@ def test_a_torn_line_is_cut_off_and_its_event_recorded_when_it_comes_again(files
     assert [e.seq for e in lines(files)] == [1, 2]
 
 
+def test_a_torn_line_longer_than_a_block_is_cut_off(files):
+    journal = Journal(files)
+    journal.add(event(1))
+    journal.close()
+    whole = os.stat(files.events).st_size
+    for torn in (b"x" * 3_000_000, b"", b"y"):
+        with open(files.events, "ab") as file:
+            file.write(torn)
+        Journal(files).close()
+        assert os.stat(files.events).st_size == whole
+    with open(files.events, "wb") as file:
+        file.write(b"x" * 3_000_000)
+    Journal(files).close()
+    assert os.stat(files.events).st_size == 0
+
+
+def test_a_long_record_is_read_when_it_is_asked_for_and_not_at_once(files):
+    count, breaths = 40_000, []
+    with open(files.events, "w") as file:
+        file.writelines(event(seq, pid=1 + seq % 2).to_json() + "\n" for seq in range(count))
+    journal = Journal(files, breathe=lambda: breaths.append(1))
+    assert not breaths
+    assert (journal.acknowledged(0, 1), journal.acknowledged(0, 2)) == (count - 2, count - 1)
+    # Others have their turn after every MiB.
+    assert len(breaths) > os.stat(files.events).st_size >> 20 > 1
+    before = len(breaths)
+    assert journal.add(event(count, pid=1))
+    journal.close()
+    assert len(breaths) == before
+
+
+def test_who_an_event_is_from_is_not_what_it_tells_of_another(files):
+    journal = Journal(files)
+    told = {"other": {"rank": 0, "pid": 9, "seq": 50}}
+    journal.add(Event("metric", 1.0, rank=0, pid=1, seq=3, fields=told))
+    journal.close()
+    again = Journal(files)
+    assert (again.acknowledged(0, 9), again.acknowledged(0, 1)) == (0, 3)
+    again.close()
+
+
 def test_a_reader_takes_whole_lines_and_goes_on_from_any_of_them(files):
     journal = Journal(files)
     for seq in (1, 2, 3):

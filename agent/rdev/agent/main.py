@@ -64,8 +64,8 @@ def _serve(home: Home, options: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    # Where a supervisor has brought it back it is an orphan of that job's keeper, whose table of what
-    # the job has used leaves out what has this name.
+    # One that a supervisor has brought back is an orphan of that job's keeper, which counts what
+    # the job has used and leaves out what has this name.
     set_process_name("rdev-agent")
     from rdev.agent.server import serve
     from rdev.protocol.buffers import keep_buffers

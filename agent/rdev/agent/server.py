@@ -48,7 +48,6 @@ _GOODBYE = 0.1
 # Nobody waits for an agent to notice that its home is gone; idle it should cost next to nothing.
 _LOOK_FOR_HOME = 10.0
 
-
 # Old jobs are looked for this often, beside once at the start; a job more or less does not matter.
 _RETIRE = 3600.0
 

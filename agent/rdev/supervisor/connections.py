@@ -11,7 +11,8 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from rdev.supervisor.platform import complain
@@ -177,7 +178,7 @@ class Server:
             while self._accept_one():
                 pass
         for peer in [peer for peer in self.peers if peer.role != AGENT]:
-            while self._receive(peer):
+            while self._guarded(peer, partial(self._pass_on, peer)):
                 pass
 
     def resume(self) -> None:
@@ -227,20 +228,21 @@ class Server:
 
     def _serve(self, peer: Peer, events: int) -> None:
         if events & selectors.EVENT_WRITE:
-            peer.flush()
+            self._guarded(peer, peer.flush)
         if events & selectors.EVENT_READ and peer in self.peers:
-            self._receive(peer)
+            self._guarded(peer, partial(self._pass_on, peer))
 
-    def _receive(self, peer: Peer) -> bool:
-        """Reads once and passes on what is whole; False if there was nothing to read."""
+    def _guarded(self, peer: Peer, call: Callable[[], bool | None]) -> bool:
+        """What the call returns; False if it failed, and the connection is closed then."""
         try:
-            return self._pass_on(peer)
+            return bool(call())
         except Exception:  # noqa: BLE001  # whatever one peer says, the job and the others go on
             complain()
             self.drop(peer)
             return False
 
     def _pass_on(self, peer: Peer) -> bool:
+        """Reads once and passes on what is whole; False if there was nothing to read."""
         messages = peer.receive()
         for message in messages or ():
             if message.get("type") == "hello":

@@ -1,6 +1,7 @@
 """Feeds a job's input from its spool into the FIFO that the job, or its terminal, reads.
 
     nothing to feed --more committed--> feeding --FIFO full--> waiting for room --> feeding
+                                           |--it cannot be read--> (a second later) feeding
                                            '--all fed, and the end committed--> closed: the job
                                                                                 reads end of file
 
@@ -16,9 +17,11 @@ import contextlib
 import os
 import selectors
 import signal
+import time
 from dataclasses import dataclass
 from typing import Self
 
+from rdev.supervisor.platform import complain
 from rdev.wire.files import JobFiles
 from rdev.wire.input import last_write
 
@@ -27,6 +30,9 @@ FED = signal.SIGUSR1
 
 # A FIFO holds 64 KiB; asking for more costs nothing.
 _AT_MOST = 1 << 20
+
+# A disk or a network home that fails may be back; until then the job waits for its input.
+_RETRY_AFTER = 1.0
 
 
 @dataclass(slots=True)
@@ -93,6 +99,9 @@ class Feed:
         selector: Waits for room in a full FIFO.
         keeper: The keeper's process id.
         can_end: The job reads an end of file once the input has ended; a terminal does not.
+
+    Attributes:
+        retry_at: When `step` wants to be called, on CLOCK_MONOTONIC; None while nothing fails.
     """
 
     def __init__(
@@ -108,9 +117,20 @@ class Feed:
         self._keeper = keeper
         self._can_end = can_end
         self._is_waiting = False
+        self.retry_at: float | None = None
 
     def step(self) -> None:
-        """Feeds what is committed, as far as there is room."""
+        """Feeds what is committed, as far as there is room and it can be read."""
+        try:
+            self._step()
+            self.retry_at = None
+        except OSError:
+            if self.retry_at is None:  # once for as long as it lasts
+                complain()
+            self.retry_at = time.monotonic() + _RETRY_AFTER
+            self._wait_for_room(wanted=False)
+
+    def _step(self) -> None:
         if self._conduit.writer < 0:
             return
         self._wait_for_room(wanted=not self._fill())

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import random
+import resource
 import selectors
 import time
 from typing import NoReturn
@@ -37,12 +38,21 @@ _LONGEST_BREATHER = 60.0
 class Guard:
     """Guards the agent of one job's machine; without an agent's record it does nothing.
 
+    Args:
+        selector: Waits for the agent's end.
+        job_directory: The job's.
+        descriptors: How many descriptors the login's processes may have, the soft limit; this
+            process may have been given more.
+
     Attributes:
         look_at: When `step` wants to be called, on CLOCK_MONOTONIC; None while all is well.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, job_directory: str) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, job_directory: str, *, descriptors: int
+    ) -> None:
         self.look_at: float | None = None
+        self._descriptors = descriptors
         self._selector = selector
         self._host = host_of(job_directory)
         self._watched: AgentRecord | None = None
@@ -109,7 +119,7 @@ class Guard:
             if read_agent(self._host) == record:
                 self._pause = min(2 * self._pause, _LONGEST_BREATHER)
                 os.ftruncate(lock, 0)
-                _start(record, lock)
+                _start(record, lock, descriptors=self._descriptors)
         except BlockingIOError:
             self._pause = min(2 * self._pause, max(self._pause, _LONGEST_LOOK))
         except OSError:  # no process or no memory for it: later
@@ -130,7 +140,7 @@ def _open(record: AgentRecord) -> int | None:
     return None
 
 
-def _start(record: AgentRecord, lock: int) -> None:
+def _start(record: AgentRecord, lock: int, *, descriptors: int) -> None:
     """Forks twice, so that the agent is no child of this process."""
     middle = os.fork()
     if middle:
@@ -138,12 +148,12 @@ def _start(record: AgentRecord, lock: int) -> None:
         return
     try:
         if os.fork() == 0:
-            _become(record, lock)
+            _become(record, lock, descriptors=descriptors)
     finally:
         os._exit(0)
 
 
-def _become(record: AgentRecord, lock: int) -> NoReturn:
+def _become(record: AgentRecord, lock: int, *, descriptors: int) -> NoReturn:
     """Turns this process into the agent, which holds the lock until it serves or has failed."""
     try:
         os.setsid()
@@ -154,6 +164,8 @@ def _become(record: AgentRecord, lock: int) -> NoReturn:
             os.dup2(opened, number)
         os.set_inheritable(lock, True)  # noqa: FBT003  # the standard library's signature
         os.umask(record.umask)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
         with contextlib.suppress(OSError):
             os.chdir(record.directory)
         argv = [*record.argv, "--ready-fd", str(lock)]

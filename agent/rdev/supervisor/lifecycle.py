@@ -58,7 +58,7 @@ def stopping(
         is_all: Nothing is spared.
     """
     is_all = is_all or status.stop_all
-    if status.state is JobState.STOPPING:
+    if status.stop_reason is not Reason.NONE:
         kill_at = min(status.kill_at, kill_at)
         return _changed(status, replace(status, kill_at=kill_at, stop_all=is_all))
     stopped = replace(status, state=JobState.STOPPING, stop_reason=reason, kill_at=kill_at)

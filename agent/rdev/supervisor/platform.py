@@ -34,13 +34,13 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def allow_descriptors(count: int) -> None:
-    """Lets this process have so many descriptors, as far as it may."""
+def allow_descriptors(count: int) -> int:
+    """Lets this process have so many descriptors, as far as it may; returns how many it might."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    # Only where it has to be: an agent that is brought back from here has the login's limits.
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return soft
 
 
 def bytes_waiting(descriptor: int) -> int:

@@ -94,17 +94,19 @@ def supervise(files: JobFiles, launch: Launch, keeper: Keeper) -> None:
         keeper: The parent of this process.
     """
     set_process_name("rdev-supervisor")
-    allow_descriptors(len(launch.outputs) * PER_OUTPUT + _OTHERS)
+    descriptors = allow_descriptors(len(launch.outputs) * PER_OUTPUT + _OTHERS)
     # A predecessor that outlived its keeper may still be at work: it is waited for.
     lock(files.supervisor_lock, wait=True)
     status = read_status(files)
     if status.state.is_final or status.attempt != keeper.attempt:
         return
-    _Supervisor(files, launch, keeper).run()
+    _Supervisor(files, launch, keeper, descriptors=descriptors).run()
 
 
 class _Supervisor:
-    def __init__(self, files: JobFiles, launch: Launch, keeper: Keeper) -> None:
+    def __init__(
+        self, files: JobFiles, launch: Launch, keeper: Keeper, *, descriptors: int
+    ) -> None:
         self.files = files
         self.launch = launch
         self.keeper = keeper
@@ -117,14 +119,14 @@ class _Supervisor:
             files, launch, self.selector, on_moved=self._on_moved, on_lost=self._on_lost
         )
         self.feed, self.terminal = self._open_input(keeper)
-        self.journal = Journal(files)
+        self.journal = Journal(files, breathe=self._drain)
         self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
         self.commands = Commands(self.server, self)
         # See rdev.wire.home for what lies where.
         home = os.path.join(os.path.realpath(files.directory), *[os.pardir] * 4)
         self.sweep = Sweep(launch, keeper=keeper.pid, home=os.path.normpath(home))
-        self.guard = Guard(self.selector, files.directory)
+        self.guard = Guard(self.selector, files.directory, descriptors=descriptors)
         self.is_watching = False
 
     def run(self) -> None:
@@ -138,6 +140,7 @@ class _Supervisor:
             self._check_timeout()
             self.guard.step()
             self.outputs.step()
+            self._feed_again()
             self.server.resume()
         self._finish()
 
@@ -184,6 +187,11 @@ class _Supervisor:
         """Feeds the job what was written, on request."""
         if self.feed is not None:
             self.feed.step()
+
+    def _feed_again(self) -> None:
+        retry_at = self.feed.retry_at if self.feed else None
+        if retry_at is not None and time.monotonic() >= retry_at:
+            self.take_input()
 
     def resize(self, window: Window) -> None:
         """Tells the job's terminal its size, on request."""
@@ -309,6 +317,7 @@ class _Supervisor:
             self.outputs.next_look(),
             self.server.resume_at,
             self.guard.look_at,
+            self.feed.retry_at if self.feed else None,
         )
         due = [timer for timer in timers if timer is not None]
         left = min(due) - time.monotonic() if due else None
@@ -328,8 +337,11 @@ class _Supervisor:
 
     def on_hello(self, peer: Peer) -> None:
         """See `connections.Listener`."""
-        self.server.welcome(peer, acknowledged=self.journal.acknowledged(peer.rank, peer.pid))
-        if peer.role == AGENT:
+        if peer.role != AGENT:
+            acknowledged = self.journal.acknowledged(peer.rank, peer.pid)
+            self.server.welcome(peer, acknowledged=acknowledged)
+        else:
+            self.server.welcome(peer, acknowledged=0)
             self.guard.look()
             peer.send({"type": "state", **self.status.to_json()})
             # What came in while no agent could tell us so.

@@ -1,10 +1,12 @@
 """The job's directory: where everything of one job lies, and in which format.
 
-    <job>/spec.json        what was asked for and how it was resolved       agent, once
-    <job>/launch.json      what the keeper executes                         agent, once
-    <job>/state            block: the job's status                          supervisor (agent: LOST)
-    <job>/started          block: written before the command may execute    keeper, once
-    <job>/exit             block: the raw wait status                       keeper, once
+    <job>/spec.json        what was asked for and how it was resolved       agent
+    <job>/launch.json      what the keeper executes                         agent
+                           (neither changes once there has been a keeper)
+    <job>/state            block: the job's status                          supervisor (agent: while
+                           it waits for GPUs, and when it is LOST)
+    <job>/started          block: written before the command may execute    keeper, each attempt
+    <job>/exit             block: the raw wait status                       keeper, each attempt
     <job>/events           the events, one JSON object a line               supervisor
     <job>/stdin            what clients wrote into the job's input      agent, see rdev.wire.input
                            (the supervisor removes it at the end)

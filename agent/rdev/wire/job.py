@@ -1,9 +1,11 @@
 """What a job is: its specification as asked for, and its state as it stands now.
 
 These are the words in which agent, supervisor and client speak of a job; `rdev.protocol.convert`
-maps them to the protos and `rdev.wire.files` to the files in the job's directory.
+maps them to the protos and `rdev.wire.records` to what is written in the job's directory.
 
     PENDING -> STARTING -> RUNNING -> STOPPING -> SUCCEEDED | FAILED | CANCELLED | LOST
+                  ^ failed, and may --' any of them may be skipped: a job can fail to start,
+                    be tried again      be stopped while it waits, be lost at any time
 """
 
 from __future__ import annotations

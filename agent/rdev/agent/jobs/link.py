@@ -1,7 +1,7 @@
 """The agent's connection to one job's supervisor: states come in, commands go out.
 
-dialling --refused, no keeper--> (another boot: LOST) or a new keeper --> dialling
-   '--welcome--> connected --lost--> dialling          a final status on disk ends it
+not connected --serve--> connected --the connection ends--> not connected
+commands wait for a connection and for their answer; once the job is over they fail at once
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class JobManager:
     async def _adopt(self, accepted: Accepted, status: Status) -> None:
         """Goes on with a job of an agent before this one."""
         is_begun = status.state is not JobState.PENDING or await asyncio.to_thread(
-            self._store.has_keeper, accepted.id
+            self._store.has_begun, accepted.id
         )
         if accepted.spec.gpus is None or is_begun:
             self._following.adopt(self._add(accepted, status))

@@ -144,6 +144,13 @@ class JobStore:
             os.rename(os.path.join(self.folder, job_id), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def has_begun(self, job_id: str) -> bool:
+        """True if the job has a keeper or had one: whether it is over, only its files can say."""
+        try:
+            return self.has_keeper(job_id) or read_block(self.files(job_id).started) is not None
+        except (FilesError, OSError):  # whoever follows it copes with that, and says so
+            return True
+
     def has_keeper(self, job_id: str) -> bool:
         """True while a keeper of the job lives; asks for its lock without taking it."""
         try:
