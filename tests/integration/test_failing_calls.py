@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.jobs import DEADLINE, children_named, jobs_in, tidy
 from tests.support.limits import limited, unable_to_fork
+from tests.support.processes import until
 
 from rdev.supervisor.processes import all_processes
 from rdev.wire.files import read_exit, read_started, read_status
@@ -81,10 +82,8 @@ async def test_an_exit_status_that_cannot_be_written_is_written_later(jobs, tmp_
 
 
 async def test_a_command_is_executed_once_its_marker_can_be_written_and_not_before(jobs, tmp_path):
-    async with asyncio.timeout(DEADLINE):
-        while not (zygotes := children_named("rdev-zygote")):
-            await asyncio.sleep(0.01)
-    (zygote,) = zygotes
+    await until(lambda: children_named("rdev-zygote"))
+    (zygote,) = children_named("rdev-zygote")
     mark = tmp_path / "mark"
     with limited(zygote, resource.RLIMIT_FSIZE, SECOND_SMALL_SLOT):
         job = await jobs.start("sh", "-c", f"echo x >> {mark}; exit 7")

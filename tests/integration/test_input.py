@@ -9,7 +9,8 @@ import signal
 
 import pytest
 from tests.support.disk import small_disk_in
-from tests.support.jobs import DEADLINE, await_gone, jobs_in, tidy
+from tests.support.jobs import await_gone, jobs_in, tidy
+from tests.support.processes import kill
 from tests.support.typist import Typist
 
 from rdev.protocol.errors import DiskFull, InvalidRequest, JobConflict, JobNotFound
@@ -25,18 +26,6 @@ COUNTS = (
 
 def digest_of(data):
     return f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode()
-
-
-def kill(pid):
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-async def until(condition):
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # other processes set no event of ours
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from dataclasses import replace
 import pytest
 from tests.support.disk import small_disk_in
 from tests.support.jobs import await_gone, children_named, jobs_in, lock_holder, tidy
+from tests.support.processes import until
 
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.jobs.zygote import Zygote
@@ -43,12 +44,6 @@ def kill(pid):
     assert pid > 0
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-async def until(condition):
-    async with asyncio.timeout(30):
-        while not condition():  # other processes set no event of ours
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

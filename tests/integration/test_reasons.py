@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.disk import small_disk_in
-from tests.support.jobs import DEADLINE, children_named, jobs_in, tidy
+from tests.support.jobs import children_named, jobs_in, tidy
+from tests.support.processes import until
 
 from rdev.wire.files import output_size, read_exit
 from rdev.wire.job import JobState, LogFull, Reason
@@ -55,10 +56,8 @@ def small_memory():
 async def starved(tmp_path, small_memory):
     """Jobs whose keepers, supervisors and all are in the small group."""
     async with tidy(tmp_path / "jobs") as folder, jobs_in(folder) as jobs:
-        async with asyncio.timeout(DEADLINE):
-            while not (zygotes := children_named("rdev-zygote")):
-                await asyncio.sleep(0.01)  # other processes set no event of ours
-        (small_memory / "cgroup.procs").write_text(str(*zygotes))
+        await until(lambda: children_named("rdev-zygote"))
+        (small_memory / "cgroup.procs").write_text(str(*children_named("rdev-zygote")))
         yield jobs
 
 
@@ -179,9 +178,8 @@ async def test_a_job_that_asked_for_it_is_stopped_when_its_output_cannot_be_kept
 
 async def until_full(jobs, job, disk):
     """Returns once the job stands still because there is no room."""
-    async with asyncio.timeout(DEADLINE):
-        while os.statvfs(disk).f_bavail or output_size(jobs.files(job), 0, "stdout") < 1 << 20:
-            await asyncio.sleep(0.01)  # other processes set no event of ours
+    log = jobs.files(job), 0, "stdout"
+    await until(lambda: not os.statvfs(disk).f_bavail and output_size(*log) >= 1 << 20)
 
 
 async def test_a_job_that_asked_for_it_waits_until_there_is_room(small_disk):
@@ -192,9 +190,7 @@ async def test_a_job_that_asked_for_it_waits_until_there_is_room(small_disk):
         await until_full(jobs, job, small_disk)
         supervisor = jobs.supervisor(job)
         os.kill(supervisor, signal.SIGKILL)  # what waits in the pipe outlives it
-        async with asyncio.timeout(DEADLINE):
-            while jobs.supervisor(job) in (0, supervisor):
-                await asyncio.sleep(0.01)
+        await until(lambda: jobs.supervisor(job) not in (0, supervisor))
         before = cpu_of(jobs.supervisor(job))
         await asyncio.sleep(1.5)
         assert cpu_of(jobs.supervisor(job)) - before < 20

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import time
 
 import pytest
-from tests.support.jobs import DEADLINE, await_gone, jobs_in, tidy
+from tests.support.jobs import await_gone, jobs_in, tidy
+from tests.support.processes import kill, until
 from tests.support.typist import Typist
 
 from rdev.protocol.errors import JobConflict, JobNotRunning
@@ -17,18 +17,6 @@ from rdev.wire.job import JobState, Reason, Window
 
 RAW = "import os, sys, tty\ntty.setraw(0)\nos.write(1, b'ready')\n"
 SHELL = ("bash", "--norc", "--noprofile", "-i")
-
-
-def kill(pid):
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-async def until(condition):
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # other processes set no event of ours
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -15,7 +16,9 @@ from rdev.agent.services.workspace import WorkspaceService
 from rdev.agent.workspace.apply import Seam, no_seam
 from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.agent.workspace.session import SyncSession
+from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
+from rdev.client.workspaces import RemoteEndpoint, sync_workspace
 from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2_grpc
@@ -93,6 +96,16 @@ def workspace_at(root: Path) -> Workspace:
     """A workspace with a fixed id."""
     root.mkdir(exist_ok=True)
     return Workspace(ID, "project", os.path.realpath(root))
+
+
+async def sync(host: Host, root: Path, **options: Any) -> Receipt:
+    """Syncs a laptop's folder to the host."""
+    return await sync_workspace(host, workspace_at(root), **options)
+
+
+def remote_endpoint(host: Host) -> RemoteEndpoint:
+    """The laptop's end of the wire."""
+    return RemoteEndpoint(workspace_pb2_grpc.WorkspaceServiceStub(host.channel))
 
 
 def content_of(folder: Path) -> dict[str, bytes | str | None]:
