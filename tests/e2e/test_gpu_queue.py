@@ -57,6 +57,22 @@ def test_a_run_that_waits_is_stopped_by_its_person(rdev):
 
 
 def test_gpus_that_are_not_there_are_refused_at_once(rdev):
-    done = rdev.run("run", "--gpus", "3", "--", "true")
-    assert (done.returncode, done.stdout) == (125, "")
-    assert "error: unable to give the job 3 GPUs: the machine has 2" in done.stderr
+    for words, cause in (
+        (["--gpus", "3"], "3 GPUs: the machine has 2"),
+        (["--gpus", "7,"], "GPU 7: the machine has 2: 0, 1"),
+    ):
+        done = rdev.run("run", *words, "--", "true")
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.startswith(f"error: unable to give the job {cause}"), done.stderr
+    # Before anything was sent.
+    assert not list(rdev.home.glob(".rdev/workspaces/*"))
+
+
+@pytest.mark.parametrize("words", [["--gpus", "1"], ["--nproc", "gpu"]])
+def test_gpus_on_a_machine_without_are_refused_before_anything_is_sent(rdev, words):
+    rdev.machine = Machine(rdev.machine.path, count=0)
+    done = rdev.run("run", *words, "--", "true")
+    assert done.returncode == 125
+    assert done.stderr.startswith("error: unable to give the job"), done.stderr
+    assert "the machine has none" in done.stderr
+    assert not list(rdev.home.glob(".rdev/workspaces/*"))

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 from functools import partial
 
 import pytest
@@ -276,6 +277,26 @@ def test_a_shell_is_a_job_that_vanishes_at_exit(rdev, terminal):
         assert b"rdev:" not in shown.seen
         assert shown.is_as_before
     assert rdev.json("ps", "-a") == []
+
+
+def test_python_in_a_shell_is_what_jobs_run_with(rdev, terminal, monkeypatch):
+    # As on Debian, where /etc/profile knows better.
+    (rdev.home / ".profile").write_text("PATH=/usr/bin:/bin\n")
+    venv = rdev.cwd / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").symlink_to(sys.executable)
+    (venv.parent / "pyvenv.cfg").touch()
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    with terminal("run", "-m", "this") as shown:
+        shown.expect(b"Namespaces")
+        assert shown.wait() == 0
+    argv = rdev.json("ps", "-a")[0]["argv"]
+    assert argv[0] == str(venv / "python")
+    with terminal("shell") as shown:
+        shown.type(b"echo got $(command -v python) $VIRTUAL_ENV/\r")
+        shown.expect(f"got {argv[0]} {venv.parent}/".encode())
+        shown.type(b"exit 0\r")
+        assert shown.wait() == 0
 
 
 def test_a_shell_that_is_left_stays(rdev, terminal):

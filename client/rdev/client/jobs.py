@@ -42,6 +42,18 @@ class Jobs:
             response = await self._stub.CreateJob(request, timeout=UNARY_DEADLINE)
         return job_from_proto(response.job)
 
+    async def check(self, spec: JobSpec) -> None:
+        """Returns if the host can have such a job, as far as is known before a sync.
+
+        Raises:
+            InvalidRequest: It never can, as with more GPUs than it has.
+        """
+        if "check-job" not in self._connection.agent.capabilities:
+            return
+        request = job_pb2.CheckJobRequest(spec=spec_to_proto(spec))
+        with translating("start the job"):
+            await self._stub.CheckJob(request, timeout=UNARY_DEADLINE)
+
     async def get(self, reference: str = "", *, workspace_id: str = "") -> Job:
         """The job with this name, id, id prefix or `@-N`; the latest for an empty reference.
 

@@ -25,7 +25,7 @@ from rdev.protocol.errors import (
     UsageError,
 )
 from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
-from rdev.wire.job import CommandKind, GpuRequest, Job, JobSpec, LogFull, Window
+from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, Job, JobSpec, LogFull, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,21 @@ async def _launch(
 ) -> Job:
     snapshot = ""
     if request.sync:
+        if request.gpus is not None or request.processes == ONE_PER_GPU:
+            await _check(connection, workspace, request, target)
         receipt = await _sync(connection, workspace, confirm)
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
     spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
     return await start(connection, spec)
+
+
+async def _check(
+    connection: Connection, workspace: Workspace, request: Launch, target: str
+) -> None:
+    # A person does not wait for gigabytes only to hear that the host has no GPU.
+    spec = _spec(connection.host, workspace, request, target=target, snapshot="")
+    await persisting(connection, lambda: Jobs(connection).check(spec))
 
 
 async def _sync(
@@ -200,12 +210,28 @@ def beside(
     )
 
 
-def login_shell(workspace: Workspace | None, *, terminal: Window, name: str = "") -> JobSpec:
-    """The user's login shell on the host, in the workspace's folder or in the home folder."""
+def login_shell(
+    host: str,
+    workspace: Workspace | None,
+    *,
+    terminal: Window,
+    name: str = "",
+    python: str = "",
+) -> JobSpec:
+    """The user's login shell on the host, in the workspace's folder or in the home folder.
+
+    Args:
+        host: Where it opens.
+        workspace: Whose folder it opens in.
+        terminal: The size of its terminal.
+        name: Chosen name, or empty.
+        python: The interpreter that is configured for jobs; the shell finds what jobs run with.
+    """
     return JobSpec(
         CommandKind.PROGRAM,
         "",
         name=name,
+        python=_python(host, workspace.root, python) if workspace else python,
         workspace_id=workspace.id if workspace else "",
         directory=_directory(workspace.root) if workspace else "",
         environment=_terminal_environment(terminal),

@@ -130,6 +130,14 @@ class JobManager:
             await self._started.do(request_id, lambda: self._start(request_id, spec))
         )
 
+    async def check(self, spec: JobSpec) -> None:
+        """Returns if the machine can have such a job, as far as is known before a sync.
+
+        Raises:
+            InvalidRequest: It never can.
+        """
+        await self._queue.check(spec)
+
     async def _start(self, request_id: str, spec: JobSpec) -> JobRecord:
         if request_id in self._requests:
             return self._records[self._requests[request_id]]
@@ -215,6 +223,10 @@ class JobManager:
                     return
             if record.status.revision <= since_revision:
                 await record.changed()
+
+    def has_live(self) -> bool:
+        """True if a job has not ended."""
+        return any(not record.status.state.is_final for record in self._records.values())
 
     def record(self, job_id: str) -> JobRecord:
         """What is known of the job of that full id.

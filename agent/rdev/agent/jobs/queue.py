@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 # A process that is none of ours may let go of a GPU at any time, and nothing tells.
 _LOOK = 3.0
 
+# A sync of what was edited is over sooner; after a longer one the driver is opened again.
+_OPEN_FOR = 30.0
+
 # A driver that has to set up many GPUs takes some seconds; one that is broken never answers.
 _PATIENCE = 30.0
 
@@ -118,6 +121,16 @@ class GpuQueue:
             except InvalidRequest:
                 await self._rest()
                 raise
+
+    async def check(self, spec: JobSpec) -> None:
+        """Returns if a job could have its GPUs at best.
+
+        Raises:
+            InvalidRequest: See `settle`.
+        """
+        await self.settle(spec)
+        # Whoever asks syncs now and joins then; if not, the driver must not stay open for ever.
+        asyncio.get_running_loop().call_later(_OPEN_FOR, self._changed.set)
 
     async def join(self, record: JobRecord) -> None:
         """Starts a new job that wants GPUs, now or as soon as it can have them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import resource
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -84,6 +85,8 @@ def resolve(
     _check_descriptors(ranks)
     _check_retries(spec, ranks)
     argv = _argv(spec, folder=folder, directory=directory, environment=environment)
+    if spec.kind is CommandKind.PROGRAM and not spec.target:
+        _lead_to_python(environment, spec, folder, shell=argv[0])
     if spec.processes:
         # A program that is a Python itself has the torch that its script wants.
         is_python = os.path.basename(argv[0]).startswith("python")
@@ -198,6 +201,28 @@ def _login_shell(environment: Mapping[str, str]) -> str:
         return pwd.getpwuid(os.geteuid()).pw_shell or _PLAIN_SHELL
     except KeyError:  # a container may run under a uid that has no name
         return _PLAIN_SHELL
+
+
+def _lead_to_python(environment: dict[str, str], spec: JobSpec, folder: str, *, shell: str) -> None:
+    """Makes `python` in a login shell the interpreter that jobs run with, if that is not on PATH.
+
+    Start-up files may set PATH anew, as /etc/profile does on Debian: bash can be told what to do
+    before its first prompt, which is after them; sh has no such place.
+    """
+    own = os.path.join(folder, ".venv", "bin", "python") if spec.workspace_id else ""
+    chosen = os.path.normpath(os.path.join(folder, spec.python)) if "/" in spec.python else own
+    if not chosen or not os.access(chosen, os.X_OK):
+        return
+    place = os.path.dirname(chosen)
+    environment["PATH"] = os.pathsep.join((place, environment.get("PATH", os.defpath)))
+    if os.path.exists(os.path.join(os.path.dirname(place), "pyvenv.cfg")):
+        environment["VIRTUAL_ENV"] = os.path.dirname(place)
+    if os.path.basename(shell) == "bash":
+        lead = f"PATH={shlex.quote(place)}:$PATH; unset PROMPT_COMMAND"
+        before = environment.get("PROMPT_COMMAND", "")
+        if before:
+            lead = f"{lead}; export PROMPT_COMMAND={shlex.quote(before)}"
+        environment["PROMPT_COMMAND"] = lead
 
 
 def _python(spec: JobSpec, folder: str, environment: Mapping[str, str]) -> str:

@@ -30,6 +30,13 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         job = await self._manager.create(request.request_id, spec_from_proto(request.spec))
         return job_pb2.CreateJobResponse(job=job_to_proto(job))
 
+    async def CheckJob(
+        self, request: job_pb2.CheckJobRequest, context: Context
+    ) -> job_pb2.CheckJobResponse:
+        """See job.proto."""
+        await self._manager.check(spec_from_proto(request.spec))
+        return job_pb2.CheckJobResponse()
+
     async def GetJob(
         self, request: job_pb2.GetJobRequest, context: Context
     ) -> job_pb2.GetJobResponse:

@@ -16,7 +16,7 @@ from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.sync.root import Workspace
-    from rdev.wire.job import Job
+    from rdev.wire.job import Job, JobSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,14 +76,22 @@ def _workspace() -> Workspace | None:
 
 
 async def _start(connection: Connection, workspace: Workspace | None, name: str) -> Job:
+    import os
+
+    from rdev.client import config
     from rdev.client.launch import login_shell, start
     from rdev.client.terminal import window_of
     from rdev.client.ui.output import say
     from rdev.protocol.errors import WorkspaceNotFound
 
-    terminal = window_of(1)
+    python = config.load(workspace.root if workspace else os.getcwd()).python
+
+    def spec(place: Workspace | None) -> JobSpec:
+        host, terminal = connection.host, window_of(1)
+        return login_shell(host, place, terminal=terminal, name=name, python=python)
+
     try:
-        return await start(connection, login_shell(workspace, terminal=terminal, name=name))
+        return await start(connection, spec(workspace))
     except WorkspaceNotFound:
         say("this workspace was never synced to the host; the shell opens in the home folder")
-        return await start(connection, login_shell(None, terminal=terminal, name=name))
+        return await start(connection, spec(None))
