@@ -138,12 +138,15 @@ class EnvironmentChoice:
         active: Name of the environment that is active on the laptop; its namesake is preferred.
         prelude: Shell commands that come before it, such as `module load cuda/12.4`.
         managed: The agent makes it from the workspace's lock file and keeps it up to date.
+        python: An interpreter on the host, its path or its name on the PATH; of a managed
+            environment that from which it is made, which may be a version such as `3.12`.
     """
 
     name: str = ""
     active: str = ""
     prelude: str = ""
     managed: bool = False
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,13 +109,19 @@ def _command(message: job_pb2.JobSpec) -> tuple[CommandKind, str]:
 def choice_to_proto(choice: EnvironmentChoice) -> job_pb2.EnvironmentChoice:
     """The message for `choice`."""
     return job_pb2.EnvironmentChoice(
-        name=choice.name, active=choice.active, prelude=choice.prelude, managed=choice.managed
+        name=choice.name,
+        active=choice.active,
+        prelude=choice.prelude,
+        managed=choice.managed,
+        python=choice.python,
     )
 
 
 def choice_from_proto(message: job_pb2.EnvironmentChoice) -> EnvironmentChoice:
     """The inverse of `choice_to_proto`."""
-    return EnvironmentChoice(message.name, message.active, message.prelude, message.managed)
+    return EnvironmentChoice(
+        message.name, message.active, message.prelude, message.managed, message.python
+    )
 
 
 def _gpu_request(message: job_pb2.GpuRequest) -> GpuRequest:
