@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
-.PHONY: demo test test-all chaos lint format check audit coverage bench docs clean
+.PHONY: demo test test-all chaos lint format check audit coverage bench docs lock clean
 
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
@@ -59,6 +59,10 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+
+# Downloads what an agent needs for every Python and machine that is served, 170 MB.
+lock: $(STAMP)
+	$(BIN)/python lock_host.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
