@@ -113,6 +113,43 @@ def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
         assert process.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
+def test_a_job_that_waits_for_room_for_its_output_says_so_and_when_it_goes_on(rdev, small_disk):
+    ballast = small_disk / "ballast"
+    script = "read line; head -c 3000000 /dev/zero; read line; echo on"
+    words = ("run", "-q", "--name", "full", "--log-full", "block", "--", "sh", "-c", script)
+    with started_with_pipe(rdev, *words) as process:
+        wait_until(lambda: [job["state"] for job in rdev.json("ps")] == ["running"])
+        with rdev.started("logs", "-f", stdout=subprocess.DEVNULL) as follower:
+            ballast.write_bytes(bytes(room_of(small_disk) - (1 << 20)))
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+            expect(process.stdout, 500_000)
+            waits = b"rdev: full waits for room for its output: no space left on device\n"
+            goes_on = b"rdev: full goes on: there is room again\n"
+            assert process.stderr.readline() == waits
+            assert follower.stderr.readline() == waits
+            assert "RUNNING, waits for room for its output: no space left" in rdev.run("ps").stdout
+            ballast.unlink()
+            expect(process.stdout, 2_500_000)
+            assert process.stderr.readline() == goes_on
+            process.stdin.close()
+            assert process.stdout.read() == b"on\n"
+            assert process.wait(DEADLINE) == 0
+            assert follower.wait(DEADLINE) == 0
+            assert follower.stderr.read() == goes_on
+
+
+def expect(pipe, size: int) -> None:
+    """Reads so many bytes."""
+    while size:
+        size -= len(pipe.read(size) or pytest.fail("it has ended"))
+
+
+def room_of(disk) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
 def wait_until(condition) -> None:
     """Returns once the condition holds; each look is a command of its own."""
     deadline = time.monotonic() + DEADLINE

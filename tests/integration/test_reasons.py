@@ -188,6 +188,8 @@ async def test_a_job_that_asked_for_it_waits_until_there_is_room(small_disk):
         ballast.write_bytes(bytes(8 << 20))
         job = await jobs.python(FLOOD.format(count=100), log_full=LogFull.BLOCK)
         await until_full(jobs, job, small_disk)
+        no_room = "waits for room for its output: no space left on device"
+        await until(lambda: jobs.manager.record(job.id).status.message == no_room)
         supervisor = jobs.supervisor(job)
         os.kill(supervisor, signal.SIGKILL)  # what waits in the pipe outlives it
         await until(lambda: jobs.supervisor(job) not in (0, supervisor))
@@ -198,7 +200,7 @@ async def test_a_job_that_asked_for_it_waits_until_there_is_room(small_disk):
         ballast.unlink()
         ended = await jobs.end(job)
         printed = await jobs.printed(ended)
-    assert (ended.state, printed.lost) == (JobState.SUCCEEDED, [])
+    assert (ended.state, ended.message, printed.lost) == (JobState.SUCCEEDED, "", [])
     assert printed.stdout == (b"x" * 99_999 + b"\n") * 100
 
 

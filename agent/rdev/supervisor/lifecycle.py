@@ -65,6 +65,19 @@ def stopping(
     return _changed(status, replace(stopped, message=message, stop_all=is_all))
 
 
+def waiting(status: Status, error: int) -> Status:
+    """The job waits for room for its output, or goes on.
+
+    Args:
+        status: The status before.
+        error: errno of what it waits for; 0 if there is room.
+    """
+    if status.state is not JobState.RUNNING:
+        return status
+    cause = f"waits for room for its output: {os.strerror(error).lower()}" if error else ""
+    return _changed(status, replace(status, message=cause))
+
+
 def signalled(status: Status, number: int) -> Status:
     """A signal was sent on request."""
     return _changed(status, replace(status, signals=tuple(sorted({*status.signals, number}))))

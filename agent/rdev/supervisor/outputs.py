@@ -94,6 +94,10 @@ class Outputs:
             output.drain()
         return not any(output.is_waiting for output in self._all)
 
+    def waits_for(self) -> int:
+        """The errno that keeps bytes in their pipe, and the job in its write; 0 if none does."""
+        return next((output.error for output in self._all if output.is_waiting), 0)
+
     def ends(self) -> tuple[Stream, ...]:
         """Where each output stands."""
         return tuple(Stream(output.rank, output.stream, output.offset) for output in self._all)

@@ -34,7 +34,7 @@ from rdev.supervisor.terminal import Pty, Terminal
 from rdev.wire.blocks import Block, FilesError
 from rdev.wire.events import Event
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
-from rdev.wire.job import Reason, Window
+from rdev.wire.job import LogFull, Reason, Window
 from rdev.wire.records import Exit, Launch, Status
 
 # Descriptors beside those of the outputs: some files, and two for each rank that dials.
@@ -140,6 +140,7 @@ class _Supervisor:
             self._check_timeout()
             self.guard.step()
             self.outputs.step()
+            self._tell_waiting()
             self._feed_again()
             self.server.resume()
         self._finish()
@@ -206,6 +207,10 @@ class _Supervisor:
         """Output was lost, and the job is to be stopped then."""
         message = f"its output could not be kept: {os.strerror(error).lower()}"
         self._stop(Reason.QUOTA, kill_at=time.monotonic() + self.launch.grace, message=message)
+
+    def _tell_waiting(self) -> None:
+        if self.launch.log_full is LogFull.BLOCK:
+            self.change(lifecycle.waiting(self.status, self.outputs.waits_for()))
 
     def _drain(self) -> bool:
         """True once what is there at this moment is in the log, or is counted as lost."""
@@ -421,7 +426,8 @@ class _Supervisor:
         # What the job said last may still lie in its sockets.
         self.server.drain()
         self.journal.close()
-        started, status = read_started(self.files, attempt=self.status.attempt), self.status
+        started = read_started(self.files, attempt=self.status.attempt)
+        status = lifecycle.waiting(self.status, 0)
         if started is not None:
             status = lifecycle.running(status, started)
         status = replace(status, spared=self.sweep.spared)

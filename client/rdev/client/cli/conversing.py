@@ -17,7 +17,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 
 from rdev.client.cli.following import Departure, unless_ignored
-from rdev.client.cli.narrating import Attempts, closed, explain_waiting, say_detached
+from rdev.client.cli.narrating import (
+    Attempts,
+    closed,
+    explain_block,
+    explain_waiting,
+    say_detached,
+)
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input
@@ -30,7 +36,7 @@ from rdev.client.terminal import Modes, raw, window_of
 from rdev.client.ui.output import PATIENCE, Output, printable, say
 from rdev.client.ui.pump import write_within
 from rdev.protocol.errors import ConnectionLost, RdevError
-from rdev.wire.job import Job, JobState
+from rdev.wire.job import Job, JobState, LogFull
 
 _STDIN, _STDOUT, _STDERR = range(3)
 
@@ -203,6 +209,8 @@ class _Typist:
         yield self._tell_sizes()
         if self._job.state is JobState.PENDING:
             yield self._wait_for_turn()
+        if self._job.spec.log_full is LogFull.BLOCK:
+            yield explain_block(self._connection, self._job, _tell)
         if self._job.spec.retries:
             yield Attempts(self._job, self._note).watch(self._connection)
 

@@ -17,7 +17,14 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from rdev.client.cli.narrating import Attempts, Tell, closed, explain_waiting, say_detached
+from rdev.client.cli.narrating import (
+    Attempts,
+    Tell,
+    closed,
+    explain_block,
+    explain_waiting,
+    say_detached,
+)
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import follow
 from rdev.client.input import Input
@@ -28,7 +35,7 @@ from rdev.client.ui.output import PATIENCE, Output
 from rdev.client.ui.pump import write_within
 from rdev.protocol.buffers import keep_buffers
 from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
-from rdev.wire.job import Job, JobState
+from rdev.wire.job import Job, JobState, LogFull
 
 _STDIN, _STDERR = 0, 2
 _QUESTION = b"\nrdev: d = detach and let it run, Enter = stop it "
@@ -126,6 +133,8 @@ async def follow_to_end(
             beside.append(group.create_task(feed.run()))
         if job.state is JobState.PENDING:
             beside.append(group.create_task(explain_waiting(connection, job, output.note)))
+        if job.spec.log_full is LogFull.BLOCK:
+            beside.append(group.create_task(explain_block(connection, job, output.say)))
         attempts = Attempts(job, output.note)
         if job.spec.retries:
             beside.append(group.create_task(attempts.watch(connection)))

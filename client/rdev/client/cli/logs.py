@@ -76,6 +76,7 @@ async def execute(options: argparse.Namespace) -> int:
     import asyncio
     import contextlib
 
+    from rdev.client.cli.narrating import explain_block
     from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
@@ -83,7 +84,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import say
     from rdev.protocol.buffers import keep_buffers
     from rdev.protocol.errors import JobNotFound
-    from rdev.wire.job import Reason
+    from rdev.wire.job import LogFull, Reason
 
     keep_buffers()
     since = _since(options.since)
@@ -91,7 +92,10 @@ async def execute(options: argparse.Namespace) -> int:
         job = await find_job(connection, options.job)
         tail = _tail(connection, job, options, since=since)
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
-            group.create_task(_show(tail, output, job, host=connection.host))
+            showing = group.create_task(_show(tail, output, job, host=connection.host))
+            if options.follow and job.spec.log_full is LogFull.BLOCK:
+                explaining = group.create_task(explain_block(connection, job, output.say))
+                showing.add_done_callback(lambda _: explaining.cancel())
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
         with contextlib.suppress(JobNotFound):  # it was removed while we read

@@ -274,6 +274,10 @@ class JsonOutput:
     async def end(self) -> None:
         """See `rdev.client.follow.Sink`."""
 
+    async def say(self, line: str) -> None:
+        """See `Output`."""
+        await _write(_STDERR, f"rdev: {printable(line)}\n".encode(errors="backslashreplace"))
+
     async def aside(self, line: str) -> None:
         """Writes a line that is JSON already."""
         await _write(_STDOUT, f"{line}\n".encode())
