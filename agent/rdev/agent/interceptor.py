@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
+from rdev.agent.idle import Calls
 from rdev.protocol.errors import (
     DISK_FULL_ERRNOS,
     InternalError,
@@ -26,7 +27,14 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler, so that services just raise."""
+    """Wraps every handler, so that services just raise.
+
+    Args:
+        calls: Told of each call.
+    """
+
+    def __init__(self, calls: Calls | None = None) -> None:
+        self._calls = Calls() if calls is None else calls
 
     async def intercept_service(
         self,
@@ -56,16 +64,19 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         )
         wrap = _wrap_stream if handler.response_streaming else _wrap_unary
         return make(
-            wrap(behaviour),
+            wrap(behaviour, self._calls),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
 
-def _wrap_unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _wrap_unary(
+    behaviour: Callable[..., Awaitable[Any]], calls: Calls
+) -> Callable[..., Awaitable[Any]]:
     async def call(request: object, context: _Context) -> object:
         try:
-            return await behaviour(request, context)
+            with calls:
+                return await behaviour(request, context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes a status
@@ -75,12 +86,13 @@ def _wrap_unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Await
 
 
 def _wrap_stream(
-    behaviour: Callable[..., AsyncIterator[Any]],
+    behaviour: Callable[..., AsyncIterator[Any]], calls: Calls
 ) -> Callable[..., AsyncIterator[Any]]:
     async def call(request: object, context: _Context) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(request, context):
-                yield response
+            with calls:
+                async for response in behaviour(request, context):
+                    yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  # the edge: everything becomes a status

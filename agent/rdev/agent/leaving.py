@@ -106,7 +106,9 @@ def _others(home: Home) -> list[str]:
 
 def _remove(home: Home) -> Removed:
     others = _others(home)
-    paths = [home.host] if others else [home.host, *_shared(home)]
+    # What is live may lie on a local disk; nobody finds that any more once the home is gone.
+    own = [home.host] if home.live == home.host else [home.live, home.host]
+    paths = own if others else [*own, *_shared(home)]
     size = sum(map(_size, paths))
     for path in paths:
         shutil.rmtree(path)

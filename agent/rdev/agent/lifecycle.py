@@ -17,13 +17,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
+from rdev.agent.local import AUTO, kept, prepare
 from rdev.protocol.errors import (
     AgentBusy,
     AgentStartFailed,
+    ConfigError,
     PermissionRefused,
     RdevError,
     TimedOut,
@@ -41,7 +42,7 @@ from rdev.wire.guard import (
     record_path,
     write_agent,
 )
-from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, answers, make_private
+from rdev.wire.home import HOME_VARIABLE, Home, HomeUnknownError, UnsafePathError, answers
 
 _log = logging.getLogger(__name__)
 
@@ -55,48 +56,43 @@ _STOP_DEADLINE = 10.0
 _GLANCE = 0.1
 _POLL = 0.002
 
+_NAME_HOME = "RDEV_HOME=/a/folder/of/yours"
+
 # An agent that was started in a job is no process of that job.
 _MARKERS = frozenset({JOB_VARIABLE, SOCKET_VARIABLE})
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """What the agent was started with and has changed for itself; jobs get it back.
+def take_over_process() -> None:
+    """Makes this process fit for an agent: what it makes is its user's alone, and it may open much.
 
-    Attributes:
-        umask: The file mode mask.
-        descriptors: How many descriptors a process may have, the soft limit.
+    Whoever follows a job of many ranks takes two descriptors for each, and many may follow.
     """
-
-    umask: int
-    descriptors: int
-
-
-def take_descriptors() -> int:
-    """Lets this process have as many descriptors as it may; returns how many it might before.
-
-    Whoever follows a job of many ranks takes two for each, and many may follow.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft
 
 
 @contextlib.contextmanager
-def locked(home: Home, *, replacing: bool = False) -> Iterator[None]:
+def locked(home: Home, *, local_state: str = AUTO, replacing: bool = False) -> Iterator[None]:
     """Holds the home's lock, with our process id in it, for as long as the block runs.
 
     Args:
         home: What to serve.
+        local_state: Where live state lies, see `rdev.agent.local`.
         replacing: An agent that holds it is asked to end, and followed at once.
 
     Raises:
         AgentBusy: Another agent holds it.
         TimedOut: That agent does not end.
+        ConfigError: Live state cannot lie there.
         UnsafePathError: A folder of the home is not ours alone.
     """
-    for folder in (home.root, os.path.dirname(home.host), home.host, home.run, home.jobs):
-        make_private(folder)
+    prepare(home, local_state)
+    with kept(home):
+        yield from _locked(home, replacing=replacing)
+
+
+def _locked(home: Home, *, replacing: bool) -> Iterator[None]:
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if replacing:
@@ -137,6 +133,12 @@ def _takes(descriptor: int, kind: int, *, patience: float) -> bool:
             return True
 
 
+def options_of(home: Home) -> tuple[str, ...]:
+    """The options of the agent that serves, for the one that follows it."""
+    record = read_agent(home.live)
+    return record.argv[len(_command()) :] if record is not None else ()
+
+
 def serving_pid(home: Home) -> int | None:
     """Process id of the agent that answers at the home's socket, or None if none does."""
     return _read_pid(home) if answers(home) else None
@@ -165,16 +167,16 @@ def call_off(home: Home) -> int | None:
     Raises:
         TimedOut: That agent neither serves nor fails.
     """
-    record = read_agent(home.host)
+    record = read_agent(home.live)
     if record is None:
         return None
-    descriptor = os.open(guard_lock(home.host), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(guard_lock(home.live), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _takes(descriptor, fcntl.LOCK_EX, patience=_STOP_DEADLINE):
             raise TimedOut("stop the agent", f"one has been starting for {_STOP_DEADLINE:.0f} s")
         pid = holder(home)
         if pid is None:
-            forget_agent(home.host, record.pid)
+            forget_agent(home.live, record.pid)
         return pid
     finally:
         os.close(descriptor)
@@ -189,13 +191,13 @@ def call_off_others(home: Home) -> None:
         TimedOut: An agent that a supervisor is just starting neither serves nor fails, or one does
             not end.
     """
-    record = read_agent(home.host)
+    record = read_agent(home.live)
     while record is not None and not is_alive(record.pid, ticks=record.ticks):
         pid = call_off(home)
         if pid is None:
             return
         end(pid)
-        record = read_agent(home.host)
+        record = read_agent(home.live)
 
 
 def _read_pid(home: Home) -> int:
@@ -203,12 +205,14 @@ def _read_pid(home: Home) -> int:
         return int(file.read() or 0)
 
 
-def start_detached(home: Home, *, replacing: bool = False) -> int:
+def start_detached(home: Home, *, local_state: str = AUTO, options: Sequence[str] = ()) -> int:
     """Starts an agent in a session of its own and returns its process id once it serves.
 
     Args:
         home: What it is to serve.
-        replacing: Once it has started so far that it can serve, it follows the agent that does.
+        local_state: Where live state lies, see `rdev.agent.local`.
+        options: Of `rdev-agent serve`, such as `--replace`: once the new agent has started so far
+            that it can serve, it follows the one that does.
 
     Raises:
         AgentBusy: One serves already.
@@ -218,7 +222,7 @@ def start_detached(home: Home, *, replacing: bool = False) -> int:
     reader, writer = os.pipe()
     with open(reader, encoding="utf-8") as reports:
         try:
-            process = _spawn(home, writer, ["--replace"] if replacing else [])
+            process = _spawn(home, writer, options, local_state=local_state)
         finally:
             os.close(writer)
         report = reports.readline()
@@ -234,9 +238,10 @@ def start_detached(home: Home, *, replacing: bool = False) -> int:
     )
 
 
-def _spawn(home: Home, ready_fd: int, options: list[str]) -> subprocess.Popen[bytes]:
-    for folder in (home.root, os.path.dirname(home.host), home.host):
-        make_private(folder)
+def _spawn(
+    home: Home, ready_fd: int, options: Sequence[str], *, local_state: str
+) -> subprocess.Popen[bytes]:
+    prepare(home, local_state)
     command = [*_command(), *options, "--ready-fd", str(ready_fd)]
     with _open_log(home) as log:
         return subprocess.Popen(
@@ -299,31 +304,32 @@ def reporting(ready_fd: int | None) -> Iterator[Callable[[], None]]:
             raise
 
 
-def be_guarded(home: Home, *, login_umask: int) -> None:
+def be_guarded(home: Home, *, umask: int, options: Sequence[str] = ()) -> None:
     """Leaves a record by which the supervisors of live jobs start this agent again if it is killed.
 
     Args:
         home: What this agent serves.
-        login_umask: The umask it was started with.
+        umask: The umask it was started with.
+        options: Of `rdev-agent serve`, for the next one too.
     """
     try:
-        write_agent(home.host, _this_agent(home, login_umask))
+        write_agent(home.live, _this_agent(home, umask, options))
     except OSError as error:  # a full disk is no reason not to serve
         _log.warning("nobody will start this agent again if it is killed: %s", error)
         with contextlib.suppress(OSError):
-            os.unlink(record_path(home.host))
+            os.unlink(record_path(home.live))
 
 
-def _this_agent(home: Home, login_umask: int) -> AgentRecord:
+def _this_agent(home: Home, umask: int, options: Sequence[str]) -> AgentRecord:
     process = look_at(os.getpid())
     return AgentRecord(
         pid=os.getpid(),
         ticks=process.ticks if process else 0,
         served=time.monotonic(),
-        argv=tuple(_command()),
+        argv=(*_command(), *options),
         environment={k: v for k, v in os.environ.items() if k not in _MARKERS} | _at(home),
         directory=os.getcwd(),
-        umask=login_umask,
+        umask=umask,
         log=home.log,
     )
 
@@ -334,6 +340,8 @@ def known(error: RdevError | OSError) -> RdevError:
         return error
     if isinstance(error, UnsafePathError):
         return PermissionRefused("trust the agent's home", str(error))
+    if isinstance(error, HomeUnknownError):
+        return ConfigError("find the agent's home", str(error), hint=_NAME_HOME)
     return os_failure("use the agent's home", error)
 
 

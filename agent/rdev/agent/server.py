@@ -8,29 +8,37 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import grpc
 
 import rdev.hook
 from rdev.agent.debug.manager import DebugManager
+from rdev.agent.environment.manager import EnvironmentManager
 from rdev.agent.identity import identify
+from rdev.agent.idle import Calls, until_idle
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.jobs.manager import JobManager
+from rdev.agent.jobs.resolve import scrubbed
 from rdev.agent.jobs.retention import Keep
-from rdev.agent.lifecycle import Login, be_guarded
+from rdev.agent.lifecycle import be_guarded
+from rdev.agent.login import Login
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.machine.checks import Machine, examine
 from rdev.agent.services.agent import AgentService
 from rdev.agent.services.debug import DebugService
+from rdev.agent.services.environment import EnvironmentService
 from rdev.agent.services.event import EventService
 from rdev.agent.services.job import JobService
 from rdev.agent.services.log import LogService
 from rdev.agent.services.workspace import WorkspaceService
+from rdev.agent.site import Site, restricted
 from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.protocol.transport import SERVER_OPTIONS
 from rdev.v1 import (
     agent_pb2_grpc,
     debug_pb2_grpc,
+    environment_pb2_grpc,
     event_pb2_grpc,
     job_pb2_grpc,
     workspace_pb2_grpc,
@@ -52,14 +60,33 @@ _LOOK_FOR_HOME = 10.0
 _RETIRE = 3600.0
 
 
-async def serve(home: Home, *, login: Login, on_ready: Callable[[], None]) -> None:
-    """Serves until SIGTERM, SIGINT or a StopAgent call; jobs go on afterwards.
+@dataclass(frozen=True, slots=True)
+class Mandate:
+    """What an agent serves, and by which rules.
+
+    Attributes:
+        home: The state folder.
+        login: What jobs get.
+        site: What the owner of the machine allows.
+        umask: What the agent was started with.
+        options: Of `rdev-agent serve`, for the agent after this one.
+    """
+
+    home: Home
+    login: Login
+    site: Site
+    umask: int
+    options: tuple[str, ...] = ()
+
+
+async def serve(mandate: Mandate, *, on_ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM, SIGINT or a StopAgent call, or nobody needs it; jobs go on afterwards.
 
     Args:
-        home: The state folder; its lock is held by the caller.
-        login: What to give jobs.
+        mandate: What to serve; the caller holds the home's lock.
         on_ready: Called once calls are answered.
     """
+    home = mandate.home
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,47 +94,62 @@ async def serve(home: Home, *, login: Login, on_ready: Callable[[], None]) -> No
     # The terminal we were started from may go away; that is no reason to stop.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Before live jobs hear of this agent: their supervisors look who it is.
-    await asyncio.to_thread(be_guarded, home, login_umask=login.umask)
-    async with _composed(home, stopping, login) as (server, jobs):
+    await asyncio.to_thread(be_guarded, home, umask=mandate.umask, options=mandate.options)
+    calls = Calls()
+    async with _composed(mandate, stopping, calls) as (server, jobs):
         await _listen(server, home)
         _log.info("agent serves %s", home.socket)
         on_ready()
         async with asyncio.TaskGroup() as group:
-            beside = (_stop_without_home(home, stopping), _retire(jobs))
+            beside = (
+                _stop_without_home(home, stopping),
+                _stop_when_idle(mandate.site.idle_exit, calls, jobs, stopping),
+                _retire(jobs),
+            )
             tasks = [group.create_task(work) for work in beside]
             await stopping.wait()
             for task in tasks:
                 task.cancel()
         # An end that is meant; after this no supervisor starts an agent again.
-        await asyncio.to_thread(forget_agent, home.host, os.getpid())
+        await asyncio.to_thread(forget_agent, home.live, os.getpid())
         await server.stop(_GOODBYE)
     _log.info("agent stopped")
 
 
 @contextlib.asynccontextmanager
 async def _composed(
-    home: Home, stopping: asyncio.Event, login: Login
+    mandate: Mandate, stopping: asyncio.Event, calls: Calls
 ) -> AsyncIterator[tuple[grpc.aio.Server, JobManager]]:
+    home, login, site = mandate.home, mandate.login, mandate.site
+    environment = restricted(login.environment, site.gpus)
     async with contextlib.AsyncExitStack() as stack:
-        workspaces = await stack.enter_async_context(WorkspaceManager(home.root))
+        workspaces = await stack.enter_async_context(WorkspaceManager(home.root, machine=home.host))
         inotify = await stack.enter_async_context(Inotify())
+        environments = EnvironmentManager(
+            home.root,
+            home.host,
+            login=lambda: scrubbed(environment),
+            workspaces=workspaces.folder,
+        )
         jobs = await stack.enter_async_context(
             JobManager(
                 home.jobs,
                 workspaces.folder,
-                hook_dir=_plant_folder(),
+                hook_dir=_plant_folder() if site.hook else None,
+                environment=environment,
                 umask=login.umask,
                 descriptors=login.descriptors,
                 snapshots=workspaces,
+                environments=environments,
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=[ErrorInterceptor(calls)], options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentService(
                 identify(home),
                 stopping,
-                check=lambda skew: examine(Machine(home, os.environ, skew)),
+                check=lambda skew: examine(Machine(home, environment, skew)),
             ),
             server,
         )
@@ -115,10 +157,23 @@ async def _composed(
             WorkspaceService(workspaces), server
         )
         job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
+        environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(
+            EnvironmentService(environments), server
+        )
         LogService(jobs, inotify).add_to(server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
         debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
         yield server, jobs
+
+
+async def _stop_when_idle(
+    seconds: float | None, calls: Calls, jobs: JobManager, stopping: asyncio.Event
+) -> None:
+    if seconds is None:
+        return
+    await until_idle(calls, has_jobs=jobs.has_live, seconds=seconds)
+    _log.info("nobody has needed this agent for %.0f s", seconds)
+    stopping.set()
 
 
 async def _retire(jobs: JobManager) -> None:

@@ -1,8 +1,14 @@
 """Where an agent keeps its state, and how far a file there is trusted.
 
-One home may be shared by many machines over a network file system, so everything that belongs to a
-running machine lies under `hosts/<machine-id>`. Client and agent on one machine both come here to
-agree on the place.
+    <home>/dist, workspaces, store, envs     shared by all machines that have this home
+    <home>/hosts/<machine-id>/               what belongs to one machine and has to last
+    <home>/hosts/<machine-id>/local          names the folder for what is live, if that is another
+    <live>/run, jobs, agent.log              sockets, FIFOs, locks and logs
+
+One home may be shared by many machines over a network file system, where sockets, FIFOs and locks
+are of no use: what is live lies on a local disk then, see `rdev.agent.local`, which makes that
+folder when an agent first starts. Everywhere else `live` is the machine's folder in the home.
+Client, agent and supervisors of one machine all come here to agree on the place.
 """
 
 from __future__ import annotations
@@ -18,6 +24,13 @@ from rdev.wire.unix import connect
 
 HOME_VARIABLE = "RDEV_HOME"
 
+# A path is at most 4096 bytes long, see limits.h.
+_MAX_PATH = 4096
+
+
+class HomeUnknownError(OSError):
+    """Nothing says where this user's home is."""
+
 
 class UnsafePathError(PermissionError):
     """A file, folder or socket is not ours alone; nothing in it may be trusted."""
@@ -26,6 +39,8 @@ class UnsafePathError(PermissionError):
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folders of one agent.
+
+    Where what is live lies is looked up anew each time: an agent that starts may have moved it.
 
     Attributes:
         root: The state folder, `~/.rdev` or RDEV_HOME.
@@ -37,13 +52,28 @@ class Home:
 
     @property
     def host(self) -> str:
-        """What belongs to this machine alone."""
+        """What belongs to this machine alone, and lasts as long as the home."""
         return os.path.join(self.root, "hosts", self.machine_id)
+
+    @property
+    def local(self) -> str:
+        """Names the folder for what is live, where that is not `host`."""
+        return os.path.join(self.host, "local")
+
+    @property
+    def live(self) -> str:
+        """Holds what processes of this machine share as long as they live."""
+        return recorded_local(self) or self.host
+
+    @property
+    def login(self) -> str:
+        """What jobs get of the login, as it was captured last."""
+        return os.path.join(self.host, "login.json")
 
     @property
     def run(self) -> str:
         """Holds the agent's socket and lock."""
-        return os.path.join(self.host, "run")
+        return os.path.join(self.live, "run")
 
     @property
     def socket(self) -> str:
@@ -58,18 +88,41 @@ class Home:
     @property
     def log(self) -> str:
         """What the agent has to say."""
-        return os.path.join(self.host, "agent.log")
+        return os.path.join(self.live, "agent.log")
 
     @property
     def jobs(self) -> str:
         """One folder a job."""
-        return os.path.join(self.host, "jobs")
+        return os.path.join(self.live, "jobs")
 
 
 def this_home() -> Home:
-    """The home that this process's environment names."""
-    root = os.environ.get(HOME_VARIABLE) or os.path.join(os.path.expanduser("~"), ".rdev")
-    return Home(os.path.abspath(root), machine_id())
+    """The home that this process's environment names.
+
+    Raises:
+        HomeUnknownError: It names none, and the user has no home directory.
+    """
+    root = os.environ.get(HOME_VARIABLE)
+    if not root:
+        user = os.path.expanduser("~")
+        if not os.path.isabs(user):  # HOME is not set, and the user id has no name here
+            cause = f"user {os.geteuid()} has no home directory; set RDEV_HOME to a folder"
+            raise HomeUnknownError(cause)
+        root = os.path.join(user, ".rdev")
+    return Home(os.path.abspath(os.path.expanduser(root)), machine_id())
+
+
+def recorded_local(home: Home) -> str | None:
+    """The folder on a local disk that an agent of this machine has chosen; None if none has.
+
+    It may be gone by now, and whoever uses it has to check whose it is.
+    """
+    try:
+        with open(home.local, "rb") as file:
+            path = os.fsdecode(file.read(_MAX_PATH).rstrip(b"\n"))
+    except OSError:
+        return None
+    return path if os.path.isabs(path) else None
 
 
 def machine_id() -> str:
@@ -127,9 +180,12 @@ def check_private(path: str) -> None:
 
 
 def answers(home: Home) -> bool:
-    """True if something accepts connections at the home's socket."""
+    """True if something accepts connections at the home's socket, in a folder of ours."""
     try:
-        connect(home.socket).close()
+        live = home.live
+        if live != home.host:
+            check_private(live)  # others may write beside it
+        connect(os.path.join(live, "run", "agent.sock")).close()
     except OSError:
         return False
     return True

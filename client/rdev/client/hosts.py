@@ -24,12 +24,17 @@ class Endpoint:
     """Where a host's agent is reached.
 
     Attributes:
-        socket: Path of the socket.
         home: Where to start an agent if none answers; None where that is not ours to do.
+        forwarded: Path of the socket that somebody else sees to.
     """
 
-    socket: str
     home: Home | None
+    forwarded: str = ""
+
+    @property
+    def socket(self) -> str:
+        """Path of the socket; an agent that is started for the first time chooses the folder."""
+        return self.home.socket if self.home is not None else self.forwarded
 
 
 def endpoint_of(host: str) -> Endpoint:
@@ -40,9 +45,9 @@ def endpoint_of(host: str) -> Endpoint:
     """
     if host == LOCAL:
         home = this_home()
-        return Endpoint(home.socket, home)
+        return Endpoint(home)
     if host.startswith(_FORWARDED) and (path := host.removeprefix(_FORWARDED)):
-        return Endpoint(os.path.abspath(os.path.expanduser(path)), None)
+        return Endpoint(None, os.path.abspath(os.path.expanduser(path)))
     raise HostUnreachable(
         f"reach the host {host!r}",
         "no such host is known",
