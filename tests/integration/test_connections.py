@@ -1,11 +1,21 @@
-"""The control socket and peers that go away."""
+"""The control socket, peers that go away, and output that moves meanwhile."""
 
+import asyncio
+import os
 import selectors
+import signal
 import socket
 import struct
+import time
+
+from tests.support.jobs import DEADLINE, jobs_in, tidy
+from tests.support.processes import until
 
 from rdev.supervisor.connections import Server
 from rdev.wire.channel import encode
+from rdev.wire.events import Event
+from rdev.wire.output import unpack_arrivals
+from rdev.wire.unix import short_socket_path
 
 
 class Fragile:
@@ -57,3 +67,33 @@ def test_what_goes_wrong_while_a_peer_is_written_to_costs_only_its_connection(
             assert len(server.peers) == 1
             server.close()
     assert "on purpose" in capsys.readouterr().err
+
+
+def welcomed(path):
+    """Dials as a process of the job; returns the welcome, and when it was asked for and came."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(DEADLINE)
+        with short_socket_path(path) as short:
+            peer.connect(short)
+        begun = time.time_ns()
+        peer.sendall(encode({"type": "hello", "role": "loop", "pid": 1}))
+        return peer.recv(4096), begun, time.time_ns()
+
+
+async def test_output_moves_while_a_long_record_of_events_is_read(tmp_path):
+    source = "import time\nwhile True: print('tick', flush=True); time.sleep(0.002)\n"
+    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder) as jobs:
+        job = await jobs.python(source)
+        await jobs.first_bytes(job)
+        files, before = jobs.files(job), jobs.supervisor(job)
+        events = (Event("metric", 1.0, pid=1, seq=seq) for seq in range(1, 200_001))
+        with open(files.events, "w", encoding="utf-8") as file:
+            file.writelines(event.to_json() + "\n" for event in events)
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: jobs.supervisor(job) not in (0, before))
+        await jobs.manager.peers(job.id)
+        welcome, begun, ended = await asyncio.to_thread(welcomed, files.socket)
+        assert b'"acknowledged":200000' in welcome
+        with open(files.index, "rb") as file:
+            arrived = [arrival.time_ns for arrival in unpack_arrivals(file.read())]
+        assert len([moment for moment in arrived if begun < moment < ended]) > 5

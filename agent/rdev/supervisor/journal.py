@@ -104,9 +104,9 @@ class Journal:
             while block := os.pread(self._file, min(_BLOCK, self._size - position), position):
                 position += len(block)
                 lines, _, rest = (rest + block).rpartition(b"\n")
-                for found in _IDENTITY.findall(lines):
-                    rank, pid, number = map(int, found)
-                    known[rank, pid] = max(number, known.get((rank, pid), 0))
+                # They only grow, see `add`: the last one of a process is its highest.
+                last = {(rank, pid): seq for rank, pid, seq in _IDENTITY.findall(lines)}
+                known |= {(int(rank), int(pid)): int(seq) for (rank, pid), seq in last.items()}
                 self._breathe()
             self._known = known
         return self._known
