@@ -19,7 +19,7 @@ from rdev.agent.workspace.session import SyncSession
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.workspaces import RemoteEndpoint, sync_workspace
-from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
+from rdev.protocol.exchange import Committed, ContentRun, Needs, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2_grpc
 from rdev.wire.unix import short_socket_path
@@ -68,7 +68,7 @@ class LocalEndpoint:
 
     def __init__(self, manager: WorkspaceManager) -> None:
         self._session: SyncSession = manager.session()
-        self._needs: tuple[bytes, ...] = ()
+        self._needs = Needs(frozenset())
 
     async def open(self, opening: Opening) -> Opened:
         return self._session.open(opening)
@@ -82,8 +82,8 @@ class LocalEndpoint:
         for run in runs:
             self._session.content(run)
 
-    async def needs(self) -> frozenset[bytes]:
-        return frozenset(self._needs)
+    async def needs(self) -> Needs:
+        return self._needs
 
     async def commit(self, snapshot: bytes) -> Committed:
         return self._session.commit(snapshot)

@@ -62,7 +62,7 @@ def test_environments_add_up(root):
         "environment = 'A=1'",
         "grace = -1",
         "timeout = inf",
-        "[workspace]\npath = '/x'",
+        "[workspace]\nfolder = '/x'",
     ],
 )
 def test_what_has_no_meaning_is_refused_by_file_and_key(root, text):

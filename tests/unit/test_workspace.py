@@ -24,7 +24,7 @@ from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.protocol.digest import content_digest
 from rdev.protocol.errors import InvalidRequest, NotFound
-from rdev.protocol.exchange import MAX_ENTRIES, ContentRun, Encoding, Opening
+from rdev.protocol.exchange import MAX_ENTRIES, ContentRun, Encoding, Needs, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot
 
 EMPTY = {"": Snapshot.of().directories[""].digest}
@@ -180,7 +180,7 @@ def test_contents_that_are_not_what_was_staged_are_refused(
 ):
     session = manager.session()
     session.open(Opening(ID, "p", "c", EMPTY))
-    assert session.stage(Change((entry,)), last=True) == (entry.digest,)
+    assert session.stage(Change((entry,)), last=True) == Needs(frozenset({entry.digest}))
     with pytest.raises(InvalidRequest):
         session.content(run)
     session.close()

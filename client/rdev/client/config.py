@@ -30,6 +30,7 @@ class Config:
         retries: How often a failed job is started again.
         keep_children: Spare what a job leaves behind when it ends by itself.
         log_full: What happens when a job's output cannot be kept: drop, block or stop.
+        owner: Whose jobs are started, where `user@laptop` would not tell; only in the user's file.
     """
 
     host: str = LOCAL
@@ -40,13 +41,17 @@ class Config:
     retries: int = 0
     keep_children: bool = False
     log_full: str = LogFull.DROP.value
+    owner: str = ""
 
 
 # Each takes a little of the job's record; whoever wants more has another problem.
 MAX_RETRIES = 100
 
 # `[workspace]` is read by rdev.client.sync.root; only its keys are checked here.
-_WORKSPACE_KEYS = frozenset({"id"})
+_WORKSPACE_KEYS = frozenset({"id", "path", "links"})
+
+# An owner is shown in tables.
+_MAX_OWNER = 128
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "host": (str,),
@@ -105,11 +110,27 @@ def _merged(config: Config, values: Mapping[str, Any], path: str) -> Config:
         if key == "workspace":
             _require_known(value, _WORKSPACE_KEYS, path)
             continue
-        _require_known({key: value}, _TYPES.keys() | {"workspace"}, path)
+        if key == "hosts" and path == user_file():  # rdev.client.entries reads it
+            continue
+        if key == "user":
+            config = replace(config, owner=_owner(value, path))
+            continue
+        _require_known({key: value}, _TYPES.keys() | {"workspace", "user"}, path)
         if not _is_sound(key, value):
             raise ConfigError(f"use {path}", f"{key} may not be {value!r}")
         config = replace(config, **{key: _added(config, key, value)})
     return config
+
+
+def _owner(values: object, path: str) -> str:
+    """Who the person is, from `[user]`; a workspace is shared, so it cannot say that."""
+    if path != user_file():
+        raise ConfigError(f"use {path}", f"[user] belongs into {user_file()}")
+    _require_known(values, ("owner",), path)
+    owner = values.get("owner", "") if isinstance(values, dict) else None
+    if not isinstance(owner, str) or not owner.isprintable() or len(owner) > _MAX_OWNER:
+        raise ConfigError(f"use {path}", f"[user] owner may not be {owner!r}")
+    return owner
 
 
 def _require_known(values: object, known: Collection[str], path: str) -> None:

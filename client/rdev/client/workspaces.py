@@ -24,7 +24,7 @@ from rdev.protocol.errors import (
     LimitExceeded,
     NotFound,
 )
-from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
+from rdev.protocol.exchange import Committed, ContentRun, Needs, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2 as pb
 from rdev.v1 import workspace_pb2_grpc
@@ -177,9 +177,7 @@ class RemoteEndpoint:
             self._call = self._stub.SyncWorkspace()
             await self._write(pb.SyncWorkspaceRequest(open=convert.opening_to_pb(opening)))
             parts = [part async for part in self._opened_parts()]
-        differing = tuple(path for part in parts for path in part.differing)
-        entries = tuple(convert.entry_from_pb(each) for part in parts for each in part.entries)
-        return Opened(parts[0].folder, differing, entries)
+        return convert.opened_from_pb(parts)
 
     async def stage(self, change: Change) -> None:
         """See `Endpoint`."""
@@ -196,12 +194,11 @@ class RemoteEndpoint:
         with _translating():
             await self._write(pb.SyncWorkspaceRequest(contents=contents))
 
-    async def needs(self) -> frozenset[bytes]:
+    async def needs(self) -> Needs:
         """See `Endpoint`."""
         self._needs_due = False
         with _translating():
-            response = await self._read("needs")
-        return frozenset(response.needs.digests)
+            return convert.needs_from_pb((await self._read("needs")).needs)
 
     async def commit(self, snapshot: bytes) -> Committed:
         """See `Endpoint`."""

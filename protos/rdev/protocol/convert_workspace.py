@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rdev.protocol.errors import InvalidRequest
 from rdev.protocol.exchange import (
     MAX_ENTRIES,
+    MAX_LINKS,
     MESSAGE_WEIGHT,
+    Adoption,
     Committed,
     ContentRun,
     Encoding,
+    Needs,
     Opened,
     Opening,
 )
-from rdev.protocol.paths import path_fault
+from rdev.protocol.paths import outer_target_fault, path_fault
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem
 from rdev.v1 import workspace_pb2 as pb
 
@@ -78,6 +81,10 @@ def opening_to_pb(opening: Opening) -> pb.SyncOpen:
             pb.DirectoryDigest(path=path, digest=digest)
             for path, digest in opening.directories.items()
         ],
+        folder=opening.folder,
+        links=opening.links,
+        adopt=opening.adopt,
+        owner=opening.owner,
     )
 
 
@@ -85,15 +92,29 @@ def opening_from_pb(message: pb.SyncOpen) -> Opening:
     """An opening from the wire.
 
     Raises:
-        InvalidRequest: It names too many directories, or one that may not be.
+        InvalidRequest: It names too many directories or links, or one that may not be.
     """
     if len(message.directories) > MAX_ENTRIES:
         raise InvalidRequest("open the workspace", f"more than {MAX_ENTRIES} directories")
+    if len(message.links) > MAX_LINKS:
+        raise InvalidRequest("open the workspace", f"more than {MAX_LINKS} links")
     directories = {each.path: each.digest for each in message.directories}
     for path in directories:
         if path and (fault := path_fault(path)):
             raise InvalidRequest(f"open the workspace with the directory {path!r}", fault)
-    return Opening(message.workspace_id, message.name, message.client_id, directories)
+    for path, target in message.links.items():
+        if fault := path_fault(path) or outer_target_fault(target):
+            raise InvalidRequest(f"open the workspace with the link {path!r}", fault)
+    return Opening(
+        message.workspace_id,
+        message.name,
+        message.client_id,
+        directories,
+        folder=message.folder,
+        links=dict(message.links),
+        adopt=message.adopt,
+        owner=message.owner,
+    )
 
 
 def opened_to_pb(opened: Opened) -> Iterator[pb.SyncOpened]:
@@ -109,7 +130,49 @@ def opened_to_pb(opened: Opened) -> Iterator[pb.SyncOpened]:
             differing=paths,
             entries=[entry_to_pb(entry) for entry in entries],
             last=number == count - 1,
+            adopting=opened.adopting,
+            problems=_problems_to_pb(opened.problems) if number == 0 else (),
         )
+
+
+def opened_from_pb(parts: Sequence[pb.SyncOpened]) -> Opened:
+    """The answer to an opening, from its messages; there is at least one.
+
+    Raises:
+        InvalidRequest: An entry is of no kind this release knows.
+    """
+    return Opened(
+        parts[0].folder,
+        tuple(path for part in parts for path in part.differing),
+        tuple(entry_from_pb(each) for part in parts for each in part.entries),
+        adopting=parts[0].adopting,
+        problems=_problems_from_pb(parts[0].problems),
+    )
+
+
+def needs_to_pb(needs: Needs) -> pb.SyncNeeds:
+    """The answer to a staged change for the wire."""
+    found = needs.adoption
+    if found is None:
+        return pb.SyncNeeds(digests=needs.digests)
+    adoption = pb.Adoption(
+        same=found.same,
+        differing=found.differing,
+        differing_count=found.differing_count,
+        host_only=found.host_only,
+    )
+    return pb.SyncNeeds(digests=needs.digests, adoption=adoption)
+
+
+def needs_from_pb(message: pb.SyncNeeds) -> Needs:
+    """The answer to a staged change."""
+    adoption = None
+    if message.HasField("adoption"):
+        found = message.adoption
+        adoption = Adoption(
+            found.same, tuple(found.differing), found.differing_count, found.host_only
+        )
+    return Needs(frozenset(message.digests), adoption)
 
 
 def change_to_pb(change: Change) -> Iterator[pb.SyncStage]:
@@ -156,17 +219,22 @@ def committed_to_pb(committed: Committed) -> pb.SyncCommitted:
         snapshot=committed.snapshot,
         written=committed.written,
         deleted=committed.deleted,
-        problems=[
-            pb.Problem(path=each.path, kind=each.kind, message=each.message)
-            for each in committed.problems
-        ],
+        problems=_problems_to_pb(committed.problems),
     )
 
 
 def committed_from_pb(message: pb.SyncCommitted) -> Committed:
     """The answer to a commit from the wire."""
-    problems = tuple(Problem(each.path, each.kind, each.message) for each in message.problems)
+    problems = _problems_from_pb(message.problems)
     return Committed(message.snapshot, message.written, message.deleted, problems)
+
+
+def _problems_to_pb(problems: Iterable[Problem]) -> list[pb.Problem]:
+    return [pb.Problem(path=each.path, kind=each.kind, message=each.message) for each in problems]
+
+
+def _problems_from_pb(messages: Iterable[pb.Problem]) -> tuple[Problem, ...]:
+    return tuple(Problem(each.path, each.kind, each.message) for each in messages)
 
 
 def _parts(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

@@ -2,7 +2,7 @@
 
     RdevError
       UsageError ............ the command line or the input is wrong
-        WorkspaceRefused  ScriptOutsideWorkspace
+        WorkspaceRefused  AdoptionRefused  ScriptOutsideWorkspace
       ConfigError ........... a configuration file is wrong
       NotFound
         JobNotFound  WorkspaceNotFound  SnapshotNotFound  ScriptNotFound  CommandNotFound
@@ -87,6 +87,13 @@ class WorkspaceRefused(UsageError):
 
     reason = "WORKSPACE_REFUSED"
     default_hint = "run from your project's folder, or make one with `rdev init`"
+
+
+class AdoptionRefused(WorkspaceRefused):
+    """The folder to adopt has files that differ, and nobody agreed that they are overwritten."""
+
+    reason = "ADOPTION_REFUSED"
+    default_hint = "`rdev sync --yes` overwrites them; or choose another `[workspace] path`"
 
 
 class ScriptOutsideWorkspace(UsageError):

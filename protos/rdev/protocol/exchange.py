@@ -1,7 +1,7 @@
 """What client and agent say to each other about a workspace, as values, and the limits on it.
 
     client  Opening                     agent  Opened
-    client  Change (staged in parts)    agent  Needs
+    client  Change (staged in parts)    agent  Needs, with an Adoption if the folder is not ours yet
     client  ContentRun...               a Change staged again replaces one that was not committed
     client  commit(snapshot)            agent  Committed
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rdev.protocol.snapshot import Entry, Problem
 
@@ -29,6 +29,12 @@ MAX_ENTRIES = 100_000
 
 # Bytes of entries in one message, which keeps it under the 1 MiB cap of control messages.
 MESSAGE_WEIGHT = 768 << 10
+
+# Links of one workspace that the agent makes; each is looked at whenever a stream opens.
+MAX_LINKS = 1_000
+
+# Differing paths of a folder to be adopted that are named; the rest is counted.
+NAMED_DIFFERING = 20
 
 # The agent's own limit for one file. The client's is lower, and a matter of configuration.
 MAX_FILE = 1 << 30
@@ -52,12 +58,20 @@ class Opening:
         name: Name for people.
         client_id: Identity of the laptop.
         directories: Digest of every directory by path, the root ("") included.
+        folder: Where on the host it is to lie; empty lets the agent choose.
+        links: Links that the agent makes in the folder, path to absolute target.
+        adopt: A person agreed that what differs in a folder to be adopted is overwritten.
+        owner: Who syncs, as `user@laptop`.
     """
 
     workspace_id: str
     name: str
     client_id: str
     directories: Mapping[str, bytes]
+    folder: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+    adopt: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +82,45 @@ class Opened:
         folder: Folder of the workspace on the host.
         differing: Directories that differ, or that only one side has.
         entries: The agent's entries directly in those.
+        adopting: The folder exists and is not the workspace's yet; nothing was written to it.
+        problems: What a person should know of the folder and of its links.
     """
 
     folder: str
     differing: tuple[str, ...]
     entries: tuple[Entry, ...]
+    adopting: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """How a folder that is to be adopted compares with what was staged.
+
+    Attributes:
+        same: Files and links that are equal; they are taken as they are.
+        differing: Paths that differ, at most `NAMED_DIFFERING`.
+        differing_count: How many differ.
+        host_only: Names in the workspace's directories that only the folder has.
+    """
+
+    same: int = 0
+    differing: tuple[str, ...] = ()
+    differing_count: int = 0
+    host_only: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The agent's answer to a staged change.
+
+    Attributes:
+        digests: Contents that it lacks.
+        adoption: Set when the folder is to be adopted.
+    """
+
+    digests: frozenset[bytes]
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True, slots=True)

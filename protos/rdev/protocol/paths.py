@@ -48,6 +48,33 @@ def target_fault(path: str, target: str) -> str | None:
     return None
 
 
+def outer_target_fault(target: str) -> str | None:
+    """Why a link that a person asked for may not point to `target`; None if it may.
+
+    Such a link leads to data outside of the workspace, so it names its place there in full.
+    """
+    if not target or not target.startswith("/"):
+        return "its target is not absolute"
+    if fault := _text_fault(target):
+        return f"of its target: {fault}"
+    return None
+
+
+def folder_fault(folder: str) -> str | None:
+    """Why a workspace's folder on the host may not be named so; None if it may.
+
+    Args:
+        folder: Absolute, or below the home there with or without `~/`.
+    """
+    if not folder.isprintable():
+        return "it has characters that cannot be shown"
+    if ".." in folder.split("/"):
+        return "it has a component `..`"
+    if folder.startswith("~") and folder != "~" and not folder.startswith("~/"):
+        return "it names the home of somebody else"
+    return _text_fault(folder)
+
+
 def _text_fault(path: str) -> str | None:
     if path.isascii():
         return "it has a NUL" if "\0" in path else _length_fault(len(path))

@@ -45,6 +45,14 @@ class ProblemKind(enum.Enum):
     """Its name differs from another's by case or composition only."""
     CHANGING = "CHANGING"
     """It kept changing while it was read."""
+    LINKED = "LINKED"
+    """A link of the configuration has its name on the host."""
+    LINK_KEPT_OUT = "LINK_KEPT_OUT"
+    """A link of the configuration could not be made: something else lies there."""
+    LINK_DANGLES = "LINK_DANGLES"
+    """The target of a link of the configuration does not exist."""
+    FOLDER = "FOLDER"
+    """A word on the workspace's folder on the host, which is the path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.workspaces import RemoteEndpoint, endpoints
 from rdev.protocol.digest import content_digest
 from rdev.protocol.errors import InvalidRequest, NotFound, SyncFailed
-from rdev.protocol.exchange import ContentRun, Encoding, Opening
+from rdev.protocol.exchange import ContentRun, Encoding, Needs, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot
 
 
@@ -44,7 +44,7 @@ async def test_endpoint_contract_transactions(host: Host, kind: str):
     # A transaction that is staged again replaces the first.
     await one.stage(Change((Entry("never", Kind.DIRECTORY),)))
     await one.stage(Change((HELLO,)))
-    assert await one.needs() == {HELLO.digest}
+    assert await one.needs() == Needs(frozenset({HELLO.digest}))
     await one.send([HELLO_RUN])
     committed = await one.commit(wanted.digest)
     assert (committed.snapshot, committed.written) == (wanted.digest, 1)

@@ -14,7 +14,7 @@ from tests.support.sync import Host, content_of, sync, workspace_at
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.workspaces import RemoteEndpoint
 from rdev.protocol.errors import MassDeletion
-from rdev.protocol.exchange import UNASKED
+from rdev.protocol.exchange import UNASKED, Needs
 from rdev.v1 import workspace_pb2_grpc
 
 
@@ -107,7 +107,7 @@ async def test_a_file_that_never_holds_still_is_left_out_and_named(host: Host, l
     class Saving(RemoteEndpoint):
         """Somebody saves whenever the file has been announced and not yet been read."""
 
-        async def needs(self) -> frozenset[bytes]:
+        async def needs(self) -> Needs:
             with open(laptop / "train.py", "a") as file:
                 file.write("# more\n")
             return await super().needs()

@@ -68,7 +68,7 @@ def _answers(
             needs = session.stage(part, last=request.stage.last)
             if needs is None:
                 return []
-            return [pb.SyncWorkspaceResponse(needs=pb.SyncNeeds(digests=needs))]
+            return [pb.SyncWorkspaceResponse(needs=convert.needs_to_pb(needs))]
         case "content":
             session.content(convert.run_from_pb(request.content))
             return []

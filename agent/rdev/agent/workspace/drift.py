@@ -43,7 +43,7 @@ def look(root: Root, index: Iterable[Applied]) -> Held:
     root.forget()
     for applied in sorted(index, key=lambda each: each.entry.path):
         entry = applied.entry
-        found, stamp = _find(root, applied) if entry.parent in directories else (None, None)
+        found, stamp = find(root, applied) if entry.parent in directories else (None, None)
         if found is None or not found.same_as(entry):
             drifted[entry.path] = found
         elif stamp is not None:
@@ -55,8 +55,8 @@ def look(root: Root, index: Iterable[Applied]) -> Held:
     return Held(Snapshot.of(entries), drifted, tuple(restamped))
 
 
-def _find(root: Root, applied: Applied) -> tuple[Entry | None, Stamp | None]:
-    """What lies at the path, and a stamp if one was taken."""
+def find(root: Root, applied: Applied) -> tuple[Entry | None, Stamp | None]:
+    """What lies at the path of an entry, or None, and a stamp if the file was read."""
     entry = applied.entry
     taken = time.time_ns()
     status = root.status(entry.path)

@@ -1,6 +1,9 @@
 """One workspace's folder: compared with a laptop's tree, then changed one transaction at a time.
 
-All methods block and are safe from any thread: a lock of the folder makes clients take turns by
+    FOREIGN --open--> (nothing is written) --survey--> --adopt--> OURS --open, commit...--> OURS
+
+A folder that a person named and that holds something is FOREIGN until it has our marker. All
+methods block and are safe from any thread: a lock of the folder makes clients take turns by
 transaction. It is a thread's lock, not a task's, so that a cancelled call cannot free it while its
 thread still renames files.
 """
@@ -8,22 +11,36 @@ thread still renames files.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from rdev.agent.workspace.apply import STAGE, Applying, Seam, apply_change, no_seam, replay
+from rdev.agent.workspace.adoption import Survey, survey
+from rdev.agent.workspace.apply import (
+    JOURNAL,
+    STAGE,
+    Applying,
+    Seam,
+    apply_change,
+    no_seam,
+    replay,
+)
 from rdev.agent.workspace.beneath import Root, best_opener
 from rdev.agent.workspace.drift import Held, look
 from rdev.agent.workspace.index import Applied, Index
+from rdev.agent.workspace.links import apply_links
+from rdev.agent.workspace.own import OWN, Marker, hide_from_git, read_marker, write_marker
 from rdev.agent.workspace.store import Store, require_space
-from rdev.protocol.errors import InvalidRequest, RdevError, SyncFailed, os_failure
-from rdev.protocol.exchange import MAX_ENTRIES, Committed, Opened
+from rdev.protocol.errors import (
+    AdoptionRefused,
+    InvalidRequest,
+    RdevError,
+    SyncFailed,
+    os_failure,
+)
+from rdev.protocol.exchange import MAX_ENTRIES, NAMED_DIFFERING, Committed, Opened
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem, Snapshot, TreeFault
-
-OWN = ".rdev"
-MARKER = ".rdev/workspace.json"
 
 
 class Folder:
@@ -34,19 +51,25 @@ class Folder:
         path: str,
         store: Store,
         *,
+        marker: Marker,
+        is_named: bool = False,
         committed: Callable[[Snapshot], None] = lambda _: None,
         seam: Seam = no_seam,
     ) -> None:
         """Remembers where it is; `open` does the work.
 
         Args:
-            path: The folder, which exists.
+            path: The folder; it is made if need be.
             store: Where contents come from.
+            marker: Says whose it is.
+            is_named: A person named it, so that what it holds may be theirs.
             committed: Told the snapshot whenever laptop and host agree on one.
             seam: Called between the steps of a transaction; tests raise from it.
         """
         self.path = path
         self._store = store
+        self._marker = marker
+        self._is_named = is_named
         self._committed = committed
         self._seam = seam
         self._lock = threading.Lock()
@@ -59,8 +82,21 @@ class Folder:
         with self._lock:
             self._forget()
 
-    def open(self, directories: Mapping[str, bytes]) -> Opened:
+    def open(
+        self,
+        directories: Mapping[str, bytes],
+        *,
+        links: Mapping[str, str] | None = None,
+        owner: str = "",
+    ) -> Opened:
         """Compares the folder with a laptop's directory digests, after finishing what was begun.
+
+        A folder that has to be adopted first is left as it is.
+
+        Args:
+            directories: Digest of each of the laptop's directories.
+            links: Those that are to be there.
+            owner: Who syncs; empty if that is not known.
 
         Raises:
             DiskFull, SyncFailed: The folder cannot be read, or what was begun not finished.
@@ -68,10 +104,117 @@ class Folder:
         with self._lock:
             try:
                 self._store.prepare()
-                return self._compare(self._opened(), directories)
+                if self._is_foreign():
+                    return Opened(self.path, tuple(directories), (), adopting=True)
+                context = self._opened()
+                self._mark(context, owner)
+                problems = apply_links(context.root, links or {})
+                return replace(self._compare(context, directories), problems=tuple(problems))
             except OSError as error:
                 self._forget()
                 raise os_failure("open the workspace", error, otherwise=SyncFailed) from error
+
+    def apply_links(self, links: Mapping[str, str]) -> list[Problem]:
+        """Makes and removes links after a commit, which may have made room for them.
+
+        Raises:
+            DiskFull, SyncFailed: Our record of them could not be written.
+        """
+        with self._lock:
+            try:
+                return [] if self._context is None else apply_links(self._context.root, links)
+            except OSError as error:
+                raise os_failure("make the links", error, otherwise=SyncFailed) from error
+
+    def survey(self, change: Change) -> Survey:
+        """Compares a folder that is to be adopted with what a laptop would put there.
+
+        Raises:
+            SyncFailed: It cannot be read.
+        """
+        with self._lock:
+            return self._surveyed(change)
+
+    def adopt(
+        self, change: Change, expected: bytes, *, is_agreed: bool, owner: str = ""
+    ) -> Committed:
+        """Makes a foreign folder ours: takes what is the same, and applies the rest.
+
+        Args:
+            change: The laptop's whole tree.
+            expected: Its digest.
+            is_agreed: A person agreed that what differs is overwritten.
+            owner: Who syncs.
+
+        Raises:
+            AdoptionRefused: Something differs and nobody agreed.
+            SyncFailed: It became ours meanwhile, or could not be written.
+            DiskFull: There is no space for it.
+        """
+        with self._lock:
+            after = _after(Snapshot.of(), change, expected)
+            if not self._is_foreign():
+                raise _stale()
+            found = self._surveyed(change)
+            if found.comparison.differing and not is_agreed:
+                raise _refused(self.path, found.comparison.differing)
+            try:
+                problems = self._take(found, owner)
+            except OSError as error:
+                self._forget()
+                raise os_failure("adopt the folder", error, otherwise=SyncFailed) from error
+            except BaseException:
+                self._forget()
+                raise
+            self._held = Held(after, {}, ())
+            self._committed(after)
+            return Committed(after.digest, len(found.comparison.rest), 0, tuple(problems))
+
+    def _take(self, found: Survey, owner: str) -> list[Problem]:
+        """Takes over what is there, puts the rest beside it, and marks the folder last."""
+        context = self._opened()
+        for applied in found.taken:
+            self._keep_content(context.root, applied.entry)
+        known = [applied.entry.path for applied in context.index]
+        context.index.record(context.index.transaction, found.taken, known)
+        problems = self._late
+        rest = Change(found.comparison.rest)
+        problems += apply_change(context, rest) if rest else []
+        self._late = []
+        self._mark(context, owner)
+        return problems
+
+    def _surveyed(self, change: Change) -> Survey:
+        try:
+            with Root(self.path, best_opener()) as root:
+                return survey(root, change.upserts)
+        except OSError as error:
+            raise os_failure("look at the folder", error, otherwise=SyncFailed) from error
+
+    def _is_foreign(self) -> bool:
+        """True if the folder holds something and is not marked as ours."""
+        if not self._is_named:
+            return False
+        marker = read_marker(self.path)
+        if marker is not None and marker.id == self._marker.id:
+            return False
+        try:
+            with Root(self.path) as root:
+                is_begun = root.status(JOURNAL) is not None
+                names = root.names("")
+        except FileNotFoundError:
+            return False
+        if is_begun:
+            self._opened()  # An adoption that was agreed on, and interrupted, is finished.
+        return bool(names)
+
+    def _mark(self, context: Applying, owner: str) -> None:
+        """Notes whose folder it is, and who syncs."""
+        found = read_marker(self.path)
+        known = found if found is not None and found.id == self._marker.id else self._marker
+        wanted = replace(known, owner=owner or known.owner)
+        if found != wanted:
+            write_marker(context.root, wanted)
 
     def require_space(self, change: Change, incoming: int) -> None:
         """Checks that a change fits into the folder, and its new contents into the store.
@@ -125,7 +268,7 @@ class Folder:
             root = Root(self.path, best_opener())
             try:
                 root.make_directories(STAGE)
-                _write_gitignore(root)
+                hide_from_git(root)
                 self._context = Applying(root, Index(root), self._store, self._seam)
             except BaseException:
                 root.close()
@@ -186,32 +329,6 @@ class Folder:
         self._context, self._held = None, None
 
 
-def write_marker(path: str, workspace_id: str, name: str) -> None:
-    """Notes in a new folder which workspace it is."""
-    with Root(path) as root:
-        root.make_directories(OWN)
-        temporary = MARKER + ".new"
-        if root.status(temporary) is not None:
-            root.remove(temporary)
-        with os.fdopen(root.create(temporary), "w") as file:
-            file.write(json.dumps({"format": 1, "id": workspace_id, "name": name}))
-        root.move(temporary, MARKER)
-
-
-def read_marker(path: str) -> str | None:
-    """Id of the workspace whose folder this is; None if it is none."""
-    try:
-        with (
-            Root(path) as root,
-            root.reading(MARKER) as descriptor,
-            os.fdopen(os.dup(descriptor)) as file,
-        ):
-            found = json.load(file).get("id")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
-
-
 def _after(held: Snapshot, change: Change, expected: bytes) -> Snapshot:
     try:
         after = held.changed(change)
@@ -224,17 +341,15 @@ def _after(held: Snapshot, change: Change, expected: bytes) -> Snapshot:
     return after
 
 
+def _refused(path: str, differing: Sequence[str]) -> AdoptionRefused:
+    named = ", ".join(differing[:NAMED_DIFFERING])
+    more = len(differing) - NAMED_DIFFERING
+    named += f" and {more} more" if more > 0 else ""
+    return AdoptionRefused(f"adopt {path}", f"these differ there: {named}")
+
+
 def _stale() -> SyncFailed:
     return SyncFailed("commit the changes", "the workspace on the host changed meanwhile")
-
-
-def _write_gitignore(root: Root) -> None:
-    """Keeps git on the host from seeing our folder."""
-    with (
-        contextlib.suppress(FileExistsError),
-        os.fdopen(root.create(f"{OWN}/.gitignore"), "w") as f,
-    ):
-        f.write("*\n")
 
 
 def _all_of(descriptor: int) -> bytes:

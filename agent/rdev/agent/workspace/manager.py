@@ -1,6 +1,7 @@
 """All workspaces of one home.
 
-<home>/workspaces/<name>-<id>/      the folders, which are the jobs' working directories
+<home>/workspaces/<name>-<id>/      the folders, which are the jobs' working directories; or
+                                    wherever a person said, see `rdev.agent.workspace.places`
 <home>/store/                       contents and pinned snapshots
 """
 
@@ -10,26 +11,25 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import threading
 from types import TracebackType
 from typing import Self
 
 from rdev.agent.workspace.apply import Seam, no_seam
 from rdev.agent.workspace.beneath import Root
-from rdev.agent.workspace.folder import Folder, read_marker, write_marker
+from rdev.agent.workspace.folder import Folder
 from rdev.agent.workspace.index import Index
+from rdev.agent.workspace.own import Marker, read_marker
 from rdev.agent.workspace.pins import Pins
-from rdev.agent.workspace.session import SyncSession
+from rdev.agent.workspace.places import Place, Places
+from rdev.agent.workspace.session import Found, SyncSession
 from rdev.agent.workspace.store import Store
-from rdev.protocol.errors import LimitExceeded, NotFound, SyncFailed, os_failure
+from rdev.protocol.errors import LimitExceeded, NotFound
+from rdev.protocol.exchange import Opening
 from rdev.protocol.ids import WORKSPACE_ID, require
-from rdev.protocol.snapshot import Kind
+from rdev.protocol.snapshot import Kind, Problem, ProblemKind
 
 _log = logging.getLogger(__name__)
-
-# Of the name in a folder's name: enough to recognise it, and a path of a job stays short.
-MAX_NAME = 40
 
 # Nobody writes sources longer than this; anything else is not read this way.
 _MAX_READ = 2 << 20
@@ -38,23 +38,23 @@ _MAX_READ = 2 << 20
 class WorkspaceManager:
     """Finds, makes and keeps the workspaces of one home. Its methods block, from any thread."""
 
-    def __init__(self, home: str, *, seam: Seam = no_seam) -> None:
+    def __init__(self, home: str, *, machine: str | None = None, seam: Seam = no_seam) -> None:
         """Opens the workspaces of `home`.
 
         Args:
             home: The agent's state folder.
+            machine: What in it belongs to this machine alone; by default all of it does.
             seam: Called between the steps of a transaction; tests raise from it.
 
         Raises:
             OSError: The folders cannot be made.
         """
-        self._folder = os.path.join(home, "workspaces")
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._places = Places(home, os.path.join(machine or home, "places"))
         self.store = Store(os.path.join(home, "store"))
         self._pins = Pins(self.store.folder)
         self._seam = seam
         self._lock = threading.Lock()
-        self._open: dict[str, Folder] = {}
+        self._open: dict[tuple[str, str], Folder] = {}
         self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -91,13 +91,15 @@ class WorkspaceManager:
 
     def folder(self, workspace_id: str) -> str | None:
         """Path of the workspace's folder on this host; None if there is no such workspace."""
-        with self._lock:
-            known = self._open.get(workspace_id)
-        return known.path if known is not None else self._find(workspace_id)
+        place = self._places.find(workspace_id)
+        if place is None:
+            return None
+        marker = read_marker(place.path)
+        return place.path if marker is not None and marker.id == workspace_id else None
 
     def session(self) -> SyncSession:
         """A conversation with one client."""
-        return SyncSession(self.store, self._folder_for)
+        return SyncSession(self.store, self._found)
 
     def pin(self, snapshot: str, job_id: str) -> None:
         """Keeps the contents of a snapshot as long as a job; see `Pins.pin`."""
@@ -131,45 +133,54 @@ class WorkspaceManager:
     def collect(self) -> int:
         """Removes contents that no job and no workspace needs; returns how many."""
         needed = self._pins.digests()
-        for path in self._folders():
-            with Root(path) as root:
+        for path in self._places.folders():
+            # One that has just gone needs nothing.
+            with contextlib.suppress(FileNotFoundError), Root(path) as root:
                 needed.update(applied.entry.digest for applied in Index(root))
         return self.store.collect(needed.__contains__)
 
-    def _folder_for(self, workspace_id: str, name: str) -> Folder:
-        require(WORKSPACE_ID, workspace_id, "workspace id")
+    def _found(self, opening: Opening) -> Found:
+        """Where an opening leads, before anything there is touched."""
+        workspace_id = require(WORKSPACE_ID, opening.workspace_id, "workspace id")
         with self._lock:
-            known = self._open.get(workspace_id)
-            if known is None:
-                path = self._find(workspace_id) or self._make(workspace_id, name)
-                committed = self._pins.remember
-                known = Folder(path, self.store, committed=committed, seam=self._seam)
-                self._open[workspace_id] = known
-            elif not os.path.exists(known.path):
-                _make_folder(known.path, workspace_id, name)
-            return known
+            current = self._places.find(workspace_id)
+            if opening.folder or (current is not None and current.is_named):
+                named = opening.folder or (current.path if current is not None else "")
+                place = self._places.named(workspace_id, named)
+            else:
+                place = current or self._places.choose(workspace_id, opening.name)
+            marker = Marker(workspace_id, opening.name, opening.owner)
+            folder = self._open.get((workspace_id, place.path))
+            if folder is None:
+                folder = Folder(
+                    place.path,
+                    self.store,
+                    marker=marker,
+                    is_named=place.is_named,
+                    committed=self._pins.remember,
+                    seam=self._seam,
+                )
+                self._open[workspace_id, place.path] = folder
+        return Found(folder, _notes(place, current), lambda: self._settle(workspace_id, place))
 
-    def _find(self, workspace_id: str) -> str | None:
-        for path in self._folders():
-            if path.endswith(f"-{workspace_id}") and read_marker(path) == workspace_id:
-                return path
-        return None
-
-    def _folders(self) -> list[str]:
-        names = sorted(os.listdir(self._folder))
-        paths = [os.path.join(self._folder, name) for name in names]
-        return [path for path in paths if os.path.isdir(path) and not os.path.islink(path)]
-
-    def _make(self, workspace_id: str, name: str) -> str:
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:MAX_NAME] or "workspace"
-        path = os.path.join(self._folder, f"{safe}-{workspace_id}")
-        _make_folder(path, workspace_id, name)
-        return path
+    def _settle(self, workspace_id: str, place: Place) -> None:
+        """Notes where the workspace is from now on; who still syncs to another place is told."""
+        with self._lock:
+            self._places.remember(workspace_id, place)
+            others = [key for key in self._open if key[0] == workspace_id and key[1] != place.path]
+            for key in others:
+                self._open.pop(key).close()
 
 
-def _make_folder(path: str, workspace_id: str, name: str) -> None:
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        write_marker(path, workspace_id, name)
-    except OSError as error:
-        raise os_failure("make the workspace's folder", error, otherwise=SyncFailed) from error
+def _notes(place: Place, current: Place | None) -> tuple[Problem, ...]:
+    """What a person should know when a workspace gets a folder."""
+    if current is not None and current.path == place.path:
+        return ()
+    notes = []
+    if place.is_named and place.asked != place.path:
+        message = f"leads through a symbolic link; the workspace's folder is {place.path}"
+        notes.append(Problem(place.asked, ProblemKind.FOLDER.value, message))
+    if current is not None and os.path.isdir(current.path):
+        message = f"was the workspace's folder, which is now {place.path}; it stays as it is"
+        notes.append(Problem(current.path, ProblemKind.FOLDER.value, message))
+    return tuple(notes)

@@ -10,6 +10,7 @@ All methods block; they are called one after another.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from rdev.agent.workspace.folder import Folder
 from rdev.agent.workspace.store import Incoming, Store
@@ -22,26 +23,46 @@ from rdev.protocol.exchange import (
     MAX_RUN,
     Committed,
     ContentRun,
+    Needs,
     Opened,
     Opening,
 )
 from rdev.protocol.paths import path_fault, target_fault
-from rdev.protocol.snapshot import Change, Entry, Kind
+from rdev.protocol.snapshot import Change, Entry, Kind, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where an opening leads.
+
+    Attributes:
+        folder: The workspace's folder.
+        notes: What a person should know of it.
+        settle: Called once the folder is the workspace's.
+    """
+
+    folder: Folder
+    notes: tuple[Problem, ...]
+    settle: Callable[[], None]
 
 
 class SyncSession:
     """What a client has said so far in one stream."""
 
-    def __init__(self, store: Store, find_folder: Callable[[str, str], Folder]) -> None:
+    def __init__(self, store: Store, find: Callable[[Opening], Found]) -> None:
         """Starts a conversation.
 
         Args:
             store: Where contents go.
-            find_folder: Gives the folder for a workspace's id and name, and makes it if need be.
+            find: Finds the folder that an opening is about.
         """
         self._store = store
-        self._find_folder = find_folder
-        self._folder: Folder | None = None
+        self._find = find
+        self._found: Found | None = None
+        self._opening: Opening | None = None
+        self._adopting = False
+        # Links and notes are a matter of the first commit; later ones have nothing new to say.
+        self._is_new = True
         self._upserts: list[Entry] = []
         self._deletes: list[str] = []
         self._change: Change | None = None
@@ -55,15 +76,21 @@ class SyncSession:
 
         Raises:
             InvalidRequest: It is open already, or the id may not be.
+            WorkspaceRefused: The folder that it names may not be a workspace's.
             DiskFull, SyncFailed: The folder cannot be made or read.
         """
-        if self._folder is not None:
+        if self._found is not None:
             raise InvalidRequest("open the workspace", "the stream has opened one already")
-        self._folder = self._find_folder(opening.workspace_id, opening.name)
-        return self._folder.open(opening.directories)
+        found = self._find(opening)
+        opened = found.folder.open(opening.directories, links=opening.links, owner=opening.owner)
+        self._adopting = opened.adopting
+        if not self._adopting:
+            found.settle()
+        self._found, self._opening = found, opening
+        return replace(opened, problems=(*found.notes, *opened.problems))
 
-    def stage(self, part: Change, *, last: bool) -> tuple[bytes, ...] | None:
-        """Takes a part of a transaction; on the last, the digests of the contents we lack.
+    def stage(self, part: Change, *, last: bool) -> Needs | None:
+        """Takes a part of a transaction; on the last, says which contents we lack.
 
         Raises:
             InvalidRequest: An entry breaks a rule, or there are too many.
@@ -85,11 +112,31 @@ class SyncSession:
         if not last:
             return None
         self._change = Change(tuple(self._upserts), tuple(self._deletes))
-        sizes = {each.digest: each.size for each in self._upserts if each.kind is Kind.FILE}
-        lacking = {digest: size for digest, size in sizes.items() if not self._store.has(digest)}
-        folder.require_space(self._change, sum(lacking.values()))
+        if self._adopting:
+            return self._survey(folder, self._change)
+        return self._needs(folder, self._change, frozenset())
+
+    def _survey(self, folder: Folder, change: Change) -> Needs:
+        """What a folder that is to be adopted lacks, unless a person has to be asked first."""
+        survey = folder.survey(change)
+        adoption = survey.comparison.adoption
+        if adoption.differing and not self._said().adopt:
+            return Needs(frozenset(), adoption)
+        there = frozenset(applied.entry.digest for applied in survey.taken)
+        rest = Change(survey.comparison.rest)
+        return replace(self._needs(folder, rest, there), adoption=adoption)
+
+    def _needs(self, folder: Folder, change: Change, there: frozenset[bytes]) -> Needs:
+        """What we lack for a change, apart from what lies in the folder."""
+        sizes = {each.digest: each.size for each in change.upserts if each.kind is Kind.FILE}
+        lacking = {
+            digest: size
+            for digest, size in sizes.items()
+            if digest not in there and not self._store.has(digest)
+        }
+        folder.require_space(change, sum(lacking.values()))
         self._sizes, self._lacking = sizes, set(lacking)
-        return tuple(lacking)
+        return Needs(frozenset(lacking))
 
     def content(self, run: ContentRun) -> None:
         """Takes a run of a content of the staged transaction.
@@ -115,14 +162,33 @@ class SyncSession:
             SyncFailed: A content is missing, or the tree would not be the one expected.
             DiskFull: There is no space.
         """
-        folder = self._opened()
+        folder, opening = self._opened(), self._said()
         if self._change is None or self._incoming is not None or self._skipping is not None:
             raise InvalidRequest("commit the changes", "nothing is staged, or not all of it came")
         if self._lacking:
             raise SyncFailed("commit the changes", "not all contents have arrived")
         change = self._change
         self._reset()
-        return folder.commit(change, expected)
+        if self._adopting:
+            agreed, owner = opening.adopt, opening.owner
+            done = folder.adopt(change, expected, is_agreed=agreed, owner=owner)
+            self._settle()
+        else:
+            done = folder.commit(change, expected)
+        return self._noted(folder, done)
+
+    def _settle(self) -> None:
+        assert self._found is not None
+        self._adopting = False
+        self._found.settle()
+
+    def _noted(self, folder: Folder, done: Committed) -> Committed:
+        """The answer to the first commit also says what the opening would have said."""
+        if not self._is_new or self._found is None:
+            return done
+        self._is_new = False
+        links = folder.apply_links(self._said().links)
+        return replace(done, problems=(*self._found.notes, *done.problems, *links))
 
     def close(self) -> None:
         """Leaves no trace of what was not committed, except contents that came in whole."""
@@ -131,9 +197,13 @@ class SyncSession:
             self._incoming = None
 
     def _opened(self) -> Folder:
-        if self._folder is None:
+        if self._found is None:
             raise InvalidRequest("sync the workspace", "the stream has not opened one")
-        return self._folder
+        return self._found.folder
+
+    def _said(self) -> Opening:
+        assert self._opening is not None
+        return self._opening
 
     def _begin(self, run: ContentRun) -> None:
         """Takes the first run of a content."""

@@ -69,7 +69,7 @@ def _why(options: argparse.Namespace) -> int:
     path = os.path.relpath(whole, workspace.root)
     if path == os.curdir or path.startswith(os.pardir):
         raise UsageError(f"explain {options.path}", "it is not inside the workspace")
-    fate = explain(workspace.root, path)
+    fate = explain(workspace.root, path, links=workspace.links)
     print(json.dumps({"path": path, **asdict(fate)}) if options.json else fate.said_of(path))
     return 0 if fate.travels and fate.exists else 1
 
@@ -81,7 +81,8 @@ async def _status(options: argparse.Namespace, workspace: Workspace) -> int:
     from rdev.client.sync.receipt import status_json, status_lines
     from rdev.client.sync.scan import Scanner
 
-    scan = await asyncio.to_thread(Scanner(workspace.root, confirm=lambda _question: True).scan)
+    scanner = Scanner(workspace.root, confirm=lambda _question: True, links=workspace.links)
+    scan = await asyncio.to_thread(scanner.scan)
     if options.json:
         print(json.dumps(status_json(workspace, scan)))
     else:

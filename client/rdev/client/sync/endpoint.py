@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from rdev.protocol.exchange import Committed, ContentRun, Opened, Opening
+from rdev.protocol.exchange import Committed, ContentRun, Needs, Opened, Opening
 from rdev.protocol.snapshot import Change
 
 
@@ -34,8 +34,8 @@ class Endpoint(Protocol):
         """Sends runs of contents, in order; no more than `MAX_RUN` bytes together, or one run."""
         ...
 
-    async def needs(self) -> frozenset[bytes]:
-        """The contents that the host lacks for the staged transaction; call it once for each."""
+    async def needs(self) -> Needs:
+        """What the host lacks for the staged transaction; call it once for each."""
         ...
 
     async def commit(self, snapshot: bytes) -> Committed:

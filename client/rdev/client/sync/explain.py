@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rdev.client.sync.scan import open_file
@@ -48,12 +49,13 @@ class Fate:
         return f"{subject} {negation}synced" + (f", by {self.rule}" if self.rule else "")
 
 
-def explain(root: str, path: str) -> Fate:
+def explain(root: str, path: str, *, links: Collection[str] = ()) -> Fate:
     """The fate of one path, which need not exist.
 
     Args:
         root: The workspace's root.
         path: Relative to it, with `/`.
+        links: Paths at which the host has links of the configuration.
 
     Raises:
         OSError: The root cannot be read.
@@ -61,7 +63,7 @@ def explain(root: str, path: str) -> Fate:
     rules, at, local = rules_above(root), "", ""
     parts = unicodedata.normalize("NFC", path).split("/")
     for number, part in enumerate(parts):
-        visit, rules = visit_folder(root, at, local, rules)
+        visit, rules = visit_folder(root, at, local, rules, links=links)
         at = f"{at}/{part}" if at else part
         found = next((each for each in visit.found if each.path == at), None)
         rest = parts[number + 1 :]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from rdev.client.sync.root import Workspace
 from rdev.client.sync.scan import Scan
+from rdev.client.ui.escapes import one_line
 from rdev.client.ui.sizes import human_size
+from rdev.protocol.exchange import Adoption
 from rdev.protocol.snapshot import Problem
 
 # Names listed before the rest is only counted.
@@ -29,6 +31,7 @@ class Receipt:
         secrets: Paths left out because they may hold a secret.
         problems: Trouble with single paths.
         entries: Files, folders and links in the workspace.
+        adoption: How the folder compared, if this sync made it the workspace's.
     """
 
     snapshot: bytes
@@ -42,6 +45,7 @@ class Receipt:
     secrets: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     entries: int = 0
+    adoption: Adoption | None = None
 
     @property
     def summary(self) -> str:
@@ -57,6 +61,8 @@ class Receipt:
     def lines(self) -> tuple[str, ...]:
         """The summary, then what a person should know of."""
         lines = [self.summary]
+        if self.adoption is not None:
+            lines.append(_adopted_line(self.folder, self.adoption))
         if self.secrets:
             names = ", ".join(self.secrets[:LISTED])
             more = len(self.secrets) - LISTED
@@ -85,7 +91,51 @@ class Receipt:
             "secrets": list(self.secrets),
             "problems": [_problem_json(each) for each in self.problems],
             "entries": self.entries,
+            "adopted": _adoption_json(self.adoption),
         }
+
+
+def adoption_question(folder: str, adoption: Adoption) -> str:
+    """What a person is asked before files of a folder on the host are overwritten."""
+    paths = "\n".join(f"  {one_line(path)}" for path in adoption.differing)
+    more = adoption.differing_count - len(adoption.differing)
+    rest = f"\n  and {more} more" if more > 0 else ""
+    return (
+        f"{one_line(folder)} exists on the host, and these differ there:\n{paths}{rest}\n"
+        f"overwrite {_counted(adoption.differing_count)}, keeping the old below .rdev/conflicts?"
+    )
+
+
+def differing_words(adoption: Adoption) -> str:
+    """What differs in a folder on the host, in one line."""
+    count = adoption.differing_count
+    names = ", ".join(one_line(path) for path in adoption.differing)
+    more = count - len(adoption.differing)
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{_counted(count)} of it {'differs' if count == 1 else 'differ'}: {names}{rest}"
+
+
+def _adopted_line(folder: str, adoption: Adoption) -> str:
+    line = f"adopted {folder}: {_counted(adoption.same)} equal"
+    if adoption.differing_count:
+        line += f", {adoption.differing_count} overwritten"
+    if adoption.host_only:
+        line += f"; {adoption.host_only} only there, left as they are"
+    return line
+
+
+def _adoption_json(adoption: Adoption | None) -> dict[str, int] | None:
+    if adoption is None:
+        return None
+    return {
+        "same": adoption.same,
+        "overwritten": adoption.differing_count,
+        "host_only": adoption.host_only,
+    }
+
+
+def _counted(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def status_lines(workspace: Workspace, scan: Scan) -> list[str]:

@@ -2,6 +2,8 @@
 
 root   nearest ancestor with rdev.toml, [tool.rdev], .git or pyproject.toml, else the folder
 id     [workspace] id, else git's first commit + path in the repository, else laptop + path
+path   [workspace] path, its folder on the host; else the host chooses
+links  [workspace] links, which the host makes in that folder
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ import os
 import secrets
 import subprocess
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from blake3 import blake3
 
 from rdev.protocol.errors import ConfigError, WorkspaceRefused
+from rdev.protocol.exchange import MAX_LINKS
 from rdev.protocol.ids import WORKSPACE_ID
+from rdev.protocol.paths import folder_fault, outer_target_fault, path_fault
 
 # Git answers this in milliseconds on most repositories; a laptop on a dead network mount must not
 # hang on it.
@@ -32,11 +37,15 @@ class Workspace:
         id: Identity, the same on each laptop that has the same repository.
         name: Name for people: the folder's.
         root: Absolute path, without links.
+        folder: Where on the host it is to lie, as configured; empty lets the host choose.
+        links: Links that the host makes in that folder, path to absolute target.
     """
 
     id: str
     name: str
     root: str
+    folder: str = ""
+    links: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def find_workspace(path: str) -> Workspace:
@@ -53,8 +62,15 @@ def find_workspace(path: str) -> Workspace:
     folder = start if os.path.isdir(start) else os.path.dirname(start)
     root = _root_of(folder)
     refuse_unsafe_root(root)
-    name = os.path.basename(root)
-    return Workspace(_configured_id(root) or _git_id(root) or _laptop_path_id(root), name, root)
+    table = _configured(root)
+    chosen = _configured_id(table, root)
+    return Workspace(
+        chosen or _git_id(root) or _laptop_path_id(root),
+        os.path.basename(root),
+        root,
+        folder=_configured_folder(table, root),
+        links=_configured_links(table, root),
+    )
 
 
 def workspace_for_script(script: str, here: str) -> Workspace:
@@ -152,18 +168,48 @@ def _is_marked(folder: str) -> bool:
 _MARKERS = ("rdev.toml", ".git", "pyproject.toml")
 
 
-def _configured_id(root: str) -> str:
+def _configured(root: str) -> dict[str, Any]:
+    """The table `[workspace]` of the workspace's file."""
     found = _table(os.path.join(root, "rdev.toml")).get("workspace", {})
     if not found:
         project = _table(os.path.join(root, "pyproject.toml"))
         found = project.get("tool", {}).get("rdev", {}).get("workspace", {})
-    chosen = found.get("id", "") if isinstance(found, dict) else ""
+    return found if isinstance(found, dict) else {}
+
+
+def _configured_id(table: Mapping[str, Any], root: str) -> str:
+    chosen = table.get("id", "")
     if chosen and (not isinstance(chosen, str) or not WORKSPACE_ID.fullmatch(chosen)):
         raise ConfigError(
             f"read the workspace's id in {root}",
             f"{chosen!r} does not match {WORKSPACE_ID.pattern}",
         )
     return str(chosen)
+
+
+def _configured_folder(table: Mapping[str, Any], root: str) -> str:
+    chosen = table.get("path", "")
+    action = f"read the workspace's path in {root}"
+    if not isinstance(chosen, str):
+        raise ConfigError(action, f"{chosen!r} is no path")
+    if fault := folder_fault(chosen):
+        raise ConfigError(action, f"{chosen!r}: {fault}")
+    return chosen
+
+
+def _configured_links(table: Mapping[str, Any], root: str) -> dict[str, str]:
+    chosen = table.get("links", {})
+    action = f"read the workspace's links in {root}"
+    if not isinstance(chosen, dict) or len(chosen) > MAX_LINKS:
+        raise ConfigError(action, f"they are a table of at most {MAX_LINKS} names and targets")
+    for path, target in chosen.items():
+        if not isinstance(target, str):
+            raise ConfigError(
+                action, f"{path!r}: {target!r} is no path; quote names that have a dot"
+            )
+        if fault := path_fault(path) or outer_target_fault(target):
+            raise ConfigError(action, f"{path!r}: {fault}")
+    return dict(chosen)
 
 
 def _table(path: str) -> dict[str, Any]:

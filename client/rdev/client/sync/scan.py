@@ -44,18 +44,21 @@ class Scan:
 class Scanner:
     """Scans one workspace again and again; its methods block."""
 
-    def __init__(self, root: str, confirm: Confirm | None = None) -> None:
+    def __init__(
+        self, root: str, confirm: Confirm | None = None, *, links: Collection[str] = ()
+    ) -> None:
         """Prepares to scan.
 
         Args:
             root: The workspace's root.
             confirm: Asks a person whether so large a tree is meant; None if there is nobody.
+            links: Paths at which the host has links of the configuration; nothing travels there.
         """
         self._root = root
         self._confirm = confirm
         self._confirmed = False
         self._cache = ScanCache(root)
-        self._tree = Tree(root)
+        self._tree = Tree(root, links)
         self._directories: dict[str, Directory] = {}
         self._unreadable: dict[str, list[Problem]] = {}
         self._sources: dict[str, str] = {}

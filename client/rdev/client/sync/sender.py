@@ -5,6 +5,9 @@
               '---- scan again <--------'-----------'
                     a file changed under the reader, or the host's tree under the transaction
 
+A folder on the host that is to be adopted looks empty at first; staging all of the tree tells how
+it compares. What differs is asked about, and the stream opened again with the answer.
+
 While a stream stays open the host's tree is known, so that a further sync begins at the diff: an
 edit is one group of messages with no answer awaited but the last.
 """
@@ -15,17 +18,27 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from rdev.client.identity import owner
 from rdev.client.sync.content import ContentChanged, content_runs
 from rdev.client.sync.endpoint import Endpoint
-from rdev.client.sync.receipt import Receipt
+from rdev.client.sync.receipt import Receipt, adoption_question, differing_words
 from rdev.client.sync.root import Workspace, client_id
 from rdev.client.sync.scan import Confirm, Scan, Scanner
-from rdev.protocol.errors import MassDeletion, SyncFailed
-from rdev.protocol.exchange import MAX_RUN, UNASKED, Committed, ContentRun, Opened, Opening
-from rdev.protocol.snapshot import Change, Entry, Kind, ProblemKind, Snapshot, diff
+from rdev.protocol.errors import AdoptionRefused, MassDeletion, SyncFailed
+from rdev.protocol.exchange import (
+    MAX_RUN,
+    UNASKED,
+    Adoption,
+    Committed,
+    ContentRun,
+    Opened,
+    Opening,
+)
+from rdev.protocol.snapshot import Change, Entry, Kind, Problem, ProblemKind, Snapshot, diff
 
 # Times that the tree may change under us, here or there, before a person is told.
 ATTEMPTS = 5
@@ -36,8 +49,28 @@ UNSTEADY = 2
 # Bytes of a run on the wire beside its data: digest, size, tags.
 RUN_OVERHEAD = 64
 
+# Problems of paths that travel all the same, or that are not to lie on the host any more.
+_NO_REASON_TO_KEEP = frozenset({ProblemKind.CASE_COLLISION.value, ProblemKind.LINKED.value})
+
 # A mass deletion is asked about: more than half of the files and more than this many, or all.
 MASS_DELETION = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a transaction.
+
+    Attributes:
+        done: The host's answer; without meaning if it was not committed.
+        size: Bytes of content sent.
+        adoption: How the folder compared that was adopted.
+        disputed: How it compares, if a person has to be asked; nothing was committed then.
+    """
+
+    done: Committed
+    size: int = 0
+    adoption: Adoption | None = None
+    disputed: Adoption | None = None
 
 
 class WorkspaceSync:
@@ -60,11 +93,13 @@ class WorkspaceSync:
         self._workspace = workspace
         self._connect = connect
         self._confirm = confirm
-        self._scanner = Scanner(workspace.root, confirm)
+        self._scanner = Scanner(workspace.root, confirm, links=workspace.links)
         self._endpoint: Endpoint | None = None
         self._opened: Opened | None = None
         self._remote: Snapshot | None = None
         self._declined = ""
+        self._adopt = False
+        self._notes: tuple[Problem, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,6 +136,8 @@ class WorkspaceSync:
         Raises:
             WorkspaceRefused: The tree is too large.
             WorkspaceGone: Its root cannot be read.
+            AdoptionRefused: The folder on the host has files that differ, and nobody confirmed
+                that they are to be overwritten.
             MassDeletion: Most of it vanished, and nobody confirmed that it is meant.
             SyncFailed: It kept changing.
             DiskFull, ConnectionLost: As they say; nothing of the transaction is visible.
@@ -145,23 +182,28 @@ class WorkspaceSync:
         change = diff(remote, wanted)
         await self._require_meant(change, remote, wanted)
         self._declined = ""
-        done, sent = Committed(wanted.digest, 0, 0), 0
-        if change:
-            done, sent = await self._transact(scan, change, wanted)
-        self._remote = wanted
+        sent = Sent(Committed(wanted.digest, 0, 0, self._notes))
         assert self._opened is not None
+        if change or self._opened.adopting:
+            sent = await self._transact(scan, change, wanted)
+        if sent.disputed is not None:
+            await self._require_agreed(sent.disputed)
+            return await self._bring(scan, started)
+        self._remote, self._notes = wanted, ()
+        files = sum(entry.kind is not Kind.DIRECTORY for entry in change.upserts)
         return Receipt(
-            snapshot=done.snapshot,
+            snapshot=sent.done.snapshot,
             folder=self._opened.folder,
-            files=sum(entry.kind is not Kind.DIRECTORY for entry in change.upserts),
-            written=done.written,
-            deleted=done.deleted,
-            bytes=sent,
+            files=files - (sent.adoption.same if sent.adoption else 0),
+            written=sent.done.written,
+            deleted=sent.done.deleted,
+            bytes=sent.size,
             seconds=time.monotonic() - started,
             ignored=scan.ignored,
             secrets=scan.secrets,
-            problems=(*scan.problems, *done.problems),
+            problems=(*scan.problems, *sent.done.problems),
             entries=len(wanted),
+            adoption=sent.adoption,
         )
 
     async def _open(self, scan: Scan) -> Snapshot:
@@ -172,18 +214,29 @@ class WorkspaceSync:
         self._endpoint = self._connect()
         directories = scan.snapshot.directories
         digests = {path: directory.digest for path, directory in directories.items()}
-        identity = self._workspace.id, self._workspace.name, await asyncio.to_thread(client_id)
-        self._opened = await self._endpoint.open(Opening(*identity, digests))
+        workspace = self._workspace
+        opening = Opening(
+            workspace.id,
+            workspace.name,
+            await asyncio.to_thread(client_id),
+            digests,
+            folder=workspace.folder,
+            links=workspace.links,
+            adopt=self._adopt,
+            owner=await asyncio.to_thread(owner),
+        )
+        self._opened = await self._endpoint.open(opening)
+        self._notes = self._opened.problems
         return _told(scan.snapshot, self._opened)
 
-    async def _transact(
-        self, scan: Scan, change: Change, wanted: Snapshot
-    ) -> tuple[Committed, int]:
-        """Stages, sends contents and commits; returns the answer and the bytes of content sent."""
+    async def _transact(self, scan: Scan, change: Change, wanted: Snapshot) -> Sent:
+        """Stages, sends contents and commits, unless a person has to be asked first."""
         assert self._endpoint is not None
+        assert self._opened is not None
         files = {each.digest: each for each in change.upserts if each.kind is Kind.FILE}
         size = sum(each.size for each in files.values())
-        if size <= UNASKED:
+        adoption = None
+        if size <= UNASKED and not self._opened.adopting:
             # Read first, so that what is announced is surely what is sent.
             ready = await asyncio.to_thread(list, self._runs(scan, files.values()))
             await self._endpoint.stage(change)
@@ -192,13 +245,24 @@ class WorkspaceSync:
         else:
             await self._endpoint.stage(change)
             needs = await self._endpoint.needs()
-            needed = [each for digest, each in files.items() if digest in needs]
+            adoption = needs.adoption
+            if adoption is not None and adoption.differing_count and not self._adopt:
+                return Sent(Committed(b"", 0, 0), disputed=adoption)
+            needed = [each for digest, each in files.items() if digest in needs.digests]
             size = sum(each.size for each in needed)
-            runs = self._runs(scan, needed)
-            batches = _batches(runs)
+            batches = _batches(self._runs(scan, needed))
             while more := await asyncio.to_thread(next, batches, None):
                 await self._endpoint.send(more)
-        return await self._endpoint.commit(wanted.digest), size
+        return Sent(await self._endpoint.commit(wanted.digest), size, adoption)
+
+    async def _require_agreed(self, adoption: Adoption) -> None:
+        """Asks whether what differs in a folder that is to be adopted may be overwritten."""
+        assert self._opened is not None
+        folder = self._opened.folder
+        await self.close()
+        if not await self._is_confirmed(adoption_question(folder, adoption)):
+            raise AdoptionRefused(f"adopt {folder}", differing_words(adoption))
+        self._adopt = True
 
     def _runs(self, scan: Scan, files: Iterable[Entry]) -> Iterator[ContentRun]:
         for file in files:
@@ -245,9 +309,7 @@ def _kept(scan: Scan, remote: Snapshot) -> Snapshot:
 
     A file that cannot be read at the moment is no reason to delete it there.
     """
-    troubled = [
-        each.path for each in scan.problems if each.kind != ProblemKind.CASE_COLLISION.value
-    ]
+    troubled = [each.path for each in scan.problems if each.kind not in _NO_REASON_TO_KEEP]
     entries = [entry for path in troubled for entry in _at_and_below(remote, path)]
     missing = (entry for entry in entries if scan.snapshot.get(entry.path) is None)
     fitting = [entry for entry in missing if _has_place(scan.snapshot, entry, entries)]

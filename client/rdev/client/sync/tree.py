@@ -63,8 +63,9 @@ class Visit:
 class Tree:
     """The folders of a workspace as they were last visited."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, links: Collection[str] = ()) -> None:
         self._root = root
+        self._links = links
         self.visits: dict[str, Visit] = {}
 
     @property
@@ -109,7 +110,7 @@ class Tree:
         while pending:
             path, local, rules = pending.pop()
             old = self.visits.get(path)
-            visit, entered = visit_folder(self._root, path, local, rules)
+            visit, entered = visit_folder(self._root, path, local, rules, links=self._links)
             touched.add(path)
             self.visits[path] = visit
             pending += [
@@ -141,7 +142,9 @@ class Tree:
         return dropped
 
 
-def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit, Rules]:
+def visit_folder(
+    root: str, path: str, local: str, rules: Rules, *, links: Collection[str] = ()
+) -> tuple[Visit, Rules]:
     """Looks at what lies directly in a folder.
 
     Args:
@@ -149,6 +152,7 @@ def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit,
         path: The folder as it travels; "" is the root.
         local: The folder as it lies here.
         rules: Those that hold where the folder lies.
+        links: Paths at which the host has links of the configuration, so that nothing travels.
 
     Returns:
         The visit, and the rules that hold within the folder.
@@ -172,6 +176,8 @@ def visit_folder(root: str, path: str, local: str, rules: Rules) -> tuple[Visit,
     entered = _entered(rules, path, root, local, {entry.name for entry in entries})
     seen: dict[str, str] = {}
     for entry in entries:
+        if links and _is_link_of_the_host(visit, entry, links):
+            continue
         _visit_entry(visit, root, entry, entered, seen)
     return visit, entered
 
@@ -194,6 +200,18 @@ def rules_above(root: str) -> Rules:
         lines = _text(os.path.join(current, GITIGNORE))
         if lines is not None:
             files.append(RuleFile("", os.path.join(current, GITIGNORE), lines, above=inside))
+
+
+def _is_link_of_the_host(visit: Visit, entry: os.DirEntry[str], links: Collection[str]) -> bool:
+    """True if the configuration puts a link at the entry's path; a link here is its counterpart."""
+    name = unicodedata.normalize("NFC", entry.name)
+    path = f"{visit.path}/{name}" if visit.path else name
+    if path not in links:
+        return False
+    if not entry.is_symlink():
+        message = "not synced: on the host `[workspace] links` makes a link of that name"
+        visit.problems.append(Problem(path, ProblemKind.LINKED.value, message))
+    return True
 
 
 def _visit_entry(
