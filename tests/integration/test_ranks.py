@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from tests.support.jobs import jobs_in, tidy
 
-from rdev.agent.jobs.resolve import Surroundings, resolve
+from rdev.agent.jobs.resolve import Surroundings, login_ground, resolve
 from rdev.agent.jobs.store import JobStore
 from rdev.agent.server import _plant_folder
 from rdev.protocol.errors import InvalidRequest
@@ -146,7 +146,11 @@ def is_there(pid):
 def asked(**spec):
     surroundings = Surroundings({"PATH": os.environ["PATH"]}, 0o022, "/plant")
     wanted = JobSpec(CommandKind.MODULE, "train", **spec)
-    return resolve(wanted, surroundings, job_id="0" * 12, files=JobFiles("/jobs/0"), folder="/w")
+    ground = login_ground(wanted, surroundings, "/w")
+    files = JobFiles("/jobs/0")
+    return resolve(
+        wanted, surroundings, job_id="0" * 12, files=files, folder="/w", ground=ground
+    )
 
 
 def test_one_process_a_gpu_is_as_many_as_are_asked_for():

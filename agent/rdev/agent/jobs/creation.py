@@ -1,7 +1,7 @@
 """Creates jobs: what was asked for is resolved, named, pinned and written to disk.
 
-asked for --> resolved --> snapshot pinned --> directory there whole: accepted
-                 '-- refused -'-- no space ----'--> nothing is left behind
+asked for --> environment there --> resolved --> snapshot pinned --> directory whole: accepted
+                  '------------ refused -'-- no space ----'--> nothing is left behind
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from rdev.agent.jobs.resolve import Surroundings, resolve
+from rdev.agent.jobs.resolve import Ground, Surroundings, login_ground, resolve
 from rdev.agent.jobs.store import JobStore
 from rdev.protocol.errors import JobConflict, WorkspaceNotFound, os_failure
 from rdev.protocol.ids import JOB_NAME, WORKSPACE_ID, job_name_from, new_job_id, require
 from rdev.wire.home import boot_id
-from rdev.wire.job import JobSpec
+from rdev.wire.job import CommandKind, JobSpec
 from rdev.wire.records import Accepted, Launch
 
 
@@ -31,6 +31,16 @@ class Snapshots(Protocol):
         """Lets go of a job's snapshot; nothing happens if it has none."""
 
 
+class Environments(Protocol):
+    """Finds what jobs run in; the environment manager does."""
+
+    async def prepare(self, spec: JobSpec, folder: str) -> Ground:
+        """What a new job in that folder stands on.
+
+        Raises EnvironmentNotFound and EnvironmentFailed; it may be cancelled.
+        """
+
+
 class Creation:
     """Makes the directories of new jobs.
 
@@ -39,6 +49,7 @@ class Creation:
         surroundings: What all jobs have.
         workspaces: Gives the folder of a workspace by its id; None if there is no such workspace.
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
+        environments: Finds what jobs run in; None leaves them what the login has.
     """
 
     def __init__(
@@ -48,18 +59,36 @@ class Creation:
         *,
         workspaces: Callable[[str], str | None],
         snapshots: Snapshots | None,
+        environments: Environments | None = None,
     ) -> None:
         self._store = store
         self._surroundings = surroundings
         self._workspaces = workspaces
         self._snapshots = snapshots
+        self._environments = environments
 
-    async def accept(self, request_id: str, spec: JobSpec, *, taken: Collection[str]) -> Accepted:
+    async def prepare(self, spec: JobSpec) -> Ground:
+        """What a job is going to stand on; a prelude, or uv, may take its time.
+
+        Raises:
+            WorkspaceNotFound: There is no such workspace.
+            EnvironmentNotFound: The host does not have what was named.
+            EnvironmentFailed: It cannot be activated or made.
+        """
+        folder = self._folder(spec)
+        if self._environments is None:
+            return login_ground(spec, self._surroundings, folder)
+        return await self._environments.prepare(spec, folder)
+
+    async def accept(
+        self, request_id: str, spec: JobSpec, ground: Ground, *, taken: Collection[str]
+    ) -> Accepted:
         """Makes a job that only has to be launched; one at a time, for the sake of the names.
 
         Args:
             request_id: The request it is made for.
             spec: What was asked for.
+            ground: What it stands on, see `prepare`.
             taken: The names of live jobs.
 
         Raises:
@@ -77,6 +106,7 @@ class Creation:
             job_id=job_id,
             files=self._store.files(job_id),
             folder=self._folder(spec),
+            ground=ground,
         )
         accepted = Accepted(
             id=job_id,
@@ -88,6 +118,8 @@ class Creation:
             argv=launch.argv,
             directory=launch.directory,
             ranks=launch.ranks,
+            interpreter="" if spec.kind is CommandKind.PROGRAM else ground.interpreter,
+            env=ground.words,
         )
         try:
             await asyncio.to_thread(self._write, accepted, launch)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from rdev.agent.jobs.creation import Creation, Snapshots
+from rdev.agent.jobs.creation import Creation, Environments, Snapshots
 from rdev.agent.jobs.following import Following
 from rdev.agent.jobs.input import Inputs, Writer
 from rdev.agent.jobs.lookup import find, newest_first
@@ -53,6 +53,7 @@ class JobManager:
         umask: The login's umask, which jobs get.
         descriptors: The login's soft limit of descriptors, which jobs get; None gives them ours.
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
+        environments: Finds what jobs run in; None leaves them what the login has.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class JobManager:
         umask: int = 0o022,
         descriptors: int | None = None,
         snapshots: Snapshots | None = None,
+        environments: Environments | None = None,
     ) -> None:
         login = dict(os.environ) if environment is None else environment
         self._store = JobStore(jobs_dir)
@@ -73,6 +75,7 @@ class JobManager:
             Surroundings(login, umask, hook_dir),
             workspaces=workspaces,
             snapshots=snapshots,
+            environments=environments,
         )
         self._zygote = Zygote(descriptors)
         self._records: dict[str, JobRecord] = {}
@@ -142,9 +145,10 @@ class JobManager:
         if request_id in self._requests:
             return self._records[self._requests[request_id]]
         spec = await self._queue.settle(spec)
+        ground = await self._creation.prepare(spec)
         async with self._accepting:
             live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
-            accepted = await self._creation.accept(request_id, spec, taken=live)
+            accepted = await self._creation.accept(request_id, spec, ground, taken=live)
             record = self._add(accepted, Status())
         await (self._queue.join(record) if spec.gpus else self._launch(record))
         return record

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
 from rdev.supervisor import shim
@@ -21,7 +22,17 @@ from rdev.wire.records import Launch
 
 # They belong to the connection that the agent was started over, or to the agent itself.
 _NOT_THE_JOBS = ("SSH_", "RDEV_", "GRPC_")
-_NOT_A_JOBS = frozenset({"DISPLAY", "XAUTHORITY", "NOTIFY_SOCKET", "OLDPWD", "_"})
+_NOT_A_JOBS = frozenset({"DISPLAY", "XAUTHORITY", "OLDPWD", "_"})
+
+# What systemd tells a service, see systemd.exec(5) and sd_notify(3); a job is none of its.
+_SERVICES = frozenset(
+    (
+        *("NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MANAGERPID"),
+        *("MAINPID", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"),
+        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "MANAGERPIDFDID"),
+        *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE"),
+    )
+)
 
 # More than one machine has GPUs; its supervisor reads all outputs in one loop.
 _MAX_RANKS = 256
@@ -51,17 +62,62 @@ class Surroundings:
     hook_directory: str | None
 
 
+class Ground(Protocol):
+    """What a job stands on: its Python, and the environment that its own variables are added to."""
+
+    @property
+    def interpreter(self) -> str:
+        """Runs scripts and modules; empty if there is none."""
+
+    @property
+    def words(self) -> str:
+        """What it runs in, in words; may be empty."""
+
+    @property
+    def lead(self) -> str:
+        """Folder of the interpreter where it is not simply the first on the login's PATH."""
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The login environment with everything activated."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginGround:
+    """The ground of an agent that knows no environments: what the login has by itself."""
+
+    variables: Mapping[str, str]
+    interpreter: str
+    words: str = ""
+    lead: str = ""
+
+
+def login_ground(spec: JobSpec, surroundings: Surroundings, folder: str) -> LoginGround:
+    """What a job stands on by its specification and the login environment alone."""
+    variables = scrubbed(surroundings.environment)
+    found = shutil.which("python3", path=variables.get("PATH", os.defpath)) or ""
+    has_path = "/" in spec.python
+    named = os.path.normpath(os.path.join(folder, spec.python)) if has_path else spec.python
+    return LoginGround(variables, named or found)
+
+
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment without what belongs to a connection, a terminal's display or an agent."""
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith(_NOT_THE_JOBS) and name not in _NOT_A_JOBS
+        if not name.startswith(_NOT_THE_JOBS) and name not in _NOT_A_JOBS | _SERVICES
     }
 
 
 def resolve(
-    spec: JobSpec, surroundings: Surroundings, *, job_id: str, files: JobFiles, folder: str
+    spec: JobSpec,
+    surroundings: Surroundings,
+    *,
+    job_id: str,
+    files: JobFiles,
+    folder: str,
+    ground: Ground,
 ) -> Launch:
     """What to execute for a specification.
 
@@ -71,6 +127,7 @@ def resolve(
         job_id: The job.
         files: Where its files will lie.
         folder: Its workspace's folder, or the user's home.
+        ground: Its Python and what is activated for it.
 
     Raises:
         InvalidRequest: The directory or the script leaves the folder, a time is none, or nobody
@@ -79,18 +136,18 @@ def resolve(
         CommandNotFound: There is no Python.
     """
     directory = _inside(folder, spec.directory or ".", "directory")
-    environment = _environment(spec, surroundings, job_id=job_id, files=files)
+    environment = _environment(spec, surroundings, ground, job_id=job_id, files=files)
     _check_times(spec)
     ranks = ranks_of(spec)
     _check_descriptors(ranks)
     _check_retries(spec, ranks)
-    argv = _argv(spec, folder=folder, directory=directory, environment=environment)
-    if spec.kind is CommandKind.PROGRAM and not spec.target:
-        _lead_to_python(environment, spec, folder, shell=argv[0])
+    argv = _argv(spec, ground, folder=folder, directory=directory, environment=environment)
+    if spec.kind is CommandKind.PROGRAM and not spec.target and ground.lead:
+        _lead_to_python(environment, ground.lead, shell=argv[0])
     if spec.processes:
         # A program that is a Python itself has the torch that its script wants.
         is_python = os.path.basename(argv[0]).startswith("python")
-        python = argv[0] if is_python else _python(spec, folder, environment)
+        python = argv[0] if is_python else _python(spec, ground)
         argv = (*_launcher(python, ranks), *argv)
         if ranks > 1:
             # What torchrun sets by itself, after a page of warning.
@@ -180,11 +237,16 @@ def _launcher(python: str, ranks: int) -> tuple[str, ...]:
 
 
 def _argv(
-    spec: JobSpec, *, folder: str, directory: str, environment: Mapping[str, str]
+    spec: JobSpec,
+    ground: Ground,
+    *,
+    folder: str,
+    directory: str,
+    environment: Mapping[str, str],
 ) -> tuple[str, ...]:
     if spec.kind is CommandKind.PROGRAM:
         return (spec.target, *spec.args) if spec.target else (_login_shell(environment), "-l")
-    python = _python(spec, folder, environment)
+    python = _python(spec, ground)
     if spec.kind is CommandKind.MODULE:
         return (python, "-m", spec.target, *spec.args)
     script = _inside(folder, spec.target, "script")
@@ -203,42 +265,28 @@ def _login_shell(environment: Mapping[str, str]) -> str:
         return _PLAIN_SHELL
 
 
-def _lead_to_python(environment: dict[str, str], spec: JobSpec, folder: str, *, shell: str) -> None:
-    """Makes `python` in a login shell the interpreter that jobs run with, if that is not on PATH.
+def _lead_to_python(environment: dict[str, str], lead: str, *, shell: str) -> None:
+    """Makes `python` in a login shell the interpreter that jobs run with.
 
     Start-up files may set PATH anew, as /etc/profile does on Debian: bash can be told what to do
     before its first prompt, which is after them; sh has no such place.
     """
-    own = os.path.join(folder, ".venv", "bin", "python") if spec.workspace_id else ""
-    chosen = os.path.normpath(os.path.join(folder, spec.python)) if "/" in spec.python else own
-    if not chosen or not os.access(chosen, os.X_OK):
-        return
-    place = os.path.dirname(chosen)
-    environment["PATH"] = os.pathsep.join((place, environment.get("PATH", os.defpath)))
-    if os.path.exists(os.path.join(os.path.dirname(place), "pyvenv.cfg")):
-        environment["VIRTUAL_ENV"] = os.path.dirname(place)
+    path = environment.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != lead:
+        environment["PATH"] = os.pathsep.join((lead, path))
     if os.path.basename(shell) == "bash":
-        lead = f"PATH={shlex.quote(place)}:$PATH; unset PROMPT_COMMAND"
+        first = f"PATH={shlex.quote(lead)}:$PATH; unset PROMPT_COMMAND"
         before = environment.get("PROMPT_COMMAND", "")
         if before:
-            lead = f"{lead}; export PROMPT_COMMAND={shlex.quote(before)}"
-        environment["PROMPT_COMMAND"] = lead
+            first = f"{first}; export PROMPT_COMMAND={shlex.quote(before)}"
+        environment["PROMPT_COMMAND"] = first
 
 
-def _python(spec: JobSpec, folder: str, environment: Mapping[str, str]) -> str:
-    if spec.python:
-        has_path = "/" in spec.python
-        return os.path.normpath(os.path.join(folder, spec.python)) if has_path else spec.python
-    own = os.path.join(folder, ".venv", "bin", "python")
-    if os.access(own, os.X_OK):
-        return own
-    found = shutil.which("python3", path=environment.get("PATH", os.defpath))
-    if found is None:
-        hint = "install Python there, or name one with --python"
-        raise CommandNotFound(
-            f"run {spec.target}", "the host has no python3 on its PATH", hint=hint
-        )
-    return found
+def _python(spec: JobSpec, ground: Ground) -> str:
+    if ground.interpreter:
+        return ground.interpreter
+    hint = "install Python there, or name one with --python"
+    raise CommandNotFound(f"run {spec.target}", "the host has no python3 on its PATH", hint=hint)
 
 
 def _inside(folder: str, path: str, what: str) -> str:
@@ -251,10 +299,10 @@ def _inside(folder: str, path: str, what: str) -> str:
 
 
 def _environment(
-    spec: JobSpec, surroundings: Surroundings, *, job_id: str, files: JobFiles
+    spec: JobSpec, surroundings: Surroundings, ground: Ground, *, job_id: str, files: JobFiles
 ) -> dict[str, str]:
     # Output shows when it is printed, not when a buffer is full; a job may say otherwise.
-    environment = {"PYTHONUNBUFFERED": "1", **scrubbed(surroundings.environment)}
+    environment = {"PYTHONUNBUFFERED": "1", **ground.variables}
     environment |= spec.environment
     if spec.hook and surroundings.hook_directory is not None and spec.processes:
         environment[shim.PLANT_VARIABLE] = surroundings.hook_directory
