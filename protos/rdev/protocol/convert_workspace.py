@@ -8,7 +8,6 @@ from typing import TypeVar
 from rdev.protocol.errors import InvalidRequest
 from rdev.protocol.exchange import (
     MAX_ENTRIES,
-    MAX_LINKS,
     MESSAGE_WEIGHT,
     Adoption,
     Committed,
@@ -18,7 +17,7 @@ from rdev.protocol.exchange import (
     Opened,
     Opening,
 )
-from rdev.protocol.paths import outer_target_fault, path_fault
+from rdev.protocol.paths import path_fault
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem
 from rdev.v1 import workspace_pb2 as pb
 
@@ -92,19 +91,14 @@ def opening_from_pb(message: pb.SyncOpen) -> Opening:
     """An opening from the wire.
 
     Raises:
-        InvalidRequest: It names too many directories or links, or one that may not be.
+        InvalidRequest: It names too many directories, or one that may not be.
     """
     if len(message.directories) > MAX_ENTRIES:
         raise InvalidRequest("open the workspace", f"more than {MAX_ENTRIES} directories")
-    if len(message.links) > MAX_LINKS:
-        raise InvalidRequest("open the workspace", f"more than {MAX_LINKS} links")
     directories = {each.path: each.digest for each in message.directories}
     for path in directories:
         if path and (fault := path_fault(path)):
             raise InvalidRequest(f"open the workspace with the directory {path!r}", fault)
-    for path, target in message.links.items():
-        if fault := path_fault(path) or outer_target_fault(target):
-            raise InvalidRequest(f"open the workspace with the link {path!r}", fault)
     return Opening(
         message.workspace_id,
         message.name,

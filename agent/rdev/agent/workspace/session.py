@@ -9,7 +9,7 @@ All methods block; they are called one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rdev.agent.workspace.folder import Folder
@@ -20,6 +20,7 @@ from rdev.protocol.errors import InvalidRequest, SyncFailed
 from rdev.protocol.exchange import (
     MAX_ENTRIES,
     MAX_FILE,
+    MAX_LINKS,
     MAX_RUN,
     Committed,
     ContentRun,
@@ -27,7 +28,7 @@ from rdev.protocol.exchange import (
     Opened,
     Opening,
 )
-from rdev.protocol.paths import path_fault, target_fault
+from rdev.protocol.paths import outer_target_fault, path_fault, target_fault
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem
 
 
@@ -75,12 +76,13 @@ class SyncSession:
         """Opens the workspace and compares.
 
         Raises:
-            InvalidRequest: It is open already, or the id may not be.
+            InvalidRequest: It is open already, or the id or a link may not be.
             WorkspaceRefused: The folder that it names may not be a workspace's.
             DiskFull, SyncFailed: The folder cannot be made or read.
         """
         if self._found is not None:
             raise InvalidRequest("open the workspace", "the stream has opened one already")
+        _require_links(opening.links)
         found = self._find(opening)
         opened = found.folder.open(opening.directories, links=opening.links, owner=opening.owner)
         self._adopting = opened.adopting
@@ -132,7 +134,7 @@ class SyncSession:
         lacking = {
             digest: size
             for digest, size in sizes.items()
-            if digest not in there and not self._store.has(digest)
+            if digest not in there and not self._store.hold(digest)
         }
         folder.require_space(change, sum(lacking.values()))
         self._sizes, self._lacking = sizes, set(lacking)
@@ -248,6 +250,15 @@ class SyncSession:
 def _require_path(path: str) -> None:
     if fault := path_fault(path):
         raise InvalidRequest(f"accept the path {path!r}", fault)
+
+
+def _require_links(links: Mapping[str, str]) -> None:
+    """Refuses links that leave the workspace, or that lead somewhere else on each machine."""
+    if len(links) > MAX_LINKS:
+        raise InvalidRequest("open the workspace", f"more than {MAX_LINKS} links")
+    for path, target in links.items():
+        if fault := path_fault(path) or outer_target_fault(target):
+            raise InvalidRequest(f"accept the link {path!r}", fault)
 
 
 def _require_valid(entry: Entry) -> None:
