@@ -19,7 +19,7 @@ DATA = st.binary(max_size=300) | st.integers(0, 40_000).map(bytes)
 
 @given(CHUNKS, DATA)
 def test_a_chunk_is_read_by_protobuf_and_read_back(chunk, data):
-    sent = to_bytes(Response(log_pb2.TailLogResponse(chunk=chunk), data))
+    sent = to_bytes(Response(chunk, data))
     read = log_pb2.TailLogResponse.FromString(sent)
     assert read.chunk.data == data
     assert (read.chunk.rank, read.chunk.stream, read.chunk.offset) == (
@@ -28,7 +28,7 @@ def test_a_chunk_is_read_by_protobuf_and_read_back(chunk, data):
         chunk.offset,
     )
     back = from_bytes(sent)
-    assert (back.head.chunk, back.data) == (chunk, data)
+    assert (back.head, back.data) == (chunk, data)
 
 
 @given(CHUNKS, DATA)
@@ -37,7 +37,7 @@ def test_what_protobuf_encoded_in_its_own_order_is_read_too(chunk, data):
     chunk.time.seconds = 12345
     back = from_bytes(log_pb2.TailLogResponse(chunk=chunk).SerializeToString())
     assert back.data == data
-    assert (back.head.chunk.offset, back.head.chunk.time.seconds) == (chunk.offset, 12345)
+    assert (back.head.offset, back.head.time.seconds) == (chunk.offset, 12345)
 
 
 def test_gaps_and_the_end_are_left_to_protobuf():

@@ -9,13 +9,12 @@ splice(2) takes from the pipe exactly what it has written.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
 from rdev.supervisor.platform import bytes_waiting
 from rdev.wire.files import JobFiles
-from rdev.wire.output import APPROXIMATE, ARRIVAL_SIZE, Arrival, GapTable, unpack_arrivals
+from rdev.wire.output import APPROXIMATE, ARRIVAL_SIZE, GapTable, pack_arrival, unpack_arrivals
 
 # A FIFO holds 64 KiB; asking for more costs nothing.
 _AT_MOST = 1 << 20
@@ -40,10 +39,12 @@ class Index:
         On a full disk it is left out: readers take what lies before the next arrival along with it,
         and what lies after the last one at the end.
         """
-        record = Arrival(time.time_ns(), offset, length, rank, stream, flags).pack()
-        with contextlib.suppress(OSError):
-            if os.pwrite(self._file, record, self._size) == len(record):
-                self._size += len(record)
+        record = pack_arrival(time.time_ns(), offset, length, rank, stream, flags)
+        try:
+            if os.pwrite(self._file, record, self._size) == ARRIVAL_SIZE:
+                self._size += ARRIVAL_SIZE
+        except OSError:
+            pass
 
     def catch_up(self, rank: int, stream: str, *, offset: int) -> None:
         """Records what a killed predecessor moved and did not record, up to an offset."""

@@ -58,9 +58,16 @@ class Arrival:
 
     def pack(self) -> bytes:
         """As the index's record."""
-        stream = STREAMS.index(self.stream)
-        values = (self.time_ns, self.offset, self.length, self.rank, stream, self.flags)
-        return _ARRIVAL.pack(*values)
+        return pack_arrival(
+            self.time_ns, self.offset, self.length, self.rank, self.stream, self.flags
+        )
+
+
+def pack_arrival(
+    time_ns: int, offset: int, length: int, rank: int, stream: str, flags: int
+) -> bytes:
+    """An `Arrival` as the index's record, without the object."""
+    return _ARRIVAL.pack(time_ns, offset, length, rank, STREAMS.index(stream), flags)
 
 
 def unpack_arrivals(content: bytes) -> Iterator[Arrival]:

@@ -132,11 +132,11 @@ class Logs:
 
 
 def _item(response: Response) -> Chunk | Gap | None:
-    if response.head.HasField("chunk"):
-        chunk = response.head.chunk
-        time = seconds_since_epoch(chunk.time)
-        return Chunk(chunk.rank, chunk.stream, chunk.offset, response.data, time)
-    if response.head.HasField("gap"):
-        gap = response.head.gap
+    head = response.head
+    if isinstance(head, log_pb2.LogChunk):
+        time = seconds_since_epoch(head.time)
+        return Chunk(head.rank, head.stream, head.offset, response.data, time)
+    if head.HasField("gap"):
+        gap = head.gap
         return Gap(gap.rank, gap.stream, gap.offset, gap.length, gap.reason)
     return None

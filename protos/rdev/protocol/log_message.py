@@ -23,22 +23,22 @@ _VARINT, _COUNTED = 0, 2
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A TailLogResponse whose chunk, if it has one, holds its data apart.
+    """A TailLogResponse; a chunk stands for one that holds it.
 
     Attributes:
-        head: The message; the chunk in it has no data.
+        head: The chunk without its data, or the message if it has no chunk.
         data: The chunk's data.
     """
 
-    head: log_pb2.TailLogResponse
+    head: log_pb2.LogChunk | log_pb2.TailLogResponse
     data: bytes = b""
 
 
 def to_bytes(response: Response) -> bytes:
     """As protobuf would encode the whole."""
-    if not response.data:
+    if not isinstance(response.head, log_pb2.LogChunk):
         return response.head.SerializeToString()
-    chunk, count = response.head.chunk.SerializeToString(), len(response.data)
+    chunk, count = response.head.SerializeToString(), len(response.data)
     head = b"%b%c%b" % (chunk, _DATA, _varint(count))
     return b"".join((b"%c" % _CHUNK, _varint(len(head) + count), head, response.data))
 
@@ -52,11 +52,11 @@ def from_bytes(message: bytes) -> Response:
             return Response(whole)
         data = whole.chunk.data
         whole.chunk.ClearField("data")
-        return Response(whole, data)
+        return Response(whole.chunk, data)
     first, end = head
     chunk = log_pb2.LogChunk.FromString(message[first:end])
     _count, begin = _read_varint(message, end + 1)
-    return Response(log_pb2.TailLogResponse(chunk=chunk), message[begin:])
+    return Response(chunk, message[begin:])
 
 
 def _head_of(message: bytes) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import struct
+import time
 from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -26,9 +27,13 @@ _SAFETY = 5.0
 # Without a watch a reader is as quick as a person expects of a terminal.
 _UNWATCHED = 0.1
 
-# The first change is told at once. While more keep coming, the next ones are told together: a flood
-# of wake-ups would take from the readers the time they need to keep up.
+# A change after a pause is told at once. While more keep coming, the next ones are told together: a
+# flood of wake-ups would take from the readers the time they need to keep up.
 _GATHER = 0.001
+
+# Changes follow one another closely if one comes this soon after we have begun to listen again; it
+# leaves alone what comes one by one, where turning the listening off and on is part of the way.
+_SOON = 2 * _GATHER
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,30 +41,36 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Watch:
     """Waits for any of some files to change."""
 
-    def __init__(self, paths: Mapping[int, str], *, is_complete: bool) -> None:
-        self._paths = paths
-        self._everything = frozenset(paths.values())
-        self._changed: set[str] = set()
-        self._event = asyncio.Event()
-        self._patience = _SAFETY if is_complete else _UNWATCHED
+    def __init__(self, numbers: Mapping[int, str], paths: Collection[str]) -> None:
+        self._numbers = numbers
+        self._everything = frozenset(paths)
+        self._changed: Collection[str] = frozenset()
+        self._waiter: asyncio.Future[None] | None = None
+        self._patience = _SAFETY if len(numbers) == len(self._everything) else _UNWATCHED
 
     def note(self, number: int) -> None:
         """Wakes who waits: the file of that watch has changed, or any if there is no such."""
-        self._changed |= {self._paths[number]} if number in self._paths else self._everything
-        self._event.set()
+        changed = {self._numbers[number]} if number in self._numbers else self._everything
+        self._changed = {*self._changed, *changed}
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def wait(self) -> Collection[str]:
         """Returns the files that have changed since the last call.
 
         After a while without a change that is all of them: a wake-up may have been lost.
         """
-        changed: Collection[str] = self._everything
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
-                await self._event.wait()
-                changed = self._changed
-        self._changed = set()
-        self._event.clear()
+        if not self._changed:
+            # No asyncio.timeout: what it does after the wake-up is a tenth of a line's way here.
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(self._patience, self.note, -1)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        changed, self._changed = self._changed, frozenset()
         return changed
 
 
@@ -68,6 +79,7 @@ class Inotify:
 
     def __init__(self) -> None:
         self._descriptor = -1
+        self._told = 0.0
         self._pause: asyncio.TimerHandle | None = None
         self._waiting: dict[int, set[Watch]] = {}
 
@@ -92,14 +104,15 @@ class Inotify:
     @contextlib.contextmanager
     def watch(self, *paths: str) -> Iterator[Watch]:
         """Watches files inside the block; what changed before it began is not told."""
-        numbers = {self._add(path): path for path in paths}
-        watch = Watch(numbers, is_complete=all(number >= 0 for number in numbers))
-        for number in numbers:
+        found = {self._add(path): path for path in paths}
+        numbers = {number: path for number, path in found.items() if number >= 0}
+        watch = Watch(numbers, paths)
+        for number in found:
             self._waiting.setdefault(number, set()).add(watch)
         try:
             yield watch
         finally:
-            for number in numbers:
+            for number in found:
                 self._forget(number, watch)
 
     def _add(self, path: str) -> int:
@@ -121,13 +134,24 @@ class Inotify:
             asyncio.get_running_loop().add_reader(self._descriptor, self._on_events)
 
     def _on_events(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._descriptor)
-        self._pause = loop.call_later(_GATHER, self._listen)
         try:
-            content = os.read(self._descriptor, 1 << 16)
+            content = os.read(self._descriptor, 1 << 12)
         except BlockingIOError:
             return
+        self._tell(content)
+        now, before = time.monotonic(), self._told
+        self._told = now
+        if now - before < _SOON:
+            # After those who were woken have done their work.
+            asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        if self._descriptor >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._descriptor)
+            self._pause = loop.call_later(_GATHER, self._listen)
+
+    def _tell(self, content: bytes) -> None:
         position = 0
         while position < len(content):
             number, _mask, _cookie, length = _HEAD.unpack_from(content, position)

@@ -27,8 +27,9 @@ _GO = 4 * CHUNK
 # More than that is copied by a thread, while others are served.
 _GLANCE = 32 << 10
 
-# Records of the index that are read at a time: 2,048.
+# Bytes of the index that are read at a time; less for a glance, which mostly finds one record.
 _INDEX_BLOCK = 2048 * ARRIVAL_SIZE
+_INDEX_GLANCE = 64 * ARRIVAL_SIZE
 
 # Lines that came within this are told as of one time: nobody reads finer, and a chunk a line would
 # cost a flood dearly.
@@ -90,6 +91,7 @@ class LogReader:
         self._within_ns = _TIMED_NS if timed else None
         self._limits: dict[Output, int] | None = None
         self._is_behind = False
+        self._is_at_end = False
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +125,7 @@ class LogReader:
 
     def _read(self, *, may_block: bool) -> list[Piece]:
         pieces: list[Piece] = []
+        self._is_at_end = False
         room, is_refused = 0 if self._is_at_limits() else _GO, False
         while room > 0 and not is_refused:
             try:
@@ -173,7 +176,11 @@ class LogReader:
 
     def _next(self, *, may_block: bool) -> Arrival | None:
         while not self._pending:
-            content = _pread(self._index, _INDEX_BLOCK, self._position, may_block=may_block)
+            if self._is_at_end:  # as it was a moment ago; what came since is told
+                return None
+            block = _INDEX_BLOCK if may_block else _INDEX_GLANCE
+            content = _pread(self._index, block, self._position, may_block=may_block)
+            self._is_at_end = len(content) < block
             if len(content) < ARRIVAL_SIZE:
                 return None
             self._position += len(content) - len(content) % ARRIVAL_SIZE

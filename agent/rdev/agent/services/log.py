@@ -13,7 +13,7 @@ from rdev.agent.logs.inotify import Inotify
 from rdev.agent.logs.log import Chunk, Piece
 from rdev.agent.logs.start import Query, Reading
 from rdev.agent.services import Context
-from rdev.protocol.convert import seconds_since_epoch, timestamp
+from rdev.protocol.convert import seconds_since_epoch
 from rdev.protocol.log_message import Response, to_bytes
 from rdev.v1 import log_pb2
 
@@ -48,7 +48,7 @@ class LogService:
                 for (rank, stream), offset in reading.begins.items():
                     # So that it is known after a break where this began, whatever came of it.
                     place = log_pb2.LogChunk(rank=rank, stream=stream, offset=offset)
-                    yield Response(log_pb2.TailLogResponse(chunk=place))
+                    yield Response(place)
             batches = follow(
                 reading,
                 files,
@@ -78,13 +78,11 @@ def _query(request: log_pb2.TailLogRequest) -> Query:
 
 def _to_proto(piece: Piece) -> Response:
     if isinstance(piece, Chunk):
-        chunk = log_pb2.LogChunk(
-            rank=piece.rank,
-            stream=piece.stream,
-            offset=piece.offset,
-            time=timestamp(piece.time),
-        )
-        return Response(log_pb2.TailLogResponse(chunk=chunk), piece.data)
+        microseconds = round(piece.time * 1e6)
+        chunk = log_pb2.LogChunk(rank=piece.rank, stream=piece.stream, offset=piece.offset)
+        chunk.time.seconds = microseconds // 1_000_000
+        chunk.time.nanos = microseconds % 1_000_000 * 1000
+        return Response(chunk, piece.data)
     gap = log_pb2.LogGap(
         rank=piece.rank,
         stream=piece.stream,
