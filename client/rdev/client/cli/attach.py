@@ -23,6 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 async def execute(options: argparse.Namespace) -> int:
     """Attaches."""
+    from rdev.protocol.polling import poll_directly
+
+    poll_directly()
     from rdev.client.cli.attending import output_of, return_to
     from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect

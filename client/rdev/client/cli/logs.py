@@ -73,6 +73,9 @@ def _since(word: str | None) -> float | None:
 
 async def execute(options: argparse.Namespace) -> int:
     """Prints."""
+    from rdev.protocol.polling import poll_directly
+
+    poll_directly()
     import asyncio
     import contextlib
 

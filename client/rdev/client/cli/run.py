@@ -124,6 +124,9 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Runs."""
+    from rdev.protocol.polling import poll_directly
+
+    poll_directly()
     from rdev.client.cli.attending import attend, output_of, source_of
     from rdev.client.cli.narrating import outlived
     from rdev.client.connection import connect
