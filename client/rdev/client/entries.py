@@ -8,6 +8,7 @@ says how it differs:
     home = "/scratch/me/.rdev"      the agent's state folder there
     python = "/opt/conda"           the Python that the agent runs by
     transport = "paramiko"          or openssh
+    ssh_config = "~/other_config"   instead of ~/.ssh/config
 
 The file is edited line by line, so that comments and order stay as they are, and what comes of it
 is compared with what was meant before it is written.
@@ -44,6 +45,7 @@ class Entry:
         home: The agent's state folder there.
         python: The Python that the agent shall run by.
         transport: `openssh` or `paramiko`.
+        ssh_config: The ssh configuration file to use instead of the user's.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Entry:
     home: str = ""
     python: str = ""
     transport: str = ""
+    ssh_config: str = ""
 
     @property
     def destination(self) -> str:
@@ -58,7 +61,7 @@ class Entry:
         return self.ssh or self.name
 
 
-_KEYS = frozenset(field.name for field in fields(Entry)) - {"name"}
+_ORDER = tuple(field.name for field in fields(Entry) if field.name != "name")
 
 
 def entry_of(name: str) -> Entry:
@@ -94,8 +97,7 @@ def add(entry: Entry) -> None:
     _require_name(entry.name)
     if entry.transport and entry.transport not in TRANSPORTS:
         raise UsageError(f"add the host {entry.name!r}", f"{entry.transport!r} is no transport")
-    body = {key: getattr(entry, key) for key in ("ssh", "home", "python", "transport")}
-    body = {key: value for key, value in body.items() if value}
+    body = {key: value for key in _ORDER if (value := getattr(entry, key))}
     text = _text()
     meant = _parsed(text)
     meant["hosts"] = {**_hosts(meant), entry.name: body}
@@ -173,8 +175,8 @@ def _entry(name: str, table: object) -> Entry:
     if not isinstance(table, dict):
         raise ConfigError(action, f"hosts.{name} is no table")
     for key, value in table.items():
-        if key not in _KEYS:
-            known = ", ".join(sorted(_KEYS))
+        if key not in _ORDER:
+            known = ", ".join(sorted(_ORDER))
             raise ConfigError(action, f"{key!r} is no key of a host; it knows {known}")
         if not isinstance(value, str):
             raise ConfigError(action, f"hosts.{name}.{key} may not be {value!r}")

@@ -19,6 +19,7 @@ from rdev.client.bootstrap.plan import Plan, make_plan, target_of
 from rdev.client.bootstrap.probe import Probe, ProbeUnreadableError, has_begun, parse, script
 from rdev.client.bootstrap.wheel import OwnWheel, pack, release_id
 from rdev.client.bootstrap.words import command
+from rdev.client.entries import entry_of
 from rdev.client.known import KnownHost, recall, remember
 from rdev.client.transport.contract import Ran, Transport
 from rdev.protocol.errors import (
@@ -56,7 +57,8 @@ class Wishes:
 
     Attributes:
         home: The agent's state folder there; empty for `~/.rdev`.
-        python: The Python that the agent shall run by; empty lets us look for one.
+        python: The Python that the agent shall run by: a path, a command, a conda prefix or `uv`;
+            empty lets us look for one. A release that is there already keeps its own.
         again: Put rdev there even if it seems to be.
     """
 
@@ -90,8 +92,7 @@ async def first_contact(
         RdevError: What the transport raises.
     """
     earlier = await asyncio.to_thread(recall, host)
-    if earlier is not None and not wishes.home:
-        wishes = replace(wishes, home=earlier.home)
+    wishes = await asyncio.to_thread(_with_usual, wishes, host, earlier)
     probe = await _probed(host, transport, wishes)
     own = await asyncio.to_thread(pack)
     plan = make_plan(
@@ -163,6 +164,16 @@ def pin(known: KnownHost, *, agent_id: str, machine_id: str) -> KnownHost:
     pinned = replace(known, agent_id=agent_id, machine_id=machine_id)
     remember(pinned)
     return pinned
+
+
+def _with_usual(wishes: Wishes, host: str, earlier: KnownHost | None) -> Wishes:
+    """What is wished, else what is configured, else what was so before."""
+    entry = entry_of(host)
+    return replace(
+        wishes,
+        home=wishes.home or entry.home or (earlier.home if earlier else ""),
+        python=wishes.python or entry.python,
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -247,7 +258,7 @@ async def _put(
     size = sum(len(parcel.content) for parcel in parcels)
     what = f", and {host} fetches the rest" if absent else ""
     narrate(f"{host}: pushing {size / 1e6:.1f} MB{what}")
-    code, feed = payload(plan, parcels, absent=absent, again=wishes.again or bool(wishes.python))
+    code, feed = payload(plan, parcels, absent=absent, again=wishes.again)
     line = command(plan.python.base, "-I", "-c", code)
     patience = _INSTALL_PATIENCE + size / _SLOW_LINK
     ran = await transport.run(line, feed=feed, patience=patience)

@@ -77,7 +77,7 @@ def make_plan(
     action = f"put rdev on {host}"
     _require_platform(action, probe)
     home = probe.root.path
-    if release in probe.releases and not (again or probe.wished):
+    if release in probe.releases and not again:
         return Plan(release, home, probe.dist, is_there=True)
     python = _chosen(action, host, probe)
     chosen = _chosen_wheels(action, python, wheels)

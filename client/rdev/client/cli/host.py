@@ -41,7 +41,7 @@ async def execute(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from rdev.client import entries
+    from rdev.client import entries, known
 
     entry = entries.Entry(
         options.name,
@@ -51,6 +51,7 @@ def _add(options: argparse.Namespace) -> int:
         transport=options.transport,
     )
     entries.add(entry)
+    known.forget(entry.name)  # where it leads, and where rdev lies there, may be another
     print(f"added {entry.name}; `rdev up {entry.name}` makes it ready")
     return 0
 
