@@ -5,15 +5,16 @@
 A folder that a person named and that holds something is FOREIGN until it has our marker. All
 methods block and are safe from any thread: a lock of the folder makes clients take turns by
 transaction. It is a thread's lock, not a task's, so that a cancelled call cannot free it while its
-thread still renames files.
+thread still renames files. Between the agents of several machines a lock on a file does the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rdev.agent.workspace.adoption import Survey, survey
@@ -32,6 +33,7 @@ from rdev.agent.workspace.index import Applied, Index
 from rdev.agent.workspace.links import apply_links
 from rdev.agent.workspace.own import OWN, Marker, hide_from_git, read_marker, write_marker
 from rdev.agent.workspace.store import Store, require_space
+from rdev.agent.workspace.turn import turn
 from rdev.protocol.errors import (
     AdoptionRefused,
     InvalidRequest,
@@ -82,6 +84,20 @@ class Folder:
         with self._lock:
             self._forget()
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Has the folder for itself; what the agent of another machine did there is read anew."""
+        name = hashlib.blake2b(os.fsencode(self.path), digest_size=16).hexdigest()
+        with self._lock, contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(turn(self._store.turns, name))
+                if self._context is not None and not self._context.index.is_current():
+                    self._forget()
+            except OSError as error:
+                self._forget()
+                raise os_failure("open the workspace", error, otherwise=SyncFailed) from error
+            yield
+
     def open(
         self,
         directories: Mapping[str, bytes],
@@ -101,7 +117,7 @@ class Folder:
         Raises:
             DiskFull, SyncFailed: The folder cannot be read, or what was begun not finished.
         """
-        with self._lock:
+        with self._turn():
             try:
                 self._store.prepare()
                 if self._is_foreign():
@@ -120,7 +136,7 @@ class Folder:
         Raises:
             DiskFull, SyncFailed: Our record of them could not be written.
         """
-        with self._lock:
+        with self._turn():
             try:
                 return [] if self._context is None else apply_links(self._context.root, links)
             except OSError as error:
@@ -132,7 +148,7 @@ class Folder:
         Raises:
             SyncFailed: It cannot be read.
         """
-        with self._lock:
+        with self._turn():
             return self._surveyed(change)
 
     def adopt(
@@ -151,7 +167,7 @@ class Folder:
             SyncFailed: It became ours meanwhile, or could not be written.
             DiskFull: There is no space for it.
         """
-        with self._lock:
+        with self._turn():
             after = _after(Snapshot.of(), change, expected)
             if not self._is_foreign():
                 raise _stale()
@@ -242,12 +258,13 @@ class Folder:
                 was compared; or the files could not be written. Nothing is visible of it.
             DiskFull: There is no space for it.
         """
-        with self._lock:
+        with self._turn():
             context, held = self._context, self._held
             if context is None or held is None or not self._is_same(context):
                 raise _stale()
             after = _after(held.snapshot, change, expected)
             try:
+                self._let_go(context, change)
                 problems = self._late + apply_change(context, change)
                 self._adopt(context, held.drifted, change)
             except BaseException:
@@ -259,6 +276,13 @@ class Folder:
             self._committed(after)
             counts = len(change.upserts), len(change.deletes)
             return Committed(after.digest, *counts, tuple(problems))
+
+    def _let_go(self, context: Applying, change: Change) -> None:
+        """Contents that are needed no longer are kept for a while from now on: see `Store.hold`."""
+        for path in (*(entry.path for entry in change.upserts), *change.deletes):
+            applied = context.index.get(path)
+            if applied is not None and applied.entry.kind is Kind.FILE:
+                self._store.hold(applied.entry.digest)
 
     def _opened(self) -> Applying:
         if self._context is not None and not self._is_same(self._context):

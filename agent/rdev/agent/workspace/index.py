@@ -47,6 +47,7 @@ class Index:
         self._applied: dict[str, Applied] = {}
         self._logged = 0
         self.transaction = 0
+        self._known = self._look()
         self._read()
 
     def __iter__(self) -> Iterator[Applied]:
@@ -59,6 +60,10 @@ class Index:
         """What we put at a path, or None."""
         return self._applied.get(path)
 
+    def is_current(self) -> bool:
+        """False if somebody else has written the index since: the agent of another machine."""
+        return self._look() == self._known
+
     def record(self, transaction: int, put: Iterable[Applied], drop: Iterable[str]) -> None:
         """Notes what a transaction did, in memory and on disk.
 
@@ -67,6 +72,12 @@ class Index:
         """
         puts, drops = list(put), list(drop)
         self._update(transaction, puts, drops)
+        try:
+            self._write(transaction, puts, drops)
+        finally:
+            self._known = self._look()
+
+    def _write(self, transaction: int, puts: list[Applied], drops: list[str]) -> None:
         self._logged += len(puts) + len(drops)
         if self._logged > 2 * len(self._applied) + SLACK or self._root.status(PATH) is None:
             self._rewrite()
@@ -77,6 +88,16 @@ class Index:
             # The line may be torn; nothing may follow it, so the next record writes all anew.
             self._logged = _UNFIT
             raise
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """What tells one state of the file from another; None if there is no file."""
+        try:
+            # Opened, not just looked at: only that asks a file server how it stands now.
+            with self._root.reading(PATH) as descriptor:
+                found = os.fstat(descriptor)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _update(self, transaction: int, put: Iterable[Applied], drop: Iterable[str]) -> None:
         self.transaction = transaction

@@ -51,7 +51,9 @@ class WorkspaceManager:
         """
         self._places = Places(home, os.path.join(machine or home, "places"))
         self.store = Store(os.path.join(home, "store"))
-        self._pins = Pins(self.store.folder)
+        # What each machine of the home keeps lies in its own folder, side by side.
+        others = os.path.dirname(machine) if machine is not None else None
+        self._pins = Pins(machine or self.store.folder, others=others)
         self._seam = seam
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], Folder] = {}

@@ -1,7 +1,11 @@
 """Pins: the snapshots that jobs started from, kept as long as the jobs.
 
-<home>/store/snapshots/<hex>.json     the entries of a pinned snapshot
-<home>/store/pins/<job id>            one line: the hex digest of its snapshot
+    <own>/snapshots/<hex>.json     the entries of a pinned snapshot
+    <own>/pins/<job id>            one line: the hex digest of its snapshot
+
+`<own>` is the machine's folder, `<home>/hosts/<machine-id>`: each agent writes and removes only
+what is there, so none has to know what another one is about to do, and whoever tidies the store
+that they share reads them all.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from rdev.agent.workspace.index import entry_row, row_entry
 from rdev.protocol.errors import SnapshotNotFound
@@ -28,10 +33,16 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 class Pins:
     """The pinned snapshots of one home; safe from any thread."""
 
-    def __init__(self, store_folder: str) -> None:
-        """Opens the pins beneath the store's folder, which are made if need be."""
-        self._snapshots = os.path.join(store_folder, "snapshots")
-        self._pins = os.path.join(store_folder, "pins")
+    def __init__(self, own: str, *, others: str | None = None) -> None:
+        """Opens the pins in a folder, which are made if need be.
+
+        Args:
+            own: The machine's folder.
+            others: Holds a folder for each machine of the home; None if there are no others.
+        """
+        self._others = others
+        self._snapshots = os.path.join(own, "snapshots")
+        self._pins = os.path.join(own, "pins")
         for path in (self._snapshots, self._pins):
             os.makedirs(path, mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
@@ -87,31 +98,35 @@ class Pins:
             FilesError: What was written of it is damaged.
         """
         try:
-            body = read_file(self._manifest(require(_HEX, snapshot, "snapshot")))
-            return tuple(row_entry(row) for row in body["entries"])
+            return _entries(self._manifest(require(_HEX, snapshot, "snapshot")))
         except FileNotFoundError:
             raise SnapshotNotFound(
                 f"read the snapshot {snapshot[:12]}", "no job keeps it"
             ) from None
 
     def digests(self) -> set[bytes]:
-        """Digests of all contents that pinned and recent snapshots need.
+        """Digests of all contents that pinned snapshots of all machines, and recent ones, need.
 
         Raises:
             FilesError: A snapshot's record is damaged, so nobody knows what it needs.
         """
         needed: set[bytes] = set()
-        for name in os.listdir(self._snapshots):
-            snapshot, ending = os.path.splitext(name)
-            # One that is being written is a recent one; one that has just gone needs nothing.
-            if ending == ".json":
-                with contextlib.suppress(SnapshotNotFound):
-                    needed.update(entry.digest for entry in self.entries(snapshot))
+        for folder in {self._snapshots, *self._others_snapshots()}:
+            for name in _names(folder):
+                # One that is being written is a recent one; one that has just gone needs nothing.
+                if name.endswith(".json"):
+                    with contextlib.suppress(FileNotFoundError):
+                        entries = _entries(os.path.join(folder, name))
+                        needed.update(entry.digest for entry in entries)
         with self._lock:
             recent = list(self._recent.values())
         for each in recent:
             needed.update(entry.digest for entry in each)
         return needed
+
+    def _others_snapshots(self) -> Iterator[str]:
+        for machine in _names(self._others) if self._others is not None else ():
+            yield os.path.join(str(self._others), machine, "snapshots")
 
     def _manifest(self, snapshot: str) -> str:
         return os.path.join(self._snapshots, f"{snapshot}.json")
@@ -122,6 +137,17 @@ class Pins:
             with open(os.path.join(self._pins, name)) as file:
                 pinned.add(file.read().strip())
         return pinned
+
+
+def _entries(manifest: str) -> tuple[Entry, ...]:
+    return tuple(row_entry(row) for row in read_file(manifest)["entries"])
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # a machine that left, or never kept any
+        return []
 
 
 def _replace(path: str, text: str) -> None:

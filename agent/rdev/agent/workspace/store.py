@@ -79,11 +79,18 @@ class Store:
         self._objects = os.path.join(folder, "objects")
         self._incoming = os.path.join(folder, "incoming")
         self.prepare()
-        # The home may be shared with another machine's agent, whose contents are on their way too.
+        # The home may be shared with another machine's agent, whose contents are on their way too,
+        # and which tidies as we do.
         for name in os.listdir(self._incoming):
             path = os.path.join(self._incoming, name)
-            if os.stat(path).st_mtime < time.time() - GRACE:
-                os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_mtime < time.time() - GRACE:
+                    os.unlink(path)
+
+    @property
+    def turns(self) -> str:
+        """Holds the locks of the workspaces, see `rdev.agent.workspace.turn`."""
+        return os.path.join(self.folder, "turns")
 
     def prepare(self) -> None:
         """Makes the store's folders where they are missing; somebody may have removed them.
@@ -102,6 +109,21 @@ class Store:
     def has(self, digest: bytes) -> bool:
         """True if the content is there."""
         return os.path.exists(self.path(digest))
+
+    def hold(self, digest: bytes) -> bool:
+        """True if the content is there; then it stays for `GRACE` at least.
+
+        Whoever is told that it need not be sent counts on it, and the agent of another machine may
+        be tidying: it knows nothing of what is under way here.
+        """
+        path = self.path(digest)
+        try:
+            # A quarter of the time is long enough for any transaction, and spares most writes.
+            if os.stat(path).st_mtime < time.time() - GRACE / 4:
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def receive(self, digest: bytes, size: int, encoding: Encoding) -> Incoming:
         """Begins to take in a content; the caller finishes or aborts it."""
@@ -169,10 +191,12 @@ class Store:
         for shard in os.listdir(self._objects):
             for name in os.listdir(os.path.join(self._objects, shard)):
                 path = os.path.join(self._objects, shard, name)
-                if os.stat(path).st_mtime >= horizon or keep(bytes.fromhex(shard + name)):
-                    continue
-                os.unlink(path)
-                removed += 1
+                # The agent of another machine may be removing it too.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(path).st_mtime >= horizon or keep(bytes.fromhex(shard + name)):
+                        continue
+                    os.unlink(path)
+                    removed += 1
         return removed
 
 
