@@ -14,7 +14,7 @@ from typing import Any
 
 from rdev.client.hosts import LOCAL
 from rdev.protocol.errors import ConfigError
-from rdev.wire.job import DEFAULT_GRACE, LogFull
+from rdev.wire.job import DEFAULT_GRACE, EnvironmentChoice, LogFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Config:
     Attributes:
         host: Host that verbs use without -H.
         python: Interpreter for scripts and modules; empty lets the host choose.
+        env: The environment of the host that jobs run in.
         environment: Variables for every job.
         timeout: Seconds after which jobs are stopped; None means never.
         grace: Seconds between TERM and KILL when a job is stopped.
@@ -35,6 +36,7 @@ class Config:
 
     host: str = LOCAL
     python: str = ""
+    env: EnvironmentChoice = field(default_factory=EnvironmentChoice)
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
     grace: float = DEFAULT_GRACE
@@ -43,12 +45,32 @@ class Config:
     log_full: str = LogFull.DROP.value
     owner: str = ""
 
+    def with_environment(self, *, python: str | None, env: str | None) -> Config:
+        """With what flags say of interpreter and environment, which beats all that files say.
+
+        Args:
+            python: Of `--python`; None if it was not given.
+            env: Of `--env`; None if it was not given.
+        """
+        if env is not None:
+            chosen = replace(self.env, name=env, managed=False, python="")
+            return replace(self, python=python or "", env=chosen)
+        return self if python is None else replace(self, python=python)
+
 
 # Each takes a little of the job's record; whoever wants more has another problem.
 MAX_RETRIES = 100
 
 # `[workspace]` is read by rdev.client.sync.root; only its keys are checked here.
 _WORKSPACE_KEYS = frozenset({"id", "path", "links"})
+
+# Of `[env]`: the attribute of the choice that each key sets, and what may stand there.
+_ENV_KEYS: dict[str, tuple[str, type]] = {
+    "name": ("name", str),
+    "python": ("python", str),
+    "prelude": ("prelude", str),
+    "manage": ("managed", bool),
+}
 
 # An owner is shown in tables.
 _MAX_OWNER = 128
@@ -115,11 +137,34 @@ def _merged(config: Config, values: Mapping[str, Any], path: str) -> Config:
         if key == "user":
             config = replace(config, owner=_owner(value, path))
             continue
-        _require_known({key: value}, _TYPES.keys() | {"workspace", "user"}, path)
+        if key == "env":
+            config = replace(config, env=_env(config.env, value, path))
+            continue
+        _require_known({key: value}, _TYPES.keys() | {"workspace", "user", "env"}, path)
         if not _is_sound(key, value):
             raise ConfigError(f"use {path}", f"{key} may not be {value!r}")
         config = replace(config, **{key: _added(config, key, value)})
     return config
+
+
+def _env(choice: EnvironmentChoice, values: object, path: str) -> EnvironmentChoice:
+    """Which environment, from `[env]`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"use {path}", f"env may not be {values!r}; it is a table")
+    _require_known(values, _ENV_KEYS, path)
+    if values.get("name") and values.get("manage"):
+        cause = "[env] has a name and manage = true; only one of them can be meant"
+        raise ConfigError(f"use {path}", cause)
+    # Where a file says which one is meant, what a weaker file says of that counts no more.
+    if values.keys() & {"name", "python", "manage"}:
+        choice = replace(choice, name="", python="", managed=False)
+    for key, value in values.items():
+        attribute, kind = _ENV_KEYS[key]
+        if not isinstance(value, kind):
+            raise ConfigError(f"use {path}", f"[env] {key} may not be {value!r}")
+        changes: dict[str, Any] = {attribute: value}
+        choice = replace(choice, **changes)
+    return choice
 
 
 def _owner(values: object, path: str) -> str:

@@ -6,12 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rdev.client.command import Command
 from rdev.client.config import Config
 from rdev.client.connection import Connection, persisting
-from rdev.client.hosts import LOCAL
+from rdev.client.environments import Environments, wanted
 from rdev.client.jobs import Jobs
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
@@ -25,7 +25,16 @@ from rdev.protocol.errors import (
     UsageError,
 )
 from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
-from rdev.wire.job import ONE_PER_GPU, CommandKind, GpuRequest, Job, JobSpec, LogFull, Window
+from rdev.wire.job import (
+    ONE_PER_GPU,
+    CommandKind,
+    EnvironmentChoice,
+    GpuRequest,
+    Job,
+    JobSpec,
+    LogFull,
+    Window,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ async def launch(
     *,
     on_synced: Callable[[Receipt], None],
     confirm: Callable[[str], bool] | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> Job:
     """Syncs the workspace and starts the job from the snapshot that this made.
 
@@ -73,6 +83,7 @@ async def launch(
         request: What to run.
         on_synced: Told what the sync did, before the job starts.
         confirm: Asks the person; None when there is nobody to ask.
+        tell: Told what is done to make the job's environment.
 
     Raises:
         ScriptNotFound: The script does not exist.
@@ -82,10 +93,10 @@ async def launch(
     """
     target = script_path(request.command, workspace)
     try:
-        return await _launch(connection, workspace, request, target, on_synced, confirm)
+        return await _launch(connection, workspace, request, target, on_synced, confirm, tell)
     except SnapshotNotFound:
         # The agent was replaced between the sync and the start, and forgot what it had just seen.
-        return await _launch(connection, workspace, request, target, on_synced, confirm)
+        return await _launch(connection, workspace, request, target, on_synced, confirm, tell)
 
 
 async def _launch(
@@ -95,6 +106,7 @@ async def _launch(
     target: str,
     on_synced: Callable[[Receipt], None],
     confirm: Callable[[str], bool] | None,
+    tell: Callable[[str], None],
 ) -> Job:
     snapshot = ""
     if request.sync:
@@ -104,7 +116,20 @@ async def _launch(
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
     spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
+    if spec.env.managed and not spec.python:
+        await _make_environment(connection, spec, tell)
     return await start(connection, spec)
+
+
+async def _make_environment(
+    connection: Connection, spec: JobSpec, tell: Callable[[str], None]
+) -> None:
+    """Makes it before the job is asked for: uv may take its time, and has something to tell."""
+    environments = Environments(connection)
+    await persisting(
+        connection,
+        lambda: environments.sync(spec.python, spec.env, workspace_id=spec.workspace_id, tell=tell),
+    )
 
 
 async def _check(
@@ -155,12 +180,14 @@ def _spec(
     host: str, workspace: Workspace, request: Launch, *, target: str, snapshot: str
 ) -> JobSpec:
     settings = request.settings
+    python, choice = wanted(host, workspace.root, settings)
     return JobSpec(
         kind=request.command.kind,
         target=target,
         args=request.command.args,
         name=request.name,
-        python=_python(host, workspace.root, settings.python),
+        python=python,
+        env=choice,
         workspace_id=workspace.id,
         snapshot=snapshot,
         directory=_directory(workspace.root),
@@ -193,7 +220,7 @@ def beside(
     terminal: Window | None = None,
     stdin: bool = False,
 ) -> JobSpec:
-    """A job that runs `command` where `neighbour` runs, or in the home folder without one."""
+    """A job that runs `command` as `neighbour` runs, or in the home folder without one."""
     program, *args = command
     spec = neighbour.spec if neighbour is not None else None
     return JobSpec(
@@ -203,6 +230,8 @@ def beside(
         workspace_id=spec.workspace_id if spec else "",
         directory=spec.directory if spec else "",
         environment={**_terminal_environment(terminal), **(spec.environment if spec else {})},
+        python=spec.python if spec else "",
+        env=spec.env if spec else EnvironmentChoice(),
         hook=spec.hook if spec else False,
         terminal=terminal,
         stdin=stdin,
@@ -215,8 +244,8 @@ def login_shell(
     workspace: Workspace | None,
     *,
     terminal: Window,
+    settings: Config,
     name: str = "",
-    python: str = "",
 ) -> JobSpec:
     """The user's login shell on the host, in the workspace's folder or in the home folder.
 
@@ -224,14 +253,19 @@ def login_shell(
         host: Where it opens.
         workspace: Whose folder it opens in.
         terminal: The size of its terminal.
+        settings: The configuration; the shell finds what jobs run with.
         name: Chosen name, or empty.
-        python: The interpreter that is configured for jobs; the shell finds what jobs run with.
     """
+    # Outside of workspaces there is no lock file to make one from.
+    python, choice = settings.python, replace(settings.env, managed=False)
+    if workspace is not None:
+        python, choice = wanted(host, workspace.root, settings)
     return JobSpec(
         CommandKind.PROGRAM,
         "",
         name=name,
-        python=_python(host, workspace.root, python) if workspace else python,
+        python=python,
+        env=choice,
         workspace_id=workspace.id if workspace else "",
         directory=_directory(workspace.root) if workspace else "",
         environment=_terminal_environment(terminal),
@@ -303,21 +337,6 @@ def _directory(root: str) -> str:
     relative = os.path.relpath(os.getcwd(), root)
     outside = relative == os.pardir or relative.startswith(os.pardir + os.sep)
     return "" if outside or relative == os.curdir else relative.replace(os.sep, "/")
-
-
-def _python(host: str, root: str, chosen: str) -> str:
-    # The environment that the person works in is at hand here; elsewhere the host chooses.
-    if host != LOCAL:
-        return chosen
-    if chosen:
-        return os.path.abspath(chosen) if os.sep in chosen else chosen
-    active = os.environ.get("VIRTUAL_ENV") or os.environ.get("CONDA_PREFIX")
-    prefixes = [active] if active else []
-    for prefix in [*prefixes, os.path.join(root, ".venv")]:
-        python = os.path.join(prefix, "bin", "python")
-        if os.access(python, os.X_OK):
-            return python
-    return ""
 
 
 def environment_from(pairs: Sequence[str], file: str | None) -> dict[str, str]:

@@ -84,7 +84,16 @@ def of_interpreter(python: str) -> Place:
     if place is not None and place.kind is not Kind.SYSTEM:
         return place
     prefix = os.path.dirname(os.path.dirname(os.path.realpath(python)))
+    if os.path.basename(os.path.dirname(python)) == "shims":
+        prefix = _behind_shim(os.path.dirname(os.path.dirname(python))) or prefix
     return Place(os.path.basename(python), Kind.SYSTEM, prefix, python)
+
+
+def _behind_shim(root: str) -> str:
+    """The Python that pyenv's shims run where no folder says otherwise; empty if it says none."""
+    words = " ".join(_lines(os.path.join(root, "version"))).split()
+    prefix = os.path.join(root, "versions", words[0]) if words else ""
+    return prefix if os.path.isdir(prefix) else ""
 
 
 def on_path(names: Iterable[str], path: str, *, without: str = "") -> str:

@@ -16,6 +16,11 @@ _TEMPLATE = """\
 # keep_children = false     # spare what a job leaves behind when it ends by itself
 # log_full = "drop"         # when its output cannot be kept: "drop", "block" or "stop"
 
+# [env]                     # the environment of the host that jobs run in
+# name = "vision"           # conda's or a virtual one, or its folder; by default the host looks
+# prelude = "module load cuda/12.4"
+# manage = true             # let rdev make it from uv.lock, pylock.toml or requirements.txt
+
 # [environment]             # variables for every job
 # OMP_NUM_THREADS = "4"
 
