@@ -156,7 +156,7 @@ def test_wait_with_a_limit_leaves_the_job_alone(rdev):
 def test_a_job_keeps_the_content_it_was_started_from(rdev):
     rdev.write("train.py", "print('first')")
     rdev.run("run", "--name", "one", "train.py")
-    pins = rdev.home / ".rdev" / "store" / "pins"
+    (pins,) = rdev.home.glob(".rdev/hosts/*/pins")
     (job,) = rdev.json("ps", "-a")
     assert (pins / job["id"]).read_text().strip() == job["snapshot"]
     rdev.run("rm", "one")
