@@ -149,6 +149,21 @@ def test_columns_for_ranks_and_gpus_come_when_there_is_something_to_say():
     assert other.split()[3:5] == ["-", "-"]
 
 
+def test_whose_a_job_is_is_shown_where_people_share_a_login():
+    def of(owner: str) -> Job:
+        return job(spec=replace(job().spec, owner=owner))
+
+    for owners in (["a@x", "a@x"], ["a@x", ""], [""]):
+        assert "OWNER" not in table([of(owner) for owner in owners], now=160.0)
+    heading, *rows = table([of("a@x"), of("b\x1b[2J@y"), of("")], now=160.0).splitlines()
+    assert heading.split()[2] == "OWNER"
+    assert rows[0].split()[2] == "a@x"
+    assert "\x1b" not in rows[1]
+    assert rows[2].split()[2] == "-"
+    assert as_json(of("a@x"))["owner"] == "a@x"
+    assert as_json(of(""))["owner"] is None
+
+
 def test_an_attempt_that_failed_is_told_with_the_next_one():
     failed = Attempt(1, Reason.EXITED, exit_code=1)
     killed = Attempt(2, Reason.OUT_OF_MEMORY, exit_code=137, signal=9)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, responses, resuming, translating
+from rdev.client.identity import owner
 from rdev.protocol.convert_job import job_from_proto, spec_to_proto, window_to_proto
 from rdev.protocol.errors import ConnectionLost
 from rdev.protocol.ids import new_request_id
@@ -27,7 +30,7 @@ class Jobs:
         """Starts a job.
 
         Args:
-            spec: What to run and how.
+            spec: What to run and how; who runs this is the owner if it names none.
             request_id: Repeating one repeats nothing: the first job is returned again.
 
         Raises:
@@ -35,6 +38,7 @@ class Jobs:
             CommandNotFound: The interpreter does not exist on the host.
             DiskFull: The host has no room for the job's record.
         """
+        spec = replace(spec, owner=spec.owner or await asyncio.to_thread(owner))
         request = job_pb2.CreateJobRequest(
             request_id=request_id or new_request_id(), spec=spec_to_proto(spec)
         )

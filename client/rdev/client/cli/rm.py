@@ -1,11 +1,14 @@
-"""Remove ended jobs with their logs; what they wrote into the workspace stays."""
+"""Remove ended jobs with their logs; what they wrote into the workspace stays.
+
+Jobs of other people who share the login are left alone by --ended, and asked about by name.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, host_of
+from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
 
 if TYPE_CHECKING:
     from rdev.wire.job import Job
@@ -21,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--older-than", metavar="T", help="only those that ended before: 7d, 12h, 2026-11-22"
     )
+    add_yes(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -28,6 +32,8 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.connection import Connection, connect
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
+    from rdev.client.ownership import is_ours, require_ours
+    from rdev.client.ui.output import say
     from rdev.protocol.errors import UsageError
 
     if not options.jobs and not options.ended:
@@ -42,11 +48,20 @@ async def execute(options: argparse.Namespace) -> int:
             return [job for job in await Jobs(connection).list(ended=True) if job.state.is_final]
         return [await find_job(connection, reference) for reference in options.jobs]
 
+    others = 0
     async with connect(host_of(options)) as connection:
         for job in await named(connection):
-            if before is None or not job.state.is_final or job.ended < before:
-                await Jobs(connection).delete(job.id)
-                print(f"removed {job.name} ({job.id})")
+            if before is not None and job.state.is_final and job.ended >= before:
+                continue
+            if options.ended and not options.yes and not is_ours(job):
+                others += 1
+                continue
+            await require_ours(job, "remove", confirm=confirm_of(options))
+            await Jobs(connection).delete(job.id)
+            print(f"removed {job.name} ({job.id})")
+    if others:
+        jobs = "1 job" if others == 1 else f"{others} jobs"
+        say(f"left alone: {jobs} of other people; --yes removes theirs too")
     return 0
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_job, add_json, host_of
+from rdev.client.cli.options import (
+    add_host,
+    add_job,
+    add_json,
+    add_yes,
+    confirm_of,
+    host_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="spare nothing: no tmux, screen or agent that was started in the job either",
     )
+    add_yes(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:
@@ -27,6 +35,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
+    from rdev.client.ownership import require_ours
     from rdev.client.ui.jobs import as_json, closing_line, spared_line
     from rdev.client.ui.output import say
 
@@ -34,6 +43,7 @@ async def execute(options: argparse.Namespace) -> int:
         jobs = Jobs(connection)
         job = await find_job(connection, options.job)
         if not job.state.is_final:
+            await require_ours(job, "stop", confirm=confirm_of(options))
             # An agent that is just replaced must not lose it; asking twice is asking once.
             await persisting(
                 connection, lambda: jobs.stop(job.id, now=options.now, is_all=options.all)

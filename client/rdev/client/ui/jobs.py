@@ -16,7 +16,7 @@ from rdev.client.ui.escapes import one_line
 from rdev.client.ui.sizes import human_size
 from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
 
-_COLUMNS = ("ID", "NAME", "STATE", "RANKS", "GPU", "AGE", "TOOK", "SNAPSHOT", "COMMAND")
+_COLUMNS = ("ID", "NAME", "OWNER", "STATE", "RANKS", "GPU", "AGE", "TOOK", "SNAPSHOT", "COMMAND")
 
 # Shown only when one of the jobs has something to say there.
 _RARE = frozenset({"RANKS", "GPU"})
@@ -46,10 +46,12 @@ def table(jobs: Sequence[Job], *, now: float) -> str:
         now: Seconds since the epoch, to tell ages by.
     """
     cells = [_row(job, now) for job in jobs]
+    owners = {job.spec.owner for job in jobs if job.spec.owner}
     shown = [
         column
         for column, name in enumerate(_COLUMNS)
         if name not in _RARE or any(row[column] != _NOTHING for row in cells)
+        if name != "OWNER" or len(owners) > 1
     ]
     return aligned([[row[column] for column in shown] for row in (_COLUMNS, *cells)])
 
@@ -59,6 +61,7 @@ def _row(job: Job, now: float) -> tuple[str, ...]:
     return (
         job.id,
         job.name,
+        one_line(job.spec.owner) or _NOTHING,
         state_words(job),
         str(job.ranks) if job.ranks > 1 else _NOTHING,
         ",".join(str(gpu.index) for gpu in job.gpus) or _NOTHING,
@@ -210,6 +213,9 @@ def as_json(job: Job) -> dict[str, Any]:
         "command": [job.spec.target, *job.spec.args],
         "argv": list(job.argv),
         "directory": job.directory,
+        "interpreter": job.interpreter or None,
+        "env": job.env or None,
+        "owner": job.spec.owner or None,
         "workspace": job.spec.workspace_id or None,
         "snapshot": job.spec.snapshot or None,
         "streams": _streams(job.streams),
