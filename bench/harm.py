@@ -22,7 +22,7 @@ from tests.support.jobs import await_gone, lock_holder
 from bench.measure import Figure, table
 from bench.process import memory_of
 from rdev.client.connection import Connection, connect
-from rdev.client.embedded import ensure_agent
+from rdev.protocol.starting import ensure_agent
 from rdev.client.jobs import Jobs
 from rdev.wire.files import JobFiles
 from rdev.wire.home import this_home

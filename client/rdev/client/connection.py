@@ -13,23 +13,26 @@ import random
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from rdev.client import embedded
 from rdev.client.hosts import LOCAL, Endpoint, endpoint_of
 from rdev.protocol.convert import AgentInfo, agent_from_proto
 from rdev.protocol.errors import (
     ConnectionLost,
+    HostChanged,
+    HostKeyRefused,
     HostUnreachable,
+    LoginRefused,
     PermissionRefused,
     RdevError,
     TimedOut,
     VersionSkew,
     error_class,
 )
-from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY
+from rdev.protocol.starting import ensure_agent
+from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY, REMOTE_OPTIONS
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 from rdev.v1.error_pb2 import ErrorDetail
 from rdev.wire.unix import peer_uid, short_socket_path
@@ -51,10 +54,63 @@ _SPREAD = 2.0
 # have died since.
 _FIRST_PATIENCE = 2.0
 
+# A host that refuses us does so again, and must not be asked for ever: a person has to see to it.
+REFUSALS = (LoginRefused, HostKeyRefused, HostChanged)
+
 # A host that has been away this long is reported, and the job left to itself.
 _GIVE_UP = 60.0
 
 _LOCAL_UPGRADE = "`rdev-agent upgrade` puts an agent of this release in its place; jobs go on"
+
+
+class Way(Protocol):
+    """How an agent is reached; `Local` is one on this machine, `Remote` one that ssh leads to."""
+
+    @property
+    def socket(self) -> str:
+        """Path of the socket that gRPC connects to."""
+        ...
+
+    async def reach(self, dial: Callable[[], object]) -> None:
+        """Makes the agent reachable, starting it where that is ours to do.
+
+        Args:
+            dial: Makes gRPC connect to `socket`.
+
+        Raises:
+            HostUnreachable: It is not there; trying again later may help, except after a refusal.
+            PermissionRefused: Somebody else answers in its place.
+        """
+        ...
+
+    async def accept(self, agent: AgentInfo) -> bool:
+        """Looks at who answered; True if another agent answers from now on.
+
+        Raises:
+            HostChanged: It is not the agent that is known.
+        """
+        ...
+
+
+class Local:
+    """An agent on this machine, or one that somebody forwards to a socket here."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.is_ours = endpoint.home is not None
+        self._endpoint = endpoint
+
+    @property
+    def socket(self) -> str:
+        """See `Way`; an agent of ours says it when it is reached."""
+        return self._endpoint.socket
+
+    async def reach(self, dial: Callable[[], object]) -> None:  # noqa: ARG002  # gRPC dials soon
+        """See `Way`."""
+        await asyncio.to_thread(_reach, self._endpoint)
+
+    async def accept(self, agent: AgentInfo) -> bool:  # noqa: ARG002  # whoever has the socket
+        """See `Way`."""
+        return False
 
 
 class Connection:
@@ -66,51 +122,95 @@ class Connection:
         agent: Who answered.
     """
 
-    def __init__(
-        self, host: str, channel: grpc.aio.Channel, agent: AgentInfo, *, endpoint: Endpoint
-    ) -> None:
+    def __init__(self, host: str, channel: grpc.aio.Channel, agent: AgentInfo, *, way: Way) -> None:
         self.host = host
         self.channel = channel
         self.agent = agent
-        self._endpoint = endpoint
+        self._way = way
 
     async def recover(self) -> None:
         """Makes the agent reachable again after a break, starting it where that is ours to do.
 
         Raises:
-            HostUnreachable: It is not there yet; trying again later may help.
+            HostUnreachable: It is not there yet; trying again later may help, unless it is one of
+                `REFUSALS`.
             PermissionRefused: Somebody else answers in its place.
         """
-        await asyncio.to_thread(_reach, self._endpoint)
-        self.agent = await _identify(self.host, self.channel, self._endpoint)
+        await self._way.reach(_dialling(self.channel))
+        self.agent = await _welcomed(self.host, self.channel, self._way)
+
+
+def _silent(_line: str) -> None:
+    pass
 
 
 @contextlib.asynccontextmanager
-async def connect(host: str) -> AsyncIterator[Connection]:
-    """Opens a connection to a host's agent, starting the embedded one where needed.
+async def connect(
+    host: str, *, narrate: Callable[[str], None] = _silent
+) -> AsyncIterator[Connection]:
+    """Opens a connection to a host's agent; puts rdev there, and starts the agent, where needed.
+
+    Args:
+        host: Its name.
+        narrate: Told of what takes a while, one line for a person.
 
     Raises:
-        HostUnreachable: The host is unknown or does not answer.
-        AgentStartFailed: The embedded agent could not be started.
+        HostUnreachable: The host is unknown or does not answer, or lets nobody in.
+        AgentStartFailed: The agent could not be started.
         VersionSkew: The agent is too old for this client.
     """
+    async with _way_to(host, narrate) as way:
+        is_here = isinstance(way, Local)
+        options = CLIENT_OPTIONS if is_here else REMOTE_OPTIONS
+        if is_here:  # its socket is where it says; to another machine gRPC has to dial first
+            await way.reach(_nothing)
+        with short_socket_path(way.socket) as path:
+            async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
+                if not is_here:
+                    await way.reach(_dialling(channel))
+                agent = await _welcomed(host, channel, way)
+                yield Connection(host, channel, agent, way=way)
+
+
+@contextlib.asynccontextmanager
+async def _way_to(host: str, narrate: Callable[[str], None]) -> AsyncIterator[Way]:
     endpoint = endpoint_of(host)
-    await asyncio.to_thread(_reach, endpoint)
-    with short_socket_path(endpoint.socket) as path:
-        async with grpc.aio.insecure_channel(f"unix:{path}", options=CLIENT_OPTIONS) as channel:
-            agent = await _identify(host, channel, endpoint)
-            yield Connection(host, channel, agent, endpoint=endpoint)
+    if endpoint is not None:
+        yield Local(endpoint)
+        return
+    from rdev.client.remote import opened
+
+    async with opened(host, narrate=narrate) as way:
+        yield way
+
+
+async def _welcomed(host: str, channel: grpc.aio.Channel, way: Way) -> AgentInfo:
+    """Who answers; an agent that is older than this release is followed by one of it first."""
+    agent = await _identify(host, channel, way)
+    if await way.accept(agent):
+        await way.reach(_dialling(channel))
+        agent = await _identify(host, channel, way)
+        await way.accept(agent)
+    return agent
+
+
+def _dialling(channel: grpc.aio.Channel) -> Callable[[], object]:
+    return lambda: channel.get_state(try_to_connect=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _reach(endpoint: Endpoint) -> None:
     if endpoint.home is None:
         _check_peer(endpoint.socket)
         return
-    embedded.ensure_agent(endpoint.home)
+    ensure_agent(endpoint.home)
     try:
         _check_peer(endpoint.socket)
     except HostUnreachable:  # it died between the two
-        embedded.ensure_agent(endpoint.home)
+        ensure_agent(endpoint.home)
         _check_peer(endpoint.socket)
 
 
@@ -129,33 +229,34 @@ def _check_peer(path: str) -> None:
         raise PermissionRefused("trust the agent", f"{path} is served by user {uid}")
 
 
-async def _identify(host: str, channel: grpc.aio.Channel, endpoint: Endpoint) -> AgentInfo:
+async def _identify(host: str, channel: grpc.aio.Channel, way: Way) -> AgentInfo:
     # Behind a forwarded socket there may be nothing, which shows at once; an agent of our own that
-    # was just started is worth waiting for, and one that died just now is started again.
-    patience = _FIRST_PATIENCE if endpoint.home is not None else UNARY_DEADLINE
+    # was just started is worth waiting for, and one that died just now is started again. To a
+    # remote one there is a bridge by now, and gRPC may be about to connect again.
+    is_ours = isinstance(way, Local) and way.is_ours
+    waits = is_ours or not isinstance(way, Local)
+    patience = _FIRST_PATIENCE if is_ours else UNARY_DEADLINE
     waited = 0.0
     while True:
         try:
-            agent = await _ask(host, channel, patience=patience, is_ours=endpoint.home is not None)
+            agent = await _ask(host, channel, patience=patience, waits=waits)
             break
         except HostUnreachable:
             waited += patience
-            if endpoint.home is None or waited >= UNARY_DEADLINE:
+            if not is_ours or waited >= UNARY_DEADLINE:
                 raise
-        await asyncio.to_thread(_reach, endpoint)
+        await way.reach(_nothing)
         patience *= 2  # it is there, and may be slow
     check_version(host, agent)
     return agent
 
 
-async def _ask(
-    host: str, channel: grpc.aio.Channel, *, patience: float, is_ours: bool
-) -> AgentInfo:
+async def _ask(host: str, channel: grpc.aio.Channel, *, patience: float, waits: bool) -> AgentInfo:
     action = f"reach the agent of {host}"
     try:
         with translating(action):
             response = await agent_pb2_grpc.AgentServiceStub(channel).GetAgent(
-                agent_pb2.GetAgentRequest(), timeout=patience, wait_for_ready=is_ours
+                agent_pb2.GetAgentRequest(), timeout=patience, wait_for_ready=waits
             )
     except TimedOut as error:
         raise HostUnreachable(action, "it does not answer") from error
@@ -250,9 +351,7 @@ async def resuming(
             if on_break is not None:
                 on_break(error)
         await delays.wait()
-        with contextlib.suppress(HostUnreachable):
-            await connection.recover()
-            delays.answered()
+        await _return(connection, delays)
 
 
 async def persisting(connection: Connection, attempt: Callable[[], Awaitable[Item]]) -> Item:
@@ -270,9 +369,17 @@ async def persisting(connection: Connection, attempt: Callable[[], Awaitable[Ite
         with contextlib.suppress(ConnectionLost):
             return await attempt()
         await delays.wait()
-        with contextlib.suppress(HostUnreachable):
-            await connection.recover()
-            delays.answered()
+        await _return(connection, delays)
+
+
+async def _return(connection: Connection, delays: Backoff) -> None:
+    try:
+        await connection.recover()
+    except REFUSALS:
+        raise
+    except HostUnreachable:
+        return
+    delays.answered()
 
 
 async def responses(call: grpc.aio.UnaryStreamCall[Any, Item]) -> AsyncGenerator[Item, None]:

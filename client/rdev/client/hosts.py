@@ -2,6 +2,8 @@
 
 local       the agent on this machine, started on demand
 unix:PATH   an agent whose socket somebody forwards to PATH, such as `ssh -L` or a shared volume
+any other   what `ssh` can be told: a host of ~/.ssh/config, `user@host`, `ssh://user@host:port`,
+            or one of `[hosts]` in the user's configuration file
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import os
 import shlex
 from dataclasses import dataclass
 
-from rdev.protocol.errors import HostUnreachable
 from rdev.wire.home import Home, this_home
 
 # The agent on this machine, started on demand; what every verb uses when no host is named.
@@ -37,23 +38,13 @@ class Endpoint:
         return self.home.socket if self.home is not None else self.forwarded
 
 
-def endpoint_of(host: str) -> Endpoint:
-    """Where the agent of `host` is reached.
-
-    Raises:
-        HostUnreachable: This release knows no such host.
-    """
+def endpoint_of(host: str) -> Endpoint | None:
+    """Where the agent of `host` is reached on this machine; None for a host that ssh leads to."""
     if host == LOCAL:
-        home = this_home()
-        return Endpoint(home)
+        return Endpoint(this_home())
     if host.startswith(_FORWARDED) and (path := host.removeprefix(_FORWARDED)):
         return Endpoint(None, os.path.abspath(os.path.expanduser(path)))
-    raise HostUnreachable(
-        f"reach the host {host!r}",
-        "no such host is known",
-        hint=f"this release serves the host {LOCAL!r}, which is used without -H, and "
-        f"{_FORWARDED}PATH, a socket at which an agent answers",
-    )
+    return None
 
 
 def phrase(verb: str, host: str, *words: str) -> str:

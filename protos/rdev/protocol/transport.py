@@ -37,3 +37,13 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+
+# To another machine gRPC connects through a line that is opened for it, which may take as long as a
+# login does; and it shall not close the connection when it is quiet, since another login would be
+# needed. A dead link is the transport's to notice, and gRPC's while calls are under way.
+_LOGIN_MS = 120_000
+REMOTE_OPTIONS: list[tuple[str, int]] = [
+    *(option for option in CLIENT_OPTIONS if option[0] != "grpc.min_reconnect_backoff_ms"),
+    ("grpc.min_reconnect_backoff_ms", _LOGIN_MS),
+    ("grpc.client_idle_timeout_ms", 0x7FFFFFFF),
+]

@@ -54,6 +54,13 @@ class Transport(Protocol):
         """The implementation: `openssh` or `paramiko`."""
         ...
 
+    async def login(self) -> None:
+        """Sees to it that the host lets us in, asking a person what has to be asked.
+
+        The others do it by themselves; whoever has no time to wait for a person calls it before.
+        """
+        ...
+
     async def run(self, command: str, *, feed: bytes = b"", patience: float = 60.0) -> Ran:
         """Runs a command, feeds its stdin, and collects what it prints.
 

@@ -1,0 +1,161 @@
+"""`python -m rdev.agent.bridge`: what ssh starts to reach the agent; it starts a missing one.
+
+    ssh --stdin--> bridge --> agent.sock     an end of file is passed on; the agent then hangs up
+    ssh <-stdout-- bridge <-- agent.sock     the end of the agent's bytes ends the bridge
+
+One line on stdout comes first: `rdev-bridge ready`, or `rdev-bridge failed` and an error as JSON.
+Bytes are moved by the kernel where it can, so a bridge costs little beside ssh's own work. It ends
+when ssh hangs up, whatever the agent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from rdev.protocol.errors import RdevError, error_as_json, os_failure
+from rdev.protocol.starting import ensure_agent
+from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, this_home
+from rdev.wire.unix import connect, peer_uid
+
+# The first words of the line that says how it went; rc files may have printed anything before.
+_READY, _FAILED = b"\nrdev-bridge ready\n", b"\nrdev-bridge failed %s\n"
+
+# As much as a pipe may hold for an ordinary user; more only moves the waiting.
+_PIECE = 1 << 20
+
+_STDIN, _STDOUT = 0, 1
+
+# What sshd gave us is less than a login has.
+_OPTIONS = ("--login",)
+
+# sshd runs a command with less than a login has: an agent started here asks the login's shell.
+_AS_LOGIN = ("--login",)
+
+
+def main(words: list[str]) -> int:
+    """Runs a bridge until either side hangs up; returns the exit code.
+
+    Args:
+        words: The command line after the verb: nothing, or `--home FOLDER`.
+    """
+    import fcntl
+
+    if words[:1] == ["--home"] and len(words) == 2:
+        os.environ[HOME_VARIABLE] = os.path.expanduser(words[1])
+    elif words:
+        sys.stderr.write("usage: rdev-agent bridge [--home FOLDER]\n")
+        return 2
+    for descriptor in (_STDIN, _STDOUT):  # whoever had it before us may have left it otherwise
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
+    try:
+        agent = _reach(this_home())
+    except (RdevError, OSError) as error:
+        _write(_STDOUT, _FAILED % error_as_json(_known(error)).encode())
+        return 1
+    with agent, contextlib.suppress(OSError):  # ssh has gone: so do we
+        _write(_STDOUT, _READY)
+        _pump(agent)
+    return 0
+
+
+def _reach(home: Home) -> socket.socket:
+    """A connection to the home's agent, which is ours."""
+    ensure_agent(home, options=_AS_LOGIN)
+    try:
+        found = connect(home.socket)
+    except OSError:  # it died between the two
+        ensure_agent(home, options=_AS_LOGIN)
+        found = connect(home.socket)
+    agent = socket.socket(fileno=found.detach())
+    if (uid := peer_uid(agent)) != os.geteuid():
+        agent.close()
+        raise UnsafePathError(f"{home.socket} is served by user {uid}")
+    agent.settimeout(None)
+    return agent
+
+
+def _known(error: RdevError | OSError) -> RdevError:
+    if isinstance(error, RdevError):
+        return error
+    return os_failure("reach the agent", error)
+
+
+def _pump(agent: socket.socket) -> None:
+    """Moves bytes both ways; returns when the agent hangs up or ssh does."""
+    ended = threading.Event()
+    for work in (
+        lambda: _move(_STDIN, agent.fileno(), at_end=lambda: agent.shutdown(socket.SHUT_WR)),
+        lambda: _move(agent.fileno(), _STDOUT, at_end=ended.set),
+        lambda: _await_hang_up(ended),
+    ):
+        threading.Thread(target=work, daemon=True).start()
+    ended.wait()
+
+
+def _await_hang_up(ended: threading.Event) -> None:
+    # An end of file on stdin may be half a goodbye; nobody reading stdout any more is a whole one.
+    waiting = select.poll()
+    waiting.register(_STDOUT, 0)
+    waiting.poll()
+    ended.set()
+
+
+def _move(source: int, target: int, *, at_end: Callable[[], object]) -> None:
+    """Moves bytes until the source ends or the target takes no more."""
+    reader, writer = os.pipe()
+    try:
+        with contextlib.suppress(OSError):  # the least size serves as well
+            _widen(writer)
+        with contextlib.suppress(OSError):
+            _splice_all(source, target, reader, writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
+        with contextlib.suppress(OSError):
+            at_end()
+
+
+def _widen(pipe: int) -> None:
+    import fcntl
+
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIECE)
+
+
+def _splice_all(source: int, target: int, reader: int, writer: int) -> None:
+    # One of the two ends of a splice must be a pipe, and sshd gives us sockets.
+    while True:
+        try:
+            count = os.splice(source, writer, _PIECE)
+        except OSError as error:
+            if not _cannot_splice(error):
+                raise
+            break
+        if count == 0:
+            return
+        while count:
+            count -= os.splice(reader, target, count)
+    while data := os.read(source, _PIECE):  # such as a terminal, by hand
+        _write(target, data)
+
+
+def _cannot_splice(error: OSError) -> bool:
+    import errno
+
+    return error.errno == errno.EINVAL
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

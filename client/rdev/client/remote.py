@@ -1,0 +1,111 @@
+"""A host that ssh leads to: its transport, what is remembered of it, and the line to its agent.
+
+login -> recall or first contact -> line open -> GetAgent -> pinned, and not too old
+                  ^                    | no such command: what was put there has gone
+                  '--------------------'  (once)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from rdev.client.known import KnownHost, recall
+from rdev.client.transport.contract import Transport
+from rdev.client.transport.line import Line
+from rdev.client.transport.opening import open_transport
+from rdev.protocol.convert import AgentInfo
+from rdev.protocol.errors import CommandNotFound, os_failure
+
+Narrate = Callable[[str], None]
+
+
+class Remote:
+    """An open way to one host.
+
+    Attributes:
+        known: What is remembered of it.
+    """
+
+    def __init__(
+        self, host: str, transport: Transport, known: KnownHost, line: Line, narrate: Narrate
+    ) -> None:
+        self.known = known
+        self._host = host
+        self._transport = transport
+        self._line = line
+        self._narrate = narrate
+
+    @property
+    def socket(self) -> str:
+        """Path of the socket here that leads to the agent."""
+        return self._line.path
+
+    async def reach(self, dial: Callable[[], object]) -> None:
+        """Returns when a bridge to the agent is ready.
+
+        Args:
+            dial: Makes gRPC connect to `socket`.
+
+        Raises:
+            RdevError: What the transport, the bridge or a first contact said.
+        """
+        try:
+            await self._line.open(dial)
+        except CommandNotFound:
+            await self._contact()
+            await self._line.open(dial)
+
+    async def accept(self, agent: AgentInfo) -> bool:
+        """Looks at who answered; True if another agent answers from now on, by a new bridge.
+
+        Raises:
+            HostChanged: It is not the agent that is known under this name.
+            RdevError: An older one could not be followed by one of this release.
+        """
+        from rdev.client.bootstrap import contact
+
+        try:
+            self.known = contact.pin(
+                self.known, agent_id=agent.agent_id, machine_id=agent.machine_id
+            )
+        except OSError as error:
+            raise os_failure("remember the host", error) from error
+        if not contact.is_outdated(agent.version):
+            return False
+        self._learn(await contact.upgrade(self._host, self._transport, narrate=self._narrate))
+        return True
+
+    async def _contact(self) -> None:
+        from rdev.client.bootstrap.contact import first_contact
+
+        self._learn(await first_contact(self._host, self._transport, narrate=self._narrate))
+
+    def _learn(self, known: KnownHost) -> None:
+        self.known = known
+        self._line.command = known.bridge
+
+
+@contextlib.asynccontextmanager
+async def opened(host: str, *, narrate: Narrate) -> AsyncIterator[Remote]:
+    """Logs in to a host and puts rdev there if it is not known; nothing is connected yet.
+
+    Args:
+        host: Its name as the user writes it.
+        narrate: Told of each step that takes a while, one line for a person.
+
+    Raises:
+        RdevError: It cannot be reached, or rdev cannot be put there.
+    """
+    transport = open_transport(host)
+    try:
+        await transport.login()
+        known = recall(host)
+        if known is None:
+            from rdev.client.bootstrap.contact import first_contact
+
+            known = await first_contact(host, transport, narrate=narrate)
+        async with Line(transport, known.bridge) as line:
+            yield Remote(host, transport, known, line, narrate)
+    finally:
+        await transport.close()

@@ -1,0 +1,328 @@
+"""The user's own `ssh`, which knows all of their configuration, their keys and their tokens.
+
+Connections are shared: where the user has configured no sharing that lasts, ssh keeps one of ours
+open for ten minutes, so that a login is paid for once. Where a person may have to be asked, a login
+comes first, in the foreground; all else runs in sessions of its own, which Ctrl-C does not reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Callable
+
+from rdev.client.known import state_folder
+from rdev.client.transport.asking import can_ask, tell
+from rdev.client.transport.attempts import attempts_at
+from rdev.client.transport.contract import Ran
+from rdev.client.transport.settings import DEFAULTS, OPENSSH, Settings
+from rdev.client.transport.sshconfig import HostConfig, ask_ssh
+from rdev.client.transport.stream import Outcome, Stream
+from rdev.client.transport.threads import in_thread
+from rdev.client.transport.verdict import judge
+from rdev.protocol.errors import (
+    CommandNotFound,
+    HostKeyRefused,
+    HostUnreachable,
+    LoginRefused,
+    RdevError,
+    TimedOut,
+)
+
+# ssh's own failures; a command may end with it too, and then does not complain as ssh does.
+_FAILED = 255
+
+# What login shells say of a command that is not there: csh does not end with 127.
+_NOT_FOUND_CODES = frozenset({126, 127})
+_NOT_FOUND = re.compile(r"not found|No such file or directory|No module named", re.IGNORECASE)
+
+# How long a shared connection stays without use: a pause of a person's, not their night.
+_PERSIST = 600
+
+# sun_path's 103 usable bytes; ssh binds under a name with a dot and 16 random characters first.
+_LONGEST_CONTROL_PATH = 103 - 17
+
+# A bridge may have to start an agent, on a machine that is busy.
+_JOIN_PATIENCE = 60.0
+
+# What rdev never wants of a connection, whatever is configured for a person's own: forwards would
+# be asked for twice, and an agent that is forwarded could be used by whoever is root there.
+_PLAIN = ("-T", "-a", "-x")
+_NEVER = {
+    "ClearAllForwardings": "yes",
+    "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "EscapeChar": "none",
+    "Tunnel": "no",
+    "LogLevel": "INFO",  # without it ssh does not say why it fails
+}
+
+# A dead link is noticed within this long, by the user's own settings or else by ours.
+_NOTICED = 30
+
+
+class OpenSsh:
+    """Access to one host by the `ssh` binary; see `rdev.client.transport.contract.Transport`."""
+
+    name = OPENSSH
+
+    def __init__(
+        self,
+        host: str,
+        settings: Settings = DEFAULTS,
+        *,
+        asks: Callable[[], bool] = can_ask,
+    ) -> None:
+        self._host = host
+        self._destination = settings.destination or host
+        self._settings = settings
+        self._can_ask = asks
+        self._config: HostConfig | None = None
+        self._control = ""
+        self._refused: RdevError | None = None
+        self._streams: list[Stream] = []
+        self._attempts = attempts_at(OPENSSH, settings.config, self._destination)
+
+    async def login(self) -> None:
+        """See `Transport`."""
+        await self._prepare()
+        if not self._can_ask() or not self._shares or self._is_shared:
+            return
+        self._admit()
+        process = await asyncio.create_subprocess_exec(
+            *self._command("-f", "-N", asks=True),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said = b""
+        try:
+            assert process.stderr is not None
+            async for line in process.stderr:  # a banner, or what a second factor says
+                said += line
+                if judge(self._host, said.decode(errors="replace")) is None:
+                    tell(line.decode(errors="replace"))
+            code = await process.wait()
+        finally:
+            await _reap(process)
+        self._note(code, said.decode(errors="replace"))
+
+    async def run(self, command: str, *, feed: bytes = b"", patience: float = 60.0) -> Ran:
+        """See `Transport`."""
+        await self._prepare()
+        self._admit()
+        asks = not self._shares and self._can_ask()
+        process = await asyncio.create_subprocess_exec(
+            *self._command(command, asks=asks),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+            start_new_session=not asks,
+        )
+        try:
+            async with asyncio.timeout(patience):
+                stdout, stderr = await process.communicate(feed)
+        except TimeoutError:
+            cause = f"it took longer than {patience:.0f} s"
+            raise TimedOut(f"run a command on {self._host}", cause) from None
+        finally:
+            await _reap(process)
+        code = process.returncode or 0
+        self._note(code, stderr.decode(errors="replace"), is_silent=not stdout)
+        return Ran(code if code >= 0 else _FAILED, stdout, stderr)
+
+    async def join(self, command: str, near: socket.socket) -> None:
+        """See `Transport`."""
+        try:
+            await self._prepare()
+            self._admit()
+            asks = not self._shares and self._can_ask()
+            stream = Stream(
+                self._command(command, asks=asks),
+                near,
+                environment=_environment(),
+                own_session=not asks,
+            )
+        except BaseException:
+            near.close()
+            raise
+        self._streams = [s for s in self._streams if s.is_open] + [stream]
+        self._judge_outcome(await self._begun(stream))
+
+    async def close(self) -> None:
+        """See `Transport`; a shared connection stays for the next command."""
+        for stream in self._streams:
+            stream.end()
+        for stream in self._streams:
+            await in_thread(stream.wait, abort=stream.end)
+        self._streams = []
+
+    async def _begun(self, stream: Stream) -> Outcome:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+
+        def settle(found: Outcome) -> None:
+            if not outcome.done():
+                outcome.set_result(found)
+
+        def on_outcome(found: Outcome) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, found)
+
+        stream.start(on_outcome)
+        try:
+            async with asyncio.timeout(_JOIN_PATIENCE):
+                return await outcome
+        except TimeoutError:
+            stream.end()
+            cause = f"its bridge was not ready within {_JOIN_PATIENCE:.0f} s"
+            error = HostUnreachable(f"reach the agent of {self._host}", cause)
+            self._attempts.failed(error)
+            raise error from None
+        except BaseException:
+            stream.end()
+            await in_thread(stream.wait, abort=stream.end)
+            raise
+
+    def _judge_outcome(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._attempts.succeeded()
+            raise outcome.error
+        if outcome.code is None:
+            self._attempts.succeeded()
+            return
+        self._note(outcome.code, outcome.complaints)
+        action = f"start rdev on {self._host}"
+        lines = outcome.complaints.strip().splitlines()
+        last = lines[-1].strip() if lines else f"its bridge ended with {outcome.code}"
+        if outcome.code in _NOT_FOUND_CODES or _NOT_FOUND.search(outcome.complaints):
+            raise CommandNotFound(action, last)
+        error = HostUnreachable(action, last)
+        self._attempts.failed(error)
+        raise error
+
+    def _admit(self) -> None:
+        if self._refused is not None:
+            raise self._refused
+        self._attempts.admit(f"log in to {self._host}")
+
+    def _note(self, code: int, complaints: str, *, is_silent: bool = True) -> None:
+        """Raises what ssh complained of, if it was ssh that failed."""
+        if code >= 0 and code != _FAILED:
+            return
+        verdict = judge(self._host, complaints) if is_silent else None
+        if verdict is None and code < 0:
+            cause = f"ssh was ended by signal {-code}"
+            raise HostUnreachable(f"stay connected to {self._host}", cause)
+        if verdict is None:
+            return
+        if verdict.reached:
+            self._attempts.failed(verdict.error)
+        if isinstance(verdict.error, LoginRefused | HostKeyRefused):
+            self._refused = verdict.error
+        raise verdict.error
+
+    async def _prepare(self) -> None:
+        if self._config is None:
+            self._config = await ask_ssh(self._settings.config, self._destination)
+            self._control = _control_path(self._config)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether connections are shared, by our doing or by the user's."""
+        return bool(self._control) or self._users_sharing
+
+    @property
+    def _users_sharing(self) -> bool:
+        assert self._config is not None
+        return _shares_by_itself(self._config)
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether a shared connection seems to be there."""
+        assert self._config is not None
+        path = self._config.get("controlpath") if self._users_sharing else self._control
+        return os.path.exists(path)
+
+    def _command(self, *what: str, asks: bool) -> list[str]:
+        """The command line: options, the host, and what to do there."""
+        assert self._config is not None
+        settings = self._settings
+        wanted = {**_NEVER, "BatchMode": "no" if asks else "yes"}
+        if not 0 < _silence(self._config) <= _NOTICED:
+            wanted |= {"ServerAliveInterval": str(settings.alive), "ServerAliveCountMax": "2"}
+        if not self._config.number("connecttimeout", 0):
+            wanted["ConnectTimeout"] = str(settings.connecting)
+        if self._config.get("stricthostkeychecking") in ("false", "no", "off"):
+            # A key that changed is refused even so: what may be unknown may not be another's.
+            wanted["StrictHostKeyChecking"] = "accept-new"
+        if self._control and not self._users_sharing:
+            wanted |= {"ControlMaster": "auto", "ControlPath": self._control}
+            wanted["ControlPersist"] = str(_PERSIST)
+        options = [word for key, value in wanted.items() for word in ("-o", f"{key}={value}")]
+        config = ["-F", settings.config] if settings.config else []
+        flags = [word for word in what if word.startswith("-")]
+        command = [word for word in what if not word.startswith("-")]
+        return ["ssh", *config, *_PLAIN, *options, *flags, "--", self._destination, *command]
+
+
+def _silence(config: HostConfig) -> int:
+    """Seconds after which the user's own settings notice a dead link; 0 for never."""
+    alive = config.number("serveraliveinterval", 0)
+    return alive * (config.number("serveralivecountmax", 3) + 1)
+
+
+def _shares_by_itself(config: HostConfig) -> bool:
+    """Whether the user has configured sharing that lasts, or has a connection to share open now."""
+    path = config.get("controlpath")
+    if not path:
+        return False
+    if os.path.exists(path):
+        return True
+    makes = config.get("controlmaster", "false").lower() not in ("false", "no")
+    return makes and config.get("controlpersist", "no").lower() not in ("no", "false", "0")
+
+
+def _control_path(config: HostConfig) -> str:
+    """Where our shared connection to the host listens; empty if there is no room for it."""
+    parts = (config.get(key) for key in ("hostname", "port", "user", "proxyjump", "proxycommand"))
+    # As ssh's own %C: who, where and by which way. Its length is known, and so it can be looked at.
+    name = hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest()
+    for folder in _private_folders():
+        path = os.path.join(folder, name)
+        if len(os.fsencode(path)) <= _LONGEST_CONTROL_PATH and _is_private(folder):
+            return path
+    return ""
+
+
+def _private_folders() -> list[str]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    state = os.path.join(state_folder(), "run")
+    return [os.path.join(runtime, "rdev"), state] if runtime else [state]
+
+
+def _is_private(folder: str) -> bool:
+    from rdev.wire.home import make_private
+
+    try:
+        make_private(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _environment() -> dict[str, str]:
+    # A window that asks for a passphrase must not come up out of the blue, from a jump host either.
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.wait())
