@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 import rdev
-from rdev.client.bootstrap import wheel
+from rdev.client.bootstrap import release, wheel
 
 
 @pytest.fixture(autouse=True)
@@ -50,34 +50,34 @@ def test_the_same_files_make_the_same_bytes_wherever_they_lie(portions, monkeypa
     os.utime(portions / "one/a/b.py", (1, 1))
     monkeypatch.setattr(rdev, "__path__", list(reversed(rdev.__path__)))
     assert wheel.pack() == first
-    assert wheel.release_id() == first.release
+    assert release.release_id() == first.release
 
 
 def test_a_changed_file_is_another_release(portions):
-    before = wheel.release_id()
+    before = release.release_id()
     (portions / "one/a/b.py").write_text("changed")
-    assert wheel.release_id() != before
-    assert wheel.release_id() == wheel.pack().release
+    assert release.release_id() != before
+    assert release.release_id() == wheel.pack().release
 
 
 @pytest.mark.parametrize("noted", ["", "{}", "[]", '{"mark": 1, "release": "x"}'])
 def test_a_cache_that_was_spoilt_is_made_anew(cache, portions, noted):
-    right = wheel.release_id()
+    right = release.release_id()
     cache.write_text(noted)
-    assert wheel.release_id() == right
+    assert release.release_id() == right
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(portions, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
-    assert wheel.release_id() == wheel.pack().release
+    assert release.release_id() == wheel.pack().release
 
 
 def test_the_name_of_the_release_is_cheap_the_second_time():
-    wheel.release_id()
+    release.release_id()
     took = []
     for _ in range(20):
         start = time.perf_counter()
-        wheel.release_id()
+        release.release_id()
         took.append(time.perf_counter() - start)
     assert min(took) < 0.005
 

@@ -160,3 +160,9 @@ def test_the_lock_names_no_index():
     for wheel in locked():
         assert len(wheel.sha256) == 64
         assert "/" not in wheel.file
+
+
+def test_a_later_release_that_is_there_is_kept_to():
+    probe = replace(PROBE, dist="/d", releases=("0.9-a", "1.10-b", "1.0-abc", "1.9-c"))
+    assert plan(probe, again=True).release == "1.10-b"
+    assert plan(replace(probe, releases=("0.9-a", "1.0-abd"))).release == "1.0-abc"

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from rdev.client.bootstrap.lock import Target, Wheel
-from rdev.client.bootstrap.wheel import cache_folder
+from rdev.client.bootstrap.release import cache_folder
 
 # An index that does not answer must not hold up a contact for which the host may have one.
 _CONNECT_PATIENCE = "10"

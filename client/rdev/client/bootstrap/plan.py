@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rdev.client.bootstrap.lock import Target, Wheel, fitting
 from rdev.client.bootstrap.probe import Place, Probe, Python
+from rdev.client.bootstrap.release import is_older, version_in
 from rdev.protocol.errors import BootstrapFailed, NoPython
 
 OLDEST, NEWEST = (3, 11), (3, 14)
@@ -77,13 +78,27 @@ def make_plan(
     action = f"put rdev on {host}"
     _require_platform(action, probe)
     home = probe.root.path
-    if release in probe.releases and not again:
-        return Plan(release, home, probe.dist, is_there=True)
+    later = _later(release, probe.releases)
+    if later or (release in probe.releases and not again):
+        return Plan(later or release, home, probe.dist, is_there=True)
     python = _chosen(action, host, probe)
     chosen = _chosen_wheels(action, python, wheels)
     needed = int((sum(wheel.unpacked for wheel in chosen) + own) * _SPREAD) + _SLACK
     dist, spare = _placed(action, host, probe, needed=needed)
     return Plan(release, home, dist, spare, python=python, wheels=chosen, needed=needed)
+
+
+def _later(release: str, others: Iterable[str]) -> str:
+    """The latest of the releases there that are of a later version; empty if none is.
+
+    An agent that starts by an earlier release than the last one would read what it does not know.
+    """
+    ours = version_in(release)
+    later = [other for other in others if is_older(ours, version_in(other))]
+    while len(later) > 1:
+        first, second, *rest = later
+        later = [second if is_older(version_in(first), version_in(second)) else first, *rest]
+    return later[0] if later else ""
 
 
 def target_of(python: Python) -> Target:
