@@ -23,13 +23,16 @@ def is_ours(job: Job) -> bool:
     return not job.spec.owner or job.spec.owner == owner()
 
 
-async def require_ours(job: Job, verb: str, *, confirm: Callable[[str], bool] | None) -> None:
+async def require_ours(
+    job: Job, verb: str, *, confirm: Callable[[str], bool] | None, hint: str | None = None
+) -> None:
     """Returns if the job is ours, or if the person says that another's is meant.
 
     Args:
         job: The job.
         verb: What is about to happen to it, such as `stop`.
         confirm: Asks the person; None when there is nobody to ask.
+        hint: What to do instead.
 
     Raises:
         NotOwner: It is somebody else's.
@@ -40,4 +43,4 @@ async def require_ours(job: Job, verb: str, *, confirm: Callable[[str], bool] | 
     question = f"{job.name} is a job of {theirs}; {verb} it all the same?"
     if confirm is not None and await asyncio.to_thread(confirm, question):
         return
-    raise NotOwner(f"{verb} {job.name}", f"it is a job of {theirs}")
+    raise NotOwner(f"{verb} {job.name}", f"it is a job of {theirs}", hint=hint)
