@@ -26,6 +26,8 @@ _TEMPLATE = """\
 
 # [workspace]
 # id = "my-project"         # meets the same workspace from every clone
+# path = "~/my-project"     # its folder on the host; one that exists is adopted
+# links = {data = "/datasets/x"}    # links that the host makes in that folder
 """
 
 
