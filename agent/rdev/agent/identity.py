@@ -8,6 +8,7 @@ import os
 import platform
 import secrets
 import socket
+import sys
 import time
 
 from rdev.protocol.convert import AgentInfo
@@ -33,8 +34,15 @@ def identify(home: Home) -> AgentInfo:
         started=time.time(),
         home=home.root,
         python_version=platform.python_version(),
+        dist=_dist(),
         hostname=socket.gethostname(),
     )
+
+
+def _dist() -> str:
+    """Folder of our release, if a first contact put it there; a checkout has none."""
+    found = os.path.isfile(os.path.join(sys.prefix, "release.json"))
+    return sys.prefix if found else ""
 
 
 def capabilities() -> frozenset[str]:

@@ -13,11 +13,12 @@ import random
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
 from rdev.client.hosts import LOCAL, Endpoint, endpoint_of
+from rdev.client.narration import narrator
 from rdev.protocol.convert import AgentInfo, agent_from_proto
 from rdev.protocol.errors import (
     ConnectionLost,
@@ -36,6 +37,9 @@ from rdev.protocol.transport import CLIENT_OPTIONS, DETAIL_KEY, REMOTE_OPTIONS
 from rdev.v1 import agent_pb2, agent_pb2_grpc
 from rdev.v1.error_pb2 import ErrorDetail
 from rdev.wire.unix import peer_uid, short_socket_path
+
+if TYPE_CHECKING:
+    from rdev.client.bootstrap.contact import Wishes
 
 Item = TypeVar("Item")
 
@@ -140,26 +144,25 @@ class Connection:
         self.agent = await _welcomed(self.host, self.channel, self._way)
 
 
-def _silent(_line: str) -> None:
-    pass
-
-
 @contextlib.asynccontextmanager
 async def connect(
-    host: str, *, narrate: Callable[[str], None] = _silent
+    host: str, *, narrate: Callable[[str], None] | None = None, wishes: Wishes | None = None
 ) -> AsyncIterator[Connection]:
     """Opens a connection to a host's agent; puts rdev there, and starts the agent, where needed.
 
     Args:
         host: Its name.
-        narrate: Told of what takes a while, one line for a person.
+        narrate: Told of what takes a while, one line for a person; whoever the context names if
+            None.
+        wishes: What a first contact shall be like; if given, the host is looked at again though it
+            is known, and an agent of another release than ours, except a later one, is followed.
 
     Raises:
         HostUnreachable: The host is unknown or does not answer, or lets nobody in.
         AgentStartFailed: The agent could not be started.
         VersionSkew: The agent is too old for this client.
     """
-    async with _way_to(host, narrate) as way:
+    async with _way_to(host, narrate or narrator.get(), wishes) as way:
         is_here = isinstance(way, Local)
         options = CLIENT_OPTIONS if is_here else REMOTE_OPTIONS
         if is_here:  # its socket is where it says; to another machine gRPC has to dial first
@@ -173,14 +176,16 @@ async def connect(
 
 
 @contextlib.asynccontextmanager
-async def _way_to(host: str, narrate: Callable[[str], None]) -> AsyncIterator[Way]:
+async def _way_to(
+    host: str, narrate: Callable[[str], None], wishes: Wishes | None
+) -> AsyncIterator[Way]:
     endpoint = endpoint_of(host)
     if endpoint is not None:
         yield Local(endpoint)
         return
     from rdev.client.remote import opened
 
-    async with opened(host, narrate=narrate) as way:
+    async with opened(host, narrate=narrate, wishes=wishes) as way:
         yield way
 
 

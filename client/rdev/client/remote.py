@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from rdev.client.known import KnownHost, recall
 from rdev.client.transport.contract import Transport
@@ -16,6 +17,9 @@ from rdev.client.transport.line import Line
 from rdev.client.transport.opening import open_transport
 from rdev.protocol.convert import AgentInfo
 from rdev.protocol.errors import CommandNotFound, os_failure
+
+if TYPE_CHECKING:
+    from rdev.client.bootstrap.contact import Wishes
 
 Narrate = Callable[[str], None]
 
@@ -25,12 +29,15 @@ class Remote:
 
     Attributes:
         known: What is remembered of it.
+        follows_others: Whether an agent of the same version, and yet of another release, is to be
+            followed by one of ours; else only an older one is.
     """
 
     def __init__(
         self, host: str, transport: Transport, known: KnownHost, line: Line, narrate: Narrate
     ) -> None:
         self.known = known
+        self.follows_others = False
         self._host = host
         self._transport = transport
         self._line = line
@@ -71,7 +78,11 @@ class Remote:
             )
         except OSError as error:
             raise os_failure("remember the host", error) from error
-        if not contact.is_outdated(agent.version):
+        is_other = self.follows_others and agent.dist != self.known.dist
+        self.follows_others = False  # once is enough, should it not come to be
+        if contact.is_later(agent.version):
+            return False
+        if not (is_other or contact.is_outdated(agent.version)):
             return False
         self._learn(await contact.upgrade(self._host, self._transport, narrate=self._narrate))
         return True
@@ -87,12 +98,15 @@ class Remote:
 
 
 @contextlib.asynccontextmanager
-async def opened(host: str, *, narrate: Narrate) -> AsyncIterator[Remote]:
+async def opened(
+    host: str, *, narrate: Narrate, wishes: Wishes | None = None
+) -> AsyncIterator[Remote]:
     """Logs in to a host and puts rdev there if it is not known; nothing is connected yet.
 
     Args:
         host: Its name as the user writes it.
         narrate: Told of each step that takes a while, one line for a person.
+        wishes: What a first contact shall be like; if given, there is one though the host is known.
 
     Raises:
         RdevError: It cannot be reached, or rdev cannot be put there.
@@ -101,11 +115,14 @@ async def opened(host: str, *, narrate: Narrate) -> AsyncIterator[Remote]:
     try:
         await transport.login()
         known = recall(host)
-        if known is None:
-            from rdev.client.bootstrap.contact import first_contact
+        if known is None or wishes is not None:
+            from rdev.client.bootstrap import contact
 
-            known = await first_contact(host, transport, narrate=narrate)
+            wanted = wishes or contact.Wishes()
+            known = await contact.first_contact(host, transport, wishes=wanted, narrate=narrate)
         async with Line(transport, known.bridge) as line:
-            yield Remote(host, transport, known, line, narrate)
+            remote = Remote(host, transport, known, line, narrate)
+            remote.follows_others = wishes is not None
+            yield remote
     finally:
         await transport.close()

@@ -75,6 +75,11 @@ def is_outdated(version: str) -> bool:
     return is_older(version, version_in(release_id()))
 
 
+def is_later(version: str) -> bool:
+    """Whether an agent of that version is later than the rdev that runs here: never replaced."""
+    return is_older(version_in(release_id()), version)
+
+
 async def upgrade(
     host: str,
     transport: Transport,

@@ -46,11 +46,14 @@ _UNSEEN = 30 * 86400.0
 # Longer ones are cut off by some kernels, and a space ends the path.
 _SHEBANG_LIMIT = 120
 
+# A bridge is what a person waits for at each command, and needs little of the agent.
 _ENTRY = """\
 import sys
+if sys.argv[1:2] == ["bridge"]:
+    from rdev.agent.bridge import main
+    sys.exit(main(sys.argv[2:]))
 from rdev.agent.main import main
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())
 """
 
 # What an agent needs before it serves: whatever a host cannot load shows now, and its bytecode is

@@ -76,7 +76,8 @@ async def take_over(host: str, transport: Transport, known: KnownHost) -> None:
         AgentStartFailed: It does not serve.
         RdevError: What it said itself.
     """
-    line = f"{known.bridge.removesuffix(' bridge')} upgrade --json"
+    program = f"{known.dist}/bin/rdev-agent"
+    line = command("env", f"RDEV_HOME={known.home}", program, "upgrade", "--json")
     ran = await transport.run(line, patience=_UPGRADE_PATIENCE)
     if ran.code:
         raise _said(host, ran)
@@ -225,8 +226,8 @@ def _known(
 
 
 def _bridge(home: str, dist: str, *, is_usual: bool) -> str:
-    where = () if is_usual else ("env", f"RDEV_HOME={home}")
-    return command(*where, f"{dist}/bin/rdev-agent", "bridge")
+    where = () if is_usual else ("--home", home)
+    return command(f"{dist}/bin/rdev-agent", "bridge", *where)
 
 
 def _said(host: str, ran: Ran) -> RdevError:

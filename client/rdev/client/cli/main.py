@@ -51,6 +51,9 @@ VERBS = {
     "events": Verb("[JOB] [-f]", "show what a job reported"),
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),
     "sync": Verb("[flush|status|why PATH] [--watch]", "bring the host's copy up to date"),
+    "up": Verb("HOST", "make a host ready, and say who answers there"),
+    "host": Verb("add|ls|use|rm", "name hosts, choose the usual one, forget one"),
+    "env": Verb("[ls|show|sync]", "the environments of a host, and which one a job gets"),
     "init": Verb("", "make a folder a workspace"),
     "doctor": Verb("[HOST]", "check the laptop, a host, and the way there"),
     "version": Verb("", "say which releases run"),
@@ -149,6 +152,7 @@ def _run(name: str, words: list[str]) -> int:
         options = parse(parser, words) if parse else parser.parse_args(words)
         import asyncio
 
+        _narrate(options)
         code = int(asyncio.run(module.execute(options)))
         # A disk that is full shows now, or never. Not by a `print` of nothing, which still writes,
         # and would wait for a terminal that takes nothing.
@@ -160,6 +164,20 @@ def _run(name: str, words: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  # the edge: a person never sees a traceback
         cause = _sole(error)
         return _reader_left() if isinstance(cause, BrokenPipeError) else _fail(name, options, cause)
+
+
+def _narrate(options: argparse.Namespace) -> None:
+    if getattr(options, "quiet", False):
+        return
+    from rdev.client.narration import narrator
+
+    narrator.set(_say)
+
+
+def _say(line: str) -> None:
+    from rdev.client.ui.escapes import one_line
+
+    _tell(f"rdev: {one_line(line)}")
 
 
 def _require_folder() -> None:
