@@ -8,6 +8,7 @@ import threading
 import pytest
 from tests.support.jobs import DEADLINE, jobs_in, tidy
 
+from rdev.agent.jobs.resolve import Surroundings
 from rdev.protocol.errors import InvalidRequest, JobConflict, JobNotFound, ScriptNotFound
 from rdev.wire.files import read_status
 from rdev.wire.job import CommandKind, JobSpec, JobState
@@ -41,7 +42,7 @@ async def test_the_environment_is_the_login_less_what_is_not_the_jobs(tmp_path):
     login |= {"DISPLAY": ":0", "RDEV_HOME": "/x", "PYTHONPATH": "/mine"}
     async with (
         tidy(tmp_path / "jobs") as folder,
-        jobs_in(folder, environment=login, hook_dir="/plant") as jobs,
+        jobs_in(folder, surroundings=Surroundings(login, 0o022, "/plant")) as jobs,
     ):
         job = await jobs.start("env", environment={"A": "asked", "B": "1"})
         text = (await jobs.printed(job)).stdout.decode()

@@ -107,7 +107,9 @@ async def said(jobs, job, *, ranks):
 async def test_ranks_that_ignore_term_are_killed_with_the_job_and_only_they_have_a_hook(tmp_path):
     async with (
         tidy(tmp_path / "jobs") as folder,
-        jobs_in(folder, hook_dir=_plant_folder()) as jobs,
+        jobs_in(
+            folder, surroundings=Surroundings(dict(os.environ), 0o022, _plant_folder())
+        ) as jobs,
     ):
         job = await jobs.start(sys.executable, "-c", STUBBORN, "a b", "--nproc", "--", processes=2)
         heads = await said(jobs, job, ranks=2)
@@ -148,9 +150,7 @@ def asked(**spec):
     wanted = JobSpec(CommandKind.MODULE, "train", **spec)
     ground = login_ground(wanted, surroundings, "/w")
     files = JobFiles("/jobs/0")
-    return resolve(
-        wanted, surroundings, job_id="0" * 12, files=files, folder="/w", ground=ground
-    )
+    return resolve(wanted, surroundings, job_id="0" * 12, files=files, folder="/w", ground=ground)
 
 
 def test_one_process_a_gpu_is_as_many_as_are_asked_for():

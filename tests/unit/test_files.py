@@ -74,6 +74,7 @@ EVERY_RECORD = pytest.mark.parametrize(
         Accepted("0" * 12, "train", "r1", 1.5, "boot", SPEC, ("python3", "train.py"), "/w"),
         Launch("0" * 12, ("a", "b"), {"A": "1"}, "/w", 0o22, 10.0, None),
         Launch("0" * 12, ("a",), {}, "/", 0, 1.0, 2.0, Window(1, 2), log_full=LogFull.BLOCK),
+        Launch("0" * 12, ("a",), {}, "/", 0, 1.0, None, limits={"nofile": (1, 2)}, cpus=(0, 3)),
         Started(1, 2, 3.0, 4.0),
         Exit(256, 1.0, errno.ENOENT, "unable", 2, Usage(1.0, 2.0, 3), 1),
         Status(attempt=2, attempts=(ATTEMPT,), usage=Usage(1.0), gpus=(Gpu(0, "GPU-1"),)),
@@ -95,8 +96,9 @@ def with_moods(body):
         return [with_moods(item) for item in body]
     if not isinstance(body, dict):
         return body
-    # The variables of an environment have the names that people give them.
-    inner = {k: v if k == "environment" else with_moods(v) for k, v in body.items()}
+    # The variables of an environment have the names that people give them, limits the kernel's.
+    are_named = ("environment", "limits")
+    inner = {k: v if k in are_named else with_moods(v) for k, v in body.items()}
     return {**inner, "mood": {"fine": 8}}
 
 

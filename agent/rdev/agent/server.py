@@ -19,7 +19,7 @@ from rdev.agent.identity import identify
 from rdev.agent.idle import Calls, until_idle
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.jobs.manager import JobManager
-from rdev.agent.jobs.resolve import scrubbed
+from rdev.agent.jobs.resolve import Surroundings, scrubbed
 from rdev.agent.jobs.retention import Keep
 from rdev.agent.lifecycle import be_guarded
 from rdev.agent.login import Login
@@ -135,9 +135,15 @@ async def _composed(
             JobManager(
                 home.jobs,
                 workspaces.folder,
-                hook_dir=_plant_folder() if site.hook else None,
-                environment=environment,
-                umask=login.umask,
+                surroundings=Surroundings(
+                    environment,
+                    login.umask,
+                    _plant_folder() if site.hook else None,
+                    limits=login.limits,
+                    nice=login.nice,
+                    cpus=login.cpus,
+                    log_most=site.log,
+                ),
                 descriptors=login.descriptors,
                 snapshots=workspaces,
                 environments=environments,

@@ -10,6 +10,7 @@ import json
 import os
 from typing import NoReturn
 
+from rdev.supervisor.bounds import put_on
 from rdev.supervisor.feed import open_input
 from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND, reset_signals
 from rdev.supervisor.terminal import DEFAULT_TERM, Pty
@@ -36,6 +37,7 @@ def become(
         step = "set up"
         _set_up(files, launch, terminal)
         os.umask(launch.umask)
+        put_on(launch)
         step = "enter the folder"
         os.chdir(launch.directory)
         step = "execute"

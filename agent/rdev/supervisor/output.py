@@ -2,6 +2,7 @@
 
     keeping --no space--> dropping (every byte counted in a gap) --a second later--> keeping
         '--no space, and the job may wait--> waiting (the bytes stay in the pipe) --> keeping
+        '--as much as the site allows is kept--> dropping, to the end
 
 Bytes are in the pipe or in the file, never only here, so a supervisor may be killed at any moment:
 splice(2) takes from the pipe exactly what it has written.
@@ -9,6 +10,7 @@ splice(2) takes from the pipe exactly what it has written.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -78,7 +80,14 @@ class Output:
     """
 
     def __init__(
-        self, files: JobFiles, index: Index, *, rank: int, stream: str, is_patient: bool = False
+        self,
+        files: JobFiles,
+        index: Index,
+        *,
+        rank: int,
+        stream: str,
+        is_patient: bool = False,
+        most: int | None = None,
     ) -> None:
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
         self.fifo = os.open(files.fifo(rank, stream), flags)
@@ -89,6 +98,7 @@ class Output:
         self.rank = rank
         self.stream = stream
         self.is_patient = is_patient
+        self._most = most
         self.is_waiting = False
         self.retry_at = 0.0
         self.offset = max(os.fstat(self._log).st_size, self._gaps.end)
@@ -99,11 +109,14 @@ class Output:
         has_to_rest = self.retry_at > 0.0 and time.monotonic() < self.retry_at
         if self._gaps.is_full or has_to_rest:
             return self._do_without(self.error)
+        room = _AT_MOST if self._most is None else min(_AT_MOST, self._most - self.offset)
+        if room <= 0:
+            return self._do_beyond()
         try:
             moved = os.splice(
                 self.fifo,
                 self._log,
-                _AT_MOST,
+                room,
                 offset_dst=self.offset,
                 flags=os.SPLICE_F_NONBLOCK,
             )
@@ -139,6 +152,14 @@ class Output:
             self.retry_at = now + _RETRY_AFTER
         self.error = error
         return 0 if self.is_waiting else self._drop(count, error)
+
+    def _do_beyond(self) -> int:
+        """As much as the site allows is kept; no room will come, so nobody waits for any."""
+        count = bytes_waiting(self.fifo)
+        if not count:
+            return 0
+        self.error = errno.EFBIG
+        return self._drop(count, errno.EFBIG)
 
     def _drop(self, count: int, error: int) -> int:
         self._gaps.add(self.offset, count, error=error)

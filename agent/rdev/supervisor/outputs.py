@@ -53,7 +53,12 @@ class Outputs:
         index = Index(files)
         self._all = [
             Output(
-                files, index, rank=rank, stream=stream, is_patient=launch.log_full is LogFull.BLOCK
+                files,
+                index,
+                rank=rank,
+                stream=stream,
+                is_patient=launch.log_full is LogFull.BLOCK,
+                most=launch.log_most,
             )
             for rank, stream in launch.outputs
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from rdev.wire.job import (
@@ -91,6 +91,10 @@ class Launch:
         retries: How often it is started again after a failure.
         keep_children: Spare what it leaves behind when it ends by itself.
         log_full: What happens when its output cannot be kept.
+        log_most: Bytes that each of its outputs may take; None is no limit.
+        limits: The login's resource limits, by name as in `nofile`: the soft and the hard one.
+        nice: The login's niceness; None leaves it the agent's.
+        cpus: The CPUs that the login may use; empty leaves it the agent's.
     """
 
     id: str
@@ -107,6 +111,10 @@ class Launch:
     retries: int = 0
     keep_children: bool = False
     log_full: LogFull = LogFull.DROP
+    log_most: int | None = None
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    nice: int | None = None
+    cpus: tuple[int, ...] = ()
 
     @property
     def takes_input(self) -> bool:
@@ -143,6 +151,8 @@ class Launch:
                 "argv": tuple(body["argv"]),
                 "terminal": _plainly(Window, terminal) if terminal else None,
                 "log_full": LogFull(body.get("log_full", "drop")),
+                "limits": {name: (s, h) for name, (s, h) in body.get("limits", {}).items()},
+                "cpus": tuple(body.get("cpus", ())),
             }
         )
 

@@ -48,10 +48,9 @@ class JobManager:
     Args:
         jobs_dir: Holds the job directories.
         workspaces: Gives the folder of a workspace by its id; None if there is no such workspace.
-        hook_dir: Put first on the PYTHONPATH of jobs that want the hook.
-        environment: The login environment; by default this process's own.
-        umask: The login's umask, which jobs get.
-        descriptors: The login's soft limit of descriptors, which jobs get; None gives them ours.
+        surroundings: What all jobs have; by default what this process has.
+        descriptors: The login's soft limit of descriptors, which keepers and supervisors get; None
+            gives them ours.
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
         environments: Finds what jobs run in; None leaves them what the login has.
     """
@@ -61,18 +60,16 @@ class JobManager:
         jobs_dir: str,
         workspaces: Callable[[str], str | None],
         *,
-        hook_dir: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        umask: int = 0o022,
+        surroundings: Surroundings | None = None,
         descriptors: int | None = None,
         snapshots: Snapshots | None = None,
         environments: Environments | None = None,
     ) -> None:
-        login = dict(os.environ) if environment is None else environment
+        around = surroundings or Surroundings(dict(os.environ), 0o022, None)
         self._store = JobStore(jobs_dir)
         self._creation = Creation(
             self._store,
-            Surroundings(login, umask, hook_dir),
+            around,
             workspaces=workspaces,
             snapshots=snapshots,
             environments=environments,
@@ -85,7 +82,10 @@ class JobManager:
             on_end=lambda: self._queue.look_again(),  # noqa: PLW0108  # not there yet
         )
         self._queue = GpuQueue(
-            self._store, login, records=self._records.values, launch=self._launch
+            self._store,
+            around.environment,
+            records=self._records.values,
+            launch=self._launch,
         )
         self._inputs = Inputs(lambda record: self._following.tell(record, "input"))
         self._requests: dict[str, str] = {}

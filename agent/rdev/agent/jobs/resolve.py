@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rdev.protocol.errors import CommandNotFound, InvalidRequest, ScriptNotFound
@@ -55,11 +55,19 @@ class Surroundings:
         environment: The login environment.
         umask: The login's umask.
         hook_directory: Put first on PYTHONPATH unless a job declines; None if there is no hook.
+        limits: The login's resource limits, see `rdev.wire.records.Launch`; so what follows.
+        nice: Its niceness.
+        cpus: Its CPUs.
+        log_most: Bytes that each output of a job may take; None is no limit.
     """
 
     environment: Mapping[str, str]
     umask: int
     hook_directory: str | None
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    nice: int | None = None
+    cpus: tuple[int, ...] = ()
+    log_most: int | None = None
 
 
 class Ground(Protocol):
@@ -167,6 +175,10 @@ def resolve(
         retries=spec.retries,
         keep_children=spec.keep_children,
         log_full=spec.log_full,
+        log_most=surroundings.log_most,
+        limits=surroundings.limits,
+        nice=surroundings.nice,
+        cpus=surroundings.cpus,
     )
 
 
