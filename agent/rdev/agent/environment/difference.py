@@ -34,7 +34,8 @@ class Difference:
         kept = {name: value for name, value in environment.items() if name not in self.removed}
         for name, (before, after) in self.added.items():
             old = kept.get(name, "")
-            kept[name] = f"{before}{old}{after}" if old else (before + after).strip(os.pathsep)
+            around = before.rstrip(os.pathsep), old, after.lstrip(os.pathsep)
+            kept[name] = os.pathsep.join(filter(None, around)) if not old else before + old + after
         return kept | dict(self.values)
 
     def to_json(self) -> dict[str, Any]:

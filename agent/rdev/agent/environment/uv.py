@@ -34,6 +34,10 @@ _INDEXES = {
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
+# As its releases spell them.
+_ERROR = re.compile(r"^(?:error: *|× *)", re.IGNORECASE)
+_CAUSE = re.compile(r"^(?:cause: *|Caused by: *|╰─▶ *)", re.IGNORECASE)
+
 _NO_UV = (
     "install uv on the host (`pip install --user uv`), make the environment yourself and name it "
     "with --env, or leave out `manage`"
@@ -201,9 +205,10 @@ class _Runner:
 
 
 def failure(lines: Sequence[str], status: int) -> str:
-    """What a program that failed has to say about it, in one line."""
-    errors = [n for n, line in enumerate(lines) if line.lower().startswith("error:")]
+    """What a program that failed has to say about it, in one line: the error and its causes."""
+    errors = [n for n, line in enumerate(lines) if _ERROR.match(line)]
     if not errors:
         return lines[-1] if lines else f"it ended with status {status}"
-    told = [re.sub(r"^(?:error|Caused by): *", "", line) for line in lines[errors[-1] :]]
-    return told[0] if len(told) == 1 else f"{told[0]}: {told[-1]}"
+    causes = [_CAUSE.sub("", line) for line in lines[errors[-1] :] if _CAUSE.match(line)]
+    told = [_ERROR.sub("", lines[errors[-1]]), *causes[:1], *causes[1:][-1:]]
+    return ": ".join(part.rstrip(".:") for part in told)
