@@ -39,7 +39,7 @@ def test_without_a_terminal_what_differs_is_listed_with_the_remedy(
     refused = rdev.run(*verb)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"unable to adopt {checkout}: 1 file of it differs: train.py" in refused.stderr
-    assert "hint: `rdev sync --yes` overwrites them" in refused.stderr
+    assert "hint: `rdev sync --yes` says yes to it" in refused.stderr
     assert sorted(os.listdir(checkout)) == ["rdev.toml", "train.py"]
     agreed = rdev.run(verb[0], "--yes", *verb[1:])
     assert agreed.returncode == 0, agreed.stderr

@@ -11,7 +11,7 @@ from rdev.agent.workspace.adoption import compare, survey
 from rdev.agent.workspace.beneath import Root
 from rdev.agent.workspace.own import Marker, read_marker, write_marker
 from rdev.agent.workspace.places import Place, Places, place_fault
-from rdev.client.sync.receipt import adoption_question, differing_words
+from rdev.client.sync.receipt import adoption_question
 from rdev.protocol.digest import content_digest
 from rdev.protocol.errors import WorkspaceRefused
 from rdev.protocol.exchange import NAMED_DIFFERING, Adoption
@@ -65,16 +65,34 @@ def test_a_folder_with_very_many_differing_files_names_some_and_counts_all():
     found = {each.path: file(each.path, b"2") for each in wanted}
     adoption = compare(wanted, found, {}).adoption
     assert (len(adoption.differing), adoption.differing_count) == (NAMED_DIFFERING, 100)
-    assert "100 files of it differ: f000, f001" in differing_words(adoption)
-    assert f"and {100 - NAMED_DIFFERING} more" in differing_words(adoption)
+    assert "100 files of it differ: f000, f001" in adoption.words
+    assert f"and {100 - NAMED_DIFFERING} more" in adoption.words
     asked = adoption_question("/x", adoption)
     assert asked.splitlines()[1:3] == ["  f000", "  f001"]
     assert "overwrite 100 files" in asked
 
 
+@pytest.mark.parametrize(
+    ("adoption", "needs_yes"),
+    [
+        (Adoption(), False),
+        (Adoption(same=3, host_only=9), False),
+        (Adoption(same=3, differing=("a",), differing_count=1), True),
+        (Adoption(host_only=1), True),
+    ],
+)
+def test_a_yes_is_needed_where_something_gives_way_and_where_nothing_is_equal(
+    adoption: Adoption, needs_yes: bool
+):
+    assert adoption.needs_yes is needs_yes
+    if needs_yes and not adoption.differing:
+        assert "nothing in common" in adoption.words
+        assert "nothing in common" in adoption_question("/x", adoption)
+
+
 def test_names_from_the_host_cannot_play_tricks_on_the_terminal():
     adoption = Adoption(0, ("a\x1b[2Jb",), 1, 0)
-    assert "\x1b" not in adoption_question("/x\x1b[2J", adoption) + differing_words(adoption)
+    assert "\x1b" not in adoption_question("/x\x1b[2J", adoption)
 
 
 def test_a_look_reads_only_what_may_be_equal_and_writes_nothing(tmp_path: Path):
@@ -93,7 +111,7 @@ def test_a_look_reads_only_what_may_be_equal_and_writes_nothing(tmp_path: Path):
         found = survey(root, wanted)
     assert [each.entry.path for each in found.taken] == ["equal"]
     # What lies behind a link is not there: the link itself differs.
-    assert found.comparison.differing == ("outside", "longer", "other", "pipe", "unread")
+    assert found.adoption.differing == ("outside", "longer", "other", "pipe", "unread")
     assert sorted(os.listdir(tmp_path)) == [*before, "unread"]
 
 

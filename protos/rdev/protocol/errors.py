@@ -90,10 +90,10 @@ class WorkspaceRefused(UsageError):
 
 
 class AdoptionRefused(WorkspaceRefused):
-    """The folder to adopt has files that differ, and nobody agreed that they are overwritten."""
+    """The folder to adopt has files that differ, or nothing in common, and nobody agreed to it."""
 
     reason = "ADOPTION_REFUSED"
-    default_hint = "`rdev sync --yes` overwrites them; or choose another `[workspace] path`"
+    default_hint = "`rdev sync --yes` says yes to it; or choose another `[workspace] path`"
 
 
 class ScriptOutsideWorkspace(UsageError):

@@ -109,6 +109,25 @@ class Adoption:
     differing_count: int = 0
     host_only: int = 0
 
+    @property
+    def needs_yes(self) -> bool:
+        """True if a person has to agree: something differs, or all of it is something else.
+
+        A folder that has nothing in common with the workspace was hardly meant.
+        """
+        return self.differing_count > 0 or (self.same == 0 and self.host_only > 0)
+
+    @property
+    def words(self) -> str:
+        """Why a person has to agree, in one line; the paths are as they are on the host."""
+        count = self.differing_count
+        if not count:
+            return f"it has nothing in common with the workspace, but {self.host_only} other names"
+        more = count - len(self.differing)
+        rest = f" and {more} more" if more > 0 else ""
+        verb = "file of it differs" if count == 1 else "files of it differ"
+        return f"{count} {verb}: {', '.join(self.differing)}{rest}"
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:

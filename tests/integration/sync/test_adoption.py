@@ -157,6 +157,21 @@ async def test_what_only_the_host_has_stays_whatever_the_laptop_does(
     }
 
 
+async def test_a_folder_that_has_nothing_in_common_is_asked_about(
+    host: Host, laptop: Path, login: Path
+):
+    """A wrong path, or one that a stranger's repository names."""
+    (login / "project").mkdir()
+    (login / "project" / "theirs").write_text("1\n")
+    for confirm in (None, lambda _: False):
+        with pytest.raises(AdoptionRefused, match="nothing in common"):
+            await sync_workspace(host, named(laptop), confirm=confirm)
+    assert os.listdir(login / "project") == ["theirs"]
+    receipt = await sync_workspace(host, named(laptop), confirm=yes)
+    assert receipt.adoption == Adoption(host_only=1)
+    assert content_of(login / "project") == {**content_of(laptop), "theirs": b"1\n"}
+
+
 async def test_git_on_the_host_sees_nothing_of_an_adoption(
     host: Host, laptop: Path, checkout: Path
 ):
@@ -278,7 +293,7 @@ async def test_a_commit_without_a_yes_is_refused_whatever_the_client_says(
     change = Change((Entry("train.py", Kind.DIRECTORY),))
     await endpoint.stage(change)
     assert (await endpoint.needs()).adoption == Adoption(0, ("train.py",), 1, 2)
-    with pytest.raises(AdoptionRefused, match=r"these differ there: train\.py"):
+    with pytest.raises(AdoptionRefused, match=r"1 file of it differs: train\.py"):
         await endpoint.commit(Snapshot.of(change.upserts).digest)
     assert content_of(checkout) == before
     await endpoint.close()

@@ -49,12 +49,14 @@ class Survey:
     """A folder as it was looked at.
 
     Attributes:
-        comparison: How it stands to what is wanted.
         taken: What is the same, with the stats that prove it.
+        rest: What is to be created or replaced.
+        adoption: The comparison as the laptop hears it.
     """
 
-    comparison: Comparison
     taken: tuple[Applied, ...]
+    rest: tuple[Entry, ...]
+    adoption: Adoption
 
 
 def compare(
@@ -103,7 +105,8 @@ def survey(root: Root, wanted: Sequence[Entry]) -> Survey:
     folders = [path for path, entry in entries.items() if entry.kind is Kind.DIRECTORY]
     names = {folder: root.names(folder) for folder in ["", *folders]}
     comparison = compare(wanted, entries, names)
-    return Survey(comparison, tuple(found[entry.path] for entry in comparison.same))
+    taken = tuple(found[entry.path] for entry in comparison.same)
+    return Survey(taken, comparison.rest, comparison.adoption)
 
 
 def _content(entry: Entry) -> tuple[Kind, bytes, str]:

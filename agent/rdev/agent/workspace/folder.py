@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from rdev.agent.workspace.adoption import Survey, survey
@@ -41,7 +41,7 @@ from rdev.protocol.errors import (
     SyncFailed,
     os_failure,
 )
-from rdev.protocol.exchange import MAX_ENTRIES, NAMED_DIFFERING, Committed, Opened
+from rdev.protocol.exchange import MAX_ENTRIES, Committed, Opened
 from rdev.protocol.snapshot import Change, Entry, Kind, Problem, Snapshot, TreeFault
 
 
@@ -159,11 +159,11 @@ class Folder:
         Args:
             change: The laptop's whole tree.
             expected: Its digest.
-            is_agreed: A person agreed that what differs is overwritten.
+            is_agreed: A person has seen how it compares, and agreed.
             owner: Who syncs.
 
         Raises:
-            AdoptionRefused: Something differs and nobody agreed.
+            AdoptionRefused: Something differs, or everything, and nobody agreed.
             SyncFailed: It became ours meanwhile, or could not be written.
             DiskFull: There is no space for it.
         """
@@ -172,8 +172,8 @@ class Folder:
             if not self._is_foreign():
                 raise _stale()
             found = self._surveyed(change)
-            if found.comparison.differing and not is_agreed:
-                raise _refused(self.path, found.comparison.differing)
+            if found.adoption.needs_yes and not is_agreed:
+                raise AdoptionRefused(f"adopt {self.path}", found.adoption.words)
             try:
                 problems = self._take(found, owner)
             except OSError as error:
@@ -184,7 +184,7 @@ class Folder:
                 raise
             self._held = Held(after, {}, ())
             self._committed(after)
-            return Committed(after.digest, len(found.comparison.rest), 0, tuple(problems))
+            return Committed(after.digest, len(found.rest), 0, tuple(problems))
 
     def _take(self, found: Survey, owner: str) -> list[Problem]:
         """Takes over what is there, puts the rest beside it, and marks the folder last."""
@@ -194,7 +194,7 @@ class Folder:
         known = [applied.entry.path for applied in context.index]
         context.index.record(context.index.transaction, found.taken, known)
         problems = self._late
-        rest = Change(found.comparison.rest)
+        rest = Change(found.rest)
         problems += apply_change(context, rest) if rest else []
         self._late = []
         self._mark(context, owner)
@@ -363,13 +363,6 @@ def _after(held: Snapshot, change: Change, expected: bytes) -> Snapshot:
     if len(after) > MAX_ENTRIES:
         raise InvalidRequest("commit the changes", f"the tree has over {MAX_ENTRIES} entries")
     return after
-
-
-def _refused(path: str, differing: Sequence[str]) -> AdoptionRefused:
-    named = ", ".join(differing[:NAMED_DIFFERING])
-    more = len(differing) - NAMED_DIFFERING
-    named += f" and {more} more" if more > 0 else ""
-    return AdoptionRefused(f"adopt {path}", f"these differ there: {named}")
 
 
 def _stale() -> SyncFailed:

@@ -121,11 +121,11 @@ class SyncSession:
     def _survey(self, folder: Folder, change: Change) -> Needs:
         """What a folder that is to be adopted lacks, unless a person has to be asked first."""
         survey = folder.survey(change)
-        adoption = survey.comparison.adoption
-        if adoption.differing and not self._said().adopt:
+        adoption = survey.adoption
+        if adoption.needs_yes and not self._said().adopt:
             return Needs(frozenset(), adoption)
         there = frozenset(applied.entry.digest for applied in survey.taken)
-        rest = Change(survey.comparison.rest)
+        rest = Change(survey.rest)
         return replace(self._needs(folder, rest, there), adoption=adoption)
 
     def _needs(self, folder: Folder, change: Change, there: frozenset[bytes]) -> Needs:

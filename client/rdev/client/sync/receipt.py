@@ -96,23 +96,21 @@ class Receipt:
 
 
 def adoption_question(folder: str, adoption: Adoption) -> str:
-    """What a person is asked before files of a folder on the host are overwritten."""
+    """What a person is asked before a folder on the host is adopted."""
+    shown = f"{one_line(folder)} exists on the host"
+    if not adoption.differing_count:
+        count = f"{adoption.host_only} other names"
+        return (
+            f"{shown} and has nothing in common with the workspace, but {count};\n"
+            "put the workspace's files beside them?"
+        )
     paths = "\n".join(f"  {one_line(path)}" for path in adoption.differing)
     more = adoption.differing_count - len(adoption.differing)
     rest = f"\n  and {more} more" if more > 0 else ""
     return (
-        f"{one_line(folder)} exists on the host, and these differ there:\n{paths}{rest}\n"
+        f"{shown}, and these differ there:\n{paths}{rest}\n"
         f"overwrite {_counted(adoption.differing_count)}, keeping the old below .rdev/conflicts?"
     )
-
-
-def differing_words(adoption: Adoption) -> str:
-    """What differs in a folder on the host, in one line."""
-    count = adoption.differing_count
-    names = ", ".join(one_line(path) for path in adoption.differing)
-    more = count - len(adoption.differing)
-    rest = f" and {more} more" if more > 0 else ""
-    return f"{_counted(count)} of it {'differs' if count == 1 else 'differ'}: {names}{rest}"
 
 
 def _adopted_line(folder: str, adoption: Adoption) -> str:

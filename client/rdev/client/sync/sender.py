@@ -25,9 +25,10 @@ from typing import Self
 from rdev.client.identity import owner
 from rdev.client.sync.content import ContentChanged, content_runs
 from rdev.client.sync.endpoint import Endpoint
-from rdev.client.sync.receipt import Receipt, adoption_question, differing_words
+from rdev.client.sync.receipt import Receipt, adoption_question
 from rdev.client.sync.root import Workspace, client_id
 from rdev.client.sync.scan import Confirm, Scan, Scanner
+from rdev.client.ui.escapes import one_line
 from rdev.protocol.errors import AdoptionRefused, MassDeletion, SyncFailed
 from rdev.protocol.exchange import (
     MAX_RUN,
@@ -136,8 +137,8 @@ class WorkspaceSync:
         Raises:
             WorkspaceRefused: The tree is too large.
             WorkspaceGone: Its root cannot be read.
-            AdoptionRefused: The folder on the host has files that differ, and nobody confirmed
-                that they are to be overwritten.
+            AdoptionRefused: The folder on the host has files that differ, or nothing in common,
+                and nobody confirmed that it is meant.
             MassDeletion: Most of it vanished, and nobody confirmed that it is meant.
             SyncFailed: It kept changing.
             DiskFull, ConnectionLost: As they say; nothing of the transaction is visible.
@@ -246,7 +247,7 @@ class WorkspaceSync:
             await self._endpoint.stage(change)
             needs = await self._endpoint.needs()
             adoption = needs.adoption
-            if adoption is not None and adoption.differing_count and not self._adopt:
+            if adoption is not None and adoption.needs_yes and not self._adopt:
                 return Sent(Committed(b"", 0, 0), disputed=adoption)
             needed = [each for digest, each in files.items() if digest in needs.digests]
             size = sum(each.size for each in needed)
@@ -256,12 +257,12 @@ class WorkspaceSync:
         return Sent(await self._endpoint.commit(wanted.digest), size, adoption)
 
     async def _require_agreed(self, adoption: Adoption) -> None:
-        """Asks whether what differs in a folder that is to be adopted may be overwritten."""
+        """Asks whether a folder that differs, or that is something else, is to be adopted."""
         assert self._opened is not None
         folder = self._opened.folder
         await self.close()
         if not await self._is_confirmed(adoption_question(folder, adoption)):
-            raise AdoptionRefused(f"adopt {folder}", differing_words(adoption))
+            raise AdoptionRefused(f"adopt {one_line(folder)}", one_line(adoption.words))
         self._adopt = True
 
     def _runs(self, scan: Scan, files: Iterable[Entry]) -> Iterator[ContentRun]:
