@@ -10,6 +10,7 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Collection
 
 from rdev.protocol.convert import AgentInfo
 from rdev.wire.home import Home, boot_id
@@ -20,13 +21,18 @@ PROTOCOL = 1
 _BASE_CAPABILITIES = frozenset({"sync", "jobs", "check-job", "logs", "events"})
 
 
-def identify(home: Home) -> AgentInfo:
-    """Describes the agent of `home`, making its id at the first start."""
+def identify(home: Home, *, traits: Collection[str] = ()) -> AgentInfo:
+    """Describes the agent of `home`, making its id at the first start.
+
+    Args:
+        home: What it serves.
+        traits: What a client has to know of the machine, such as `login-node`.
+    """
     return AgentInfo(
         agent_id=_agent_id(os.path.join(home.host, "agent-id")),
         version=importlib.metadata.version("rdev"),
         protocol=PROTOCOL,
-        capabilities=capabilities(),
+        capabilities=capabilities() | frozenset(traits),
         boot_id=boot_id(),
         machine_id=home.machine_id,
         pid=os.getpid(),

@@ -25,6 +25,7 @@ from rdev.agent.lifecycle import be_guarded
 from rdev.agent.login import Login
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.machine.checks import Machine, examine
+from rdev.agent.machine.slurm import is_login_node
 from rdev.agent.services.agent import AgentService
 from rdev.agent.services.debug import DebugService
 from rdev.agent.services.environment import EnvironmentService
@@ -34,6 +35,7 @@ from rdev.agent.services.log import LogService
 from rdev.agent.services.workspace import WorkspaceService
 from rdev.agent.site import Site, restricted
 from rdev.agent.workspace.manager import WorkspaceManager
+from rdev.protocol.convert import LOGIN_NODE
 from rdev.protocol.transport import SERVER_OPTIONS
 from rdev.v1 import (
     agent_pb2_grpc,
@@ -150,10 +152,11 @@ async def _composed(
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
+        traits = (LOGIN_NODE,) if await is_login_node(environment) else ()
         server = grpc.aio.server(interceptors=[ErrorInterceptor(calls)], options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentService(
-                identify(home),
+                identify(home, traits=traits),
                 stopping,
                 check=lambda skew: examine(Machine(home, environment, skew)),
             ),

@@ -17,6 +17,7 @@ from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.terminal import terminal_environment
 from rdev.client.workspaces import sync_workspace
+from rdev.protocol.convert import LOGIN_NODE
 from rdev.protocol.errors import (
     ConnectionLost,
     ScriptNotFound,
@@ -90,8 +91,10 @@ async def launch(
         ScriptOutsideWorkspace: The script would not be synced.
         SyncFailed: The host's copy could not be brought up to date.
         JobConflict: A live job has that name.
+        UsageError: The host is not one to run jobs on, and nobody agreed.
     """
     target = script_path(request.command, workspace)
+    await _require_consent(connection, confirm)
     try:
         return await _launch(connection, workspace, request, target, on_synced, confirm, tell)
     except SnapshotNotFound:
@@ -119,6 +122,17 @@ async def _launch(
     if spec.env.managed and not spec.python:
         await _make_environment(connection, spec, tell)
     return await start(connection, spec)
+
+
+async def _require_consent(connection: Connection, confirm: Callable[[str], bool] | None) -> None:
+    """Asks first where a job disturbs all who work there, and finds no GPU."""
+    if LOGIN_NODE not in connection.agent.capabilities:
+        return
+    found = f"{connection.host} is a Slurm login node without a GPU"
+    if confirm is not None and await asyncio.to_thread(confirm, f"{found}; run here?"):
+        return
+    hint = "name a node of an allocation as the host, such as `salloc` gives; --yes runs it there"
+    raise UsageError("run the job there", found, hint=hint)
 
 
 async def _make_environment(

@@ -10,6 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rdev.v1 import agent_pb2
 
+# Among the capabilities: the machine is for submitting jobs to others, and has no GPU.
+LOGIN_NODE = "login-node"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo:

@@ -1,0 +1,144 @@
+"""What the owner of a machine says, and what the machine is, as a person meets it."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from tests.support.command import Rdev
+
+from rdev.wire.home import Home, machine_id
+
+
+@pytest.fixture
+def serve(rdev: Rdev, tmp_path: Path):
+    """Starts an agent under a site's file."""
+
+    def start(text: str, **options):
+        path = tmp_path / "agent.toml"
+        path.write_text(text)
+        return rdev.command("rdev-agent", "serve", "--detach", "--site", str(path), **options)
+
+    return start
+
+
+def test_a_mistyped_limit_starts_no_agent_and_is_named(rdev: Rdev, serve):
+    done = serve("jobs = 4\nstroe = 5\n")
+    assert done.returncode == 78
+    assert "line 2: `stroe` is no key" in done.stderr
+    assert "hint: " in done.stderr
+    assert rdev.command("rdev-agent", "status").returncode == 1
+
+
+def test_the_hook_may_be_off(rdev: Rdev, serve):
+    assert serve("hook = false\n").returncode == 0
+    rdev.write("show.py", "import os; print(os.environ.get('PYTHONPATH', 'no path'))\n")
+    assert rdev.run("run", "-q", "show.py").stdout == "no path\n"
+
+
+def test_an_upgraded_and_a_restarted_agent_keep_to_the_sites_file(rdev: Rdev, serve):
+    serve("hook = false\n")
+    rdev.write("show.py", "import os; print(os.environ.get('PYTHONPATH', 'no path'))\n")
+    assert rdev.command("rdev-agent", "upgrade").returncode == 0
+    assert rdev.run("run", "-q", "show.py").stdout == "no path\n"
+    rdev.run("run", "-d", "--", "sleep", "60")
+    rdev.kill_agent()
+    assert rdev.run("run", "-q", "show.py").stdout == "no path\n"
+
+
+def test_an_idle_agent_ends_and_the_next_command_starts_one(rdev: Rdev, serve):
+    serve('idle_exit = "10s"\n')
+    first = rdev.agent_pid
+    handle = os.pidfd_open(first)
+    try:
+        assert rdev.run("run", "-q", "--", "sleep", "1").returncode == 0
+        import select
+
+        begun = os.times().elapsed
+        assert select.select([handle], [], [], 40)[0], "it serves on"
+        assert os.times().elapsed - begun > 5
+    finally:
+        os.close(handle)
+    assert rdev.json("ps", "-a")[0]["state"] == "succeeded"
+    assert rdev.agent_pid != first
+
+
+def slurm(folder: Path) -> dict[str, str]:
+    """A login's PATH on which Slurm's commands are."""
+    folder.mkdir()
+    (folder / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "sbatch").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")
+def test_on_a_login_node_without_a_gpu_run_asks_first(rdev: Rdev, tmp_path):
+    env = slurm(tmp_path / "slurm")
+    assert rdev.command("rdev-agent", "serve", "--detach", env=env).returncode == 0
+    refused = rdev.run("run", "--", "true")
+    assert refused.returncode == 2
+    assert "local is a Slurm login node without a GPU" in refused.stderr
+    assert "hint: name a node of an allocation" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert rdev.json("ps", "-a") == []
+    assert rdev.run("run", "--yes", "--", "echo", "hi").stdout == "hi\n"
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")
+def test_within_an_allocation_run_asks_nothing(rdev: Rdev, tmp_path):
+    env = slurm(tmp_path / "slurm") | {"SLURM_JOB_ID": "7"}
+    rdev.command("rdev-agent", "serve", "--detach", env=env)
+    assert rdev.run("run", "--", "echo", "hi").stdout == "hi\n"
+
+
+class OnLocalDisk:
+    """A person whose home is said to be no place for sockets."""
+
+    def __init__(self, rdev: Rdev, disk: Path) -> None:
+        self.rdev = rdev
+        self.disk = disk
+        self.home = Home(str(rdev.home / ".rdev"), machine_id())
+
+    @property
+    def live(self) -> Path:
+        (found,) = self.disk.iterdir()
+        return found
+
+
+@pytest.fixture
+def elsewhere(rdev: Rdev, serve, tmp_path: Path) -> OnLocalDisk:
+    disk = tmp_path / "local disk"
+    disk.mkdir()
+    done = serve(f'local_state = "{disk}"\n')
+    assert done.returncode == 0, done.stderr
+    return OnLocalDisk(rdev, disk)
+
+
+def _kinds(folder: Path) -> set[str]:
+    tests = {"socket": stat.S_ISSOCK, "fifo": stat.S_ISFIFO}
+    modes = [path.lstat().st_mode for path in folder.rglob("*")]
+    return {kind for kind, is_one in tests.items() for mode in modes if is_one(mode)}
+
+
+def test_sockets_fifos_locks_and_logs_lie_on_the_local_disk_and_nothing_else_does(elsewhere):
+    rdev = elsewhere.rdev
+    rdev.run("run", "-d", "--name", "one", "--", "sh", "-c", "echo from afar; exec sleep 60")
+    assert _kinds(elsewhere.live) == {"socket", "fifo"}
+    assert _kinds(Path(elsewhere.home.root)) == set()
+    own = {path.name for path in Path(elsewhere.home.host).iterdir()}
+    assert own.isdisjoint({"run", "jobs", "agent.log"})
+    assert {"local", "agent-id"} <= own
+    assert rdev.run("logs", "one").stdout == "from afar\n"
+
+
+def test_a_killed_agent_is_found_again_on_the_local_disk(elsewhere):
+    rdev = elsewhere.rdev
+    rdev.run("run", "-d", "--name", "one", "--", "sleep", "60")
+    before = rdev.agent_pid
+    rdev.kill_agent()
+    assert rdev.json("ps")[0]["state"] == "running"
+    assert rdev.agent_pid != before
+    assert rdev.run("stop", "one").returncode == 0
+    assert rdev.command("rdev-agent", "stop").returncode == 0
+    assert rdev.run("ps", "-a").returncode == 0
+    assert elsewhere.live.is_dir()
