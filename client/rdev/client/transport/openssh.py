@@ -84,6 +84,7 @@ class OpenSsh:
         self._config: HostConfig | None = None
         self._control = ""
         self._refused: RdevError | None = None
+        self._was_in = False
         self._streams: list[Stream] = []
         self._attempts = attempts_at(OPENSSH, settings.config, self._destination)
 
@@ -115,7 +116,7 @@ class OpenSsh:
         """See `Transport`."""
         await self._prepare()
         self._admit()
-        asks = not self._shares and self._can_ask()
+        asks = self._asks()
         process = await asyncio.create_subprocess_exec(
             *self._command(command, asks=asks),
             stdin=asyncio.subprocess.PIPE,
@@ -141,7 +142,7 @@ class OpenSsh:
         try:
             await self._prepare()
             self._admit()
-            asks = not self._shares and self._can_ask()
+            asks = self._asks()
             stream = Stream(
                 self._command(command, asks=asks),
                 near,
@@ -194,16 +195,13 @@ class OpenSsh:
             self._attempts.succeeded()
             raise outcome.error
         if outcome.code is None:
+            self._was_in = True
             self._attempts.succeeded()
             return
         self._note(outcome.code, outcome.complaints)
-        action = f"start rdev on {self._host}"
-        lines = outcome.complaints.strip().splitlines()
-        last = lines[-1].strip() if lines else f"its bridge ended with {outcome.code}"
-        if outcome.code in _NOT_FOUND_CODES or _NOT_FOUND.search(outcome.complaints):
-            raise CommandNotFound(action, last)
-        error = HostUnreachable(action, last)
-        self._attempts.failed(error)
+        error = not_begun(self._host, outcome.code, outcome.complaints)
+        if isinstance(error, HostUnreachable):
+            self._attempts.failed(error)
         raise error
 
     def _admit(self) -> None:
@@ -226,6 +224,11 @@ class OpenSsh:
         if isinstance(verdict.error, LoginRefused | HostKeyRefused):
             self._refused = verdict.error
         raise verdict.error
+
+    def _asks(self) -> bool:
+        # Without a shared connection each login asks anew; but who returns after a break may be in
+        # the middle of a job's output.
+        return not self._shares and not self._was_in and self._can_ask()
 
     async def _prepare(self) -> None:
         if self._config is None:
@@ -269,6 +272,22 @@ class OpenSsh:
         flags = [word for word in what if word.startswith("-")]
         command = [word for word in what if not word.startswith("-")]
         return ["ssh", *config, *_PLAIN, *options, *flags, "--", self._destination, *command]
+
+
+def not_begun(host: str, code: int, complaints: str) -> RdevError:
+    """The error for a bridge that ended before it said a word.
+
+    Args:
+        host: As the person calls it.
+        code: Its exit code.
+        complaints: What was printed on stderr.
+    """
+    action = f"start rdev on {host}"
+    lines = complaints.strip().splitlines()
+    last = lines[-1].strip() if lines else f"its bridge ended with {code}"
+    if code in _NOT_FOUND_CODES or _NOT_FOUND.search(complaints):
+        return CommandNotFound(action, last)
+    return HostUnreachable(action, last)
 
 
 def _silence(config: HostConfig) -> int:
