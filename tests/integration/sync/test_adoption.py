@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import shutil
 import subprocess
@@ -11,11 +13,12 @@ from pathlib import Path
 import pytest
 from tests.support.sync import ID, Host, LocalEndpoint, content_of, serving, workspace_at
 
+from rdev.agent.workspace.manager import WorkspaceManager
 from rdev.agent.workspace.own import read_marker
 from rdev.client.sync.root import Workspace, find_workspace
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.workspaces import endpoints, sync_workspace
-from rdev.protocol.errors import AdoptionRefused, WorkspaceRefused
+from rdev.protocol.errors import AdoptionRefused, SyncFailed, WorkspaceRefused
 from rdev.protocol.exchange import Adoption, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot
 
@@ -353,3 +356,44 @@ async def test_the_folder_says_who_synced_last(
         marker = read_marker(receipt.folder)
         assert marker is not None
         assert (marker.id, marker.owner) == (ID, name)
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+async def test_what_lies_where_our_own_folder_belongs_is_neither_followed_nor_replaced(
+    host: Host, laptop: Path, checkout: Path, tmp_path: Path, is_link: bool
+):
+    (tmp_path / "elsewhere").mkdir()
+    if is_link:
+        (checkout / ".rdev").symlink_to(tmp_path / "elsewhere")
+    else:
+        (checkout / ".rdev").write_text("a file\n")
+    before = content_of(checkout)
+    with pytest.raises(SyncFailed, match="unable to adopt the folder"):
+        await sync_workspace(host, named(laptop), confirm=yes)
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert content_of(checkout) == before
+
+
+async def test_two_laptops_that_adopt_at_once_both_arrive(
+    host: Host, laptop: Path, checkout: Path, tmp_path: Path
+):
+    shutil.copytree(laptop, tmp_path / "other", symlinks=True)
+    await asyncio.gather(
+        *(sync_workspace(host, named(root)) for root in (laptop, tmp_path / "other"))
+    )
+    assert content_of(checkout) == content_of(laptop)
+
+
+async def test_a_machine_that_shares_the_home_meets_the_folder_that_another_adopted(
+    laptop: Path, checkout: Path, tmp_path: Path
+):
+    for machine in ("one", "two"):
+        place = tmp_path / "home" / "hosts" / machine
+        manager = WorkspaceManager(str(tmp_path / "home"), machine=str(place))
+        assert manager.folder(ID) is None
+        connect = functools.partial(LocalEndpoint, manager)
+        async with WorkspaceSync(named(laptop), connect) as syncing:
+            receipt = await syncing.sync()
+        assert (receipt.folder, receipt.adoption is None) == (str(checkout), machine == "two")
+        assert manager.folder(ID) == str(checkout)
+        manager.close()
