@@ -19,6 +19,7 @@ from tests.support.prefixes import (
 from rdev.agent.environment.manager import EnvironmentManager
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.protocol.errors import EnvironmentFailed, EnvironmentNotFound
+from rdev.wire.home import Home
 from rdev.wire.job import CommandKind, EnvironmentChoice, JobSpec, JobState
 
 SHOW = (
@@ -53,7 +54,8 @@ class World:
         return ended, interpreter, dict(line.split("=", 1) for line in lines if "=" in line)
 
     def live(self):
-        return [name for name in os.listdir(self.state / "jobs") if not name.startswith(".")]
+        jobs = self.state / "hosts" / "here" / "jobs"
+        return [name for name in os.listdir(jobs) if not name.startswith(".")]
 
 
 @pytest.fixture
@@ -70,14 +72,13 @@ async def at(folder, *, path=None, patience=20.0, **variables):
     login = {"HOME": str(folder / "home"), "PATH": path or login_path(folder), **variables}
     workspaces = {"ws": str(folder / "workspace")}
     environments = EnvironmentManager(
-        str(folder / "state"),
-        str(folder / "state" / "hosts" / "here"),
+        Home(str(folder / "state"), "here"),
         login=lambda: dict(login),
         workspaces=workspaces.get,
         patience=patience,
     )
     async with (
-        tidy(folder / "state" / "jobs") as jobs_dir,
+        tidy(folder / "state" / "hosts" / "here" / "jobs") as jobs_dir,
         jobs_in(
             jobs_dir,
             workspaces=workspaces,

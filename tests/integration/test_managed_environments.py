@@ -14,8 +14,10 @@ from tests.support.prefixes import login_path
 from tests.support.wheels import wheel
 
 from rdev.agent.environment.manager import EnvironmentManager
+from rdev.agent.environment.uv import find_uv
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.protocol.errors import EnvironmentFailed
+from rdev.wire.home import Home
 from rdev.wire.job import CommandKind, EnvironmentChoice, JobSpec, JobState
 
 MANAGED = EnvironmentChoice(managed=True)
@@ -59,7 +61,7 @@ def folder(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def at(folder, **variables):
+async def at(folder, *, machine="here", **variables):
     login = {
         "HOME": str(folder / "home"),
         "PATH": login_path(folder),
@@ -70,13 +72,12 @@ async def at(folder, **variables):
     }
     workspaces = {"ws": str(folder / "workspace")}
     environments = EnvironmentManager(
-        str(folder / "state"),
-        str(folder / "state" / "hosts" / "here"),
+        Home(str(folder / "state"), machine),
         login=lambda: dict(login),
         workspaces=workspaces.get,
     )
     async with (
-        tidy(folder / "state" / "hosts" / "here" / "jobs") as jobs_dir,
+        tidy(folder / "state" / "hosts" / machine / "jobs") as jobs_dir,
         jobs_in(
             jobs_dir,
             workspaces=workspaces,
@@ -150,6 +151,22 @@ async def test_a_changed_lock_is_another_environment_while_an_old_job_runs_on(wo
     assert (await world.printed(VERSION)).startswith("2.0 ")
 
 
+async def test_what_another_machine_of_the_home_uses_is_spared(folder, world):
+    requires(world, "tiny==1.0\n")
+    first = await world.sync()
+    waiting = "import time\nprint(1, flush=True)\ntime.sleep(30)"
+    async with at(folder, machine="there") as other:
+        job = await other.start(waiting)
+        await other.jobs.first_bytes(job)
+        requires(world, "tiny==2.0\n")
+        await world.sync()
+        os.utime(world.envs / first.name, (0, 0))
+        assert world.environments._managed.collect() == []
+        await other.jobs.manager.stop(job.id, now=True)
+        await other.jobs.end(job)
+        assert other.environments._managed.collect() == [first.name]
+
+
 async def test_one_that_was_asked_for_just_now_is_not_collected(world):
     requires(world, "tiny==1.0\n")
     await world.sync()
@@ -161,7 +178,7 @@ async def test_one_that_was_asked_for_just_now_is_not_collected(world):
 
 async def test_two_at_once_make_one(folder, world):
     requires(world, "tiny==1.0\nother==1.0\n")
-    async with at(folder) as other:  # as another machine with this home
+    async with at(folder, machine="there") as other:
         made = await asyncio.gather(world.sync(), world.sync(), other.sync(), other.sync())
     assert len({each.prefix for each in made}) == 1
     assert world.made() == {made[0].name}
@@ -221,3 +238,25 @@ async def test_the_users_own_environment_is_left_alone(folder, world):
         made = await active.sync()
         assert (await active.printed(VERSION)) == f"1.0 {made.prefix}\n"
     assert sorted(own.rglob("*")) == before
+
+
+async def test_uv_is_fetched_by_pip_where_there_is_none(folder, monkeypatch):
+    # A package of that name whose program says what it is given stands for the real one.
+    wheel(folder / "wheels", "uv", "1.0")
+    login = {
+        "HOME": str(folder / "home"),
+        "PATH": login_path(folder),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder / "wheels"),
+    }
+    monkeypatch.setattr(sys, "executable", str(folder / "dist" / "bin" / "python"))
+    told = []
+    envs = str(folder / "state" / "envs")
+    with pytest.raises(EnvironmentFailed) as failed:
+        await find_uv(envs, {**login, "PIP_FIND_LINKS": ""}, tell=told.append)
+    assert "install uv on the host" in failed.value.hint
+    assert os.listdir(envs) == []
+    assert await find_uv(envs, login, tell=told.append) == f"{envs}/.uv/bin/uv"
+    assert told == ["uv is not here; it is fetched by pip"] * 2
+    assert os.listdir(envs) == [".uv"]
+    assert await find_uv(envs, {**login, "PATH": "/none"}, tell=print) == f"{envs}/.uv/bin/uv"

@@ -106,7 +106,7 @@ def test_uv_meets_no_environment_of_the_user_and_knows_the_index_of_pip(tmp_path
 def test_what_uv_complains_of_is_one_line():
     newer = ["Resolved", "error: Request failed", "cause: Fetch: `x`", "cause: a", "cause: refused"]
     assert failure([*newer, "hint: none"], 2) == "Request failed: Fetch: `x`: refused"
-    older = ["× No solution found:", "╰─▶ Because absent was not found.", "and so on"]
+    older = ["\u00d7 No solution found:", "╰─▶ Because absent was not found.", "and so on"]
     assert failure(older, 1) == "No solution found: Because absent was not found"
     assert failure(["no such option"], 2) == "no such option"
     assert failure([], 2) == "it ended with status 2"

@@ -128,8 +128,7 @@ async def _composed(
         workspaces = await stack.enter_async_context(WorkspaceManager(home.root, machine=home.host))
         inotify = await stack.enter_async_context(Inotify())
         environments = EnvironmentManager(
-            home.root,
-            home.host,
+            home,
             login=lambda: scrubbed(environment),
             workspaces=workspaces.folder,
         )
@@ -149,6 +148,7 @@ async def _composed(
                 descriptors=login.descriptors,
                 snapshots=workspaces,
                 environments=environments,
+                ledger=home.ledger,
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))

@@ -26,6 +26,7 @@ from rdev.protocol.errors import DISK_FULL_ERRNOS, EnvironmentFailed, os_failure
 _log = logging.getLogger(__name__)
 
 _LINKS = "by-workspace"
+_USERS = ".users"
 _ASIDE = ".new-"
 
 # A job that was accepted just now is on no disk yet; whoever was making one may have died.
@@ -38,11 +39,14 @@ class ManagedEnvironments:
 
     Args:
         folder: Holds them; shared by all machines of a home.
-        in_use: Gives those that jobs run in, by their name or by a path in them. It blocks.
+        machine: Id of this one: it says there what its jobs run in, which others cannot see.
+        in_use: Gives what jobs of this machine run in, by name or by a path within. It blocks.
     """
 
-    def __init__(self, folder: str, *, in_use: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, folder: str, *, machine: str, in_use: Callable[[], Iterable[str]]) -> None:
         self.folder = folder
+        self._users = os.path.join(folder, _USERS)
+        self._own = os.path.join(self._users, machine)
         self._in_use = in_use
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -70,7 +74,7 @@ class ManagedEnvironments:
             async with self._making[lock.digest]:
                 if not await asyncio.to_thread(_touched, prefix):
                     await self._make(lock, login, prefix, tell=tell)
-            await asyncio.to_thread(self._link, workspace, lock.digest)
+            await asyncio.to_thread(self._claim, workspace, lock.digest)
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise os_failure("make the environment", error) from error
@@ -91,6 +95,20 @@ class ManagedEnvironments:
             await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
         await asyncio.to_thread(self.collect)
 
+    def _claim(self, workspace: str, digest: str) -> None:
+        """Says that a job of this machine, and the workspace, is about to use it."""
+        mine = _words(self._own)
+        if digest not in mine:
+            self._say([*mine, digest])
+        self._link(workspace, digest)
+
+    def _say(self, used: Iterable[str]) -> None:
+        os.makedirs(self._users, mode=0o700, exist_ok=True)
+        descriptor, new = tempfile.mkstemp(dir=self._users, prefix=_ASIDE)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write("\n".join(used))
+        os.replace(new, self._own)
+
     def _link(self, workspace: str, digest: str) -> None:
         """Leads from the workspace's name to its environment; editors are told that path once."""
         folder = os.path.join(self.folder, _LINKS)
@@ -110,14 +128,17 @@ class ManagedEnvironments:
         Spared is what a job that has not ended runs in, on whatever machine, what is the latest of
         a workspace, and what was made or asked for within the hour.
         """
-        used = {os.path.realpath(os.path.join(self.folder, path)) for path in self._in_use()}
+        self._say(sorted(set(self._in_use())))
+        users = [os.path.join(self._users, name) for name in os.listdir(self._users)]
+        said = (path for file in users for path in _words(file))
+        used = {os.path.realpath(os.path.join(self.folder, path)) for path in said}
         used |= self._latest()
         removed = []
         for entry in os.scandir(self.folder):
             if entry.name == _LINKS or not entry.is_dir(follow_symlinks=False):
                 continue
             age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            is_aside = entry.name.startswith((_ASIDE, ".uv-new-"))
+            is_aside = entry.name.startswith(_ASIDE)
             if entry.name.startswith(".") and not (is_aside and age > _ABANDONED):
                 continue
             path = os.path.realpath(entry.path)
@@ -154,6 +175,14 @@ def commands(uv: str, lock: Lock, prefix: str) -> list[list[str]]:
     install = [uv, "pip", "sync" if lock.file == PYLOCK else "install", "--python"]
     named = [lock.file] if lock.file == PYLOCK else ["-r", lock.file]
     return [[*make, "--no-project", prefix], [*install, prefix, *named]]
+
+
+def _words(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().split("\n")
+    except FileNotFoundError:
+        return []
 
 
 def _touched(prefix: str) -> bool:

@@ -28,6 +28,7 @@ from rdev.agent.environment.uv import Tell
 from rdev.agent.threads import in_daemon
 from rdev.protocol.errors import EnvironmentNotFound, WorkspaceNotFound
 from rdev.protocol.ids import WORKSPACE_ID, require
+from rdev.wire.home import Home
 from rdev.wire.job import CommandKind, EnvironmentChoice, JobSpec
 
 # So many names are told when the one that was asked for is not among them.
@@ -81,7 +82,6 @@ class EnvironmentManager:
 
     Args:
         home: The agent's state folder.
-        host: What belongs to this machine alone, within it.
         login: Gives the login environment, without what belongs to a connection or to us.
         workspaces: Gives the folder of a workspace by its id; None if there is no such workspace.
         patience: Seconds that a prelude or an activation may take; None for the usual.
@@ -89,8 +89,7 @@ class EnvironmentManager:
 
     def __init__(
         self,
-        home: str,
-        host: str,
+        home: Home,
         *,
         login: Callable[[], Mapping[str, str]],
         workspaces: Callable[[str], str | None],
@@ -99,14 +98,15 @@ class EnvironmentManager:
         self._login = login
         self._workspaces = workspaces
         # The Pythons that run agents; whatever is installed there is none of a script's business.
-        self._ours = os.path.join(home, "dist")
-        cache = os.path.join(host, "activations")
+        self._ours = os.path.join(home.root, "dist")
+        cache = os.path.join(home.host, "activations")
         self._activations = (
             Activations(cache) if patience is None else Activations(cache, patience=patience)
         )
-        hosts = os.path.join(home, "hosts")
         self._managed = ManagedEnvironments(
-            os.path.join(home, "envs"), in_use=lambda: in_use(hosts)
+            os.path.join(home.root, "envs"),
+            machine=home.machine_id,
+            in_use=lambda: in_use(home.jobs),
         )
         self._looks = Looks()
 

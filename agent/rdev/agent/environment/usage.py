@@ -1,4 +1,4 @@
-"""Which environments live jobs run in, read from the job directories of all machines of a home."""
+"""Which environments the live jobs of this machine run in, read from their directories."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rdev.wire.files import JobFiles, read_status
 from rdev.wire.records import Accepted
 
 
-def in_use(hosts: str) -> Iterator[str]:
-    """Names of managed environments that jobs run in, and the interpreters of all jobs.
+def in_use(jobs: str) -> Iterator[str]:
+    """Names of managed environments that jobs run in, and the prefixes of all jobs' interpreters.
 
-    A job whose state cannot be read counts: it may be another machine's, and is not judged.
+    A job whose state cannot be read counts.
 
     Args:
-        hosts: Holds a folder for each machine.
+        jobs: Holds the job directories.
     """
-    for directory in glob.glob(os.path.join(glob.escape(hosts), "*", "jobs", "[0-9a-f]*")):
+    for directory in glob.glob(os.path.join(glob.escape(jobs), "[0-9a-f]*")):
         files = JobFiles(directory)
         try:
             accepted = Accepted.from_json(read_file(files.spec))

@@ -23,6 +23,7 @@ _USUAL = (".local/bin", ".cargo/bin", ".pixi/bin")
 # Our own copy, and the folders that uv fills: beside the environments, so that one removal removes
 # all of it and one file system holds what is linked.
 _OWN, _CACHE, _PYTHONS = ".uv", ".cache", ".pythons"
+_NEW = ".new-uv-"
 
 # What pip is told about indexes, in uv's words. Who has a mirror has told pip of it.
 _INDEXES = {
@@ -35,7 +36,7 @@ _INDEXES = {
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # As its releases spell them.
-_ERROR = re.compile(r"^(?:error: *|× *)", re.IGNORECASE)
+_ERROR = re.compile(r"^(?:error: *|\u00d7 *)", re.IGNORECASE)
 _CAUSE = re.compile(r"^(?:cause: *|Caused by: *|╰─▶ *)", re.IGNORECASE)
 
 _NO_UV = (
@@ -67,7 +68,8 @@ async def find_uv(envs: str, login: Mapping[str, str], *, tell: Tell) -> str:
 
 
 async def _fetch(envs: str, login: Mapping[str, str]) -> None:
-    made = await asyncio.to_thread(tempfile.mkdtemp, dir=envs, prefix=".uv-new-")
+    await asyncio.to_thread(os.makedirs, envs, mode=0o700, exist_ok=True)
+    made = await asyncio.to_thread(tempfile.mkdtemp, dir=envs, prefix=_NEW)
     action = "get uv to make the environment"
     python = on_path(["python3"], login.get("PATH", os.defpath)) or sys.executable
     try:
