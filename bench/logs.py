@@ -5,7 +5,8 @@ says `ready`, waits until it is followed, and begins; so starting is not measure
 runs from its first write to the last byte read. Ways take turns within each round.
 
 rdev is measured on the unix socket, read by the SDK in this process and by the command
-`rdev logs -f`. ssh is measured at its best, see bench.sshd.
+`rdev logs -f`; both read gRPC directly, see rdev.protocol.polling, which a program that uses the
+SDK has to ask for. ssh is measured at its best, see bench.sshd.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from pathlib import Path
 
 from bench.measure import Figure, table
 from bench.sshd import sshd
+from rdev.protocol.polling import poll_directly
+
+poll_directly()  # before anything imports gRPC
+
+# ruff: noqa: E402
 from rdev.client.connection import Connection, connect
 from rdev.client.jobs import Jobs
 from rdev.client.logs import Chunk, Logs
