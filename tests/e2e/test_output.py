@@ -155,3 +155,20 @@ def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code)
     job = rdev.json("ps")[0]
     assert job["state"] == "running"
     assert f"`rdev {' '.join(words)} -H {relay.host} {job['id']}" in said
+
+
+def test_who_is_far_behind_is_told_and_how_to_see_the_latest(rdev, terminal):
+    flood = "yes | head -c 70000000; echo latest; exec sleep 300"
+    assert rdev.run("run", "-d", "--name", "flood", "--", "sh", "-c", flood).returncode == 0
+    while rdev.json("ps")[0]["streams"][0]["size"] < 70_000_007:  # each look is a command
+        pass
+    with terminal("logs", "-f") as shown:
+        shown.expect(
+            b"rdev: this is 70.0 MB behind flood; Ctrl-C, then `rdev logs -f -n 100 flood`"
+        )
+    with terminal("logs", "-f", "-n", "100") as shown:
+        shown.expect(b"latest")
+        assert b"behind" not in shown.seen
+    with terminal("attach") as shown:
+        shown.expect(b"latest")
+        assert b"behind" not in shown.seen

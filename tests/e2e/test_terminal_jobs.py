@@ -137,6 +137,23 @@ def test_enter_tilde_d_detaches_and_attach_returns(rdev, terminal):
         assert shown.is_as_before
 
 
+def test_keys_of_ones_own_detach_too(terminal):
+    keys = ("--detach-keys", "ctrl-p,ctrl-q")
+    script = "stty raw -echo; echo ready; exec cat -v"
+    with terminal("run", "-t", *keys, "--", "sh", "-c", script) as shown:
+        shown.expect(b"ready")
+        shown.type(b"\x10x")
+        shown.expect(b"^Px")
+        shown.type(b"\x10\x11")
+        shown.expect(b"`rdev attach sh` returns")
+        assert shown.wait() == 0
+    with terminal("attach", *keys) as shown:
+        shown.expect(b"^Px")
+        shown.type(b"\x10\x11")
+        shown.expect(b"`rdev attach sh` returns")
+        assert shown.wait() == 0
+
+
 @pytest.mark.slow
 def test_returning_with_the_same_size_makes_programs_redraw(rdev, terminal):
     rdev.write("sizes.py", SIZES)

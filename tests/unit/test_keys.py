@@ -1,10 +1,13 @@
 """Which keys are rdev's and which the job's."""
 
+import itertools
+from itertools import groupby
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdev.client.keys import Keys, Wish
+from rdev.client.keys import Keys, Wish, detach_keys
 
 
 def typed(*parts: bytes) -> list[bytes | Wish]:
@@ -62,3 +65,60 @@ def test_keys_without_a_tilde_reach_the_job_unchanged(parts):
 @given(st.binary(max_size=40))
 def test_how_keys_are_cut_makes_no_difference(keys):
     assert typed(keys) == typed(*(bytes((key,)) for key in keys))
+
+
+@pytest.mark.parametrize(
+    ("word", "keys"),
+    [
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
+        ("CTRL-A,d", b"\x01d"),
+        ("ctrl-@", b"\x00"),
+        ("ctrl-],ctrl-_,~", b"\x1d\x1f~"),
+    ],
+)
+def test_keys_to_detach_are_written_as_in_docker(word, keys):
+    assert detach_keys(word) == keys
+
+
+@pytest.mark.parametrize(
+    "word", ["", ",", "ctrl-", "ctrl-1", "ctrl-pq", "a,", "pq", "ctrl-\u00e9", "\t"]
+)
+def test_what_names_no_key_is_refused(word):
+    with pytest.raises(ValueError, match="is no key"):
+        detach_keys(word)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([b"a\x10\x11"], [b"a", Wish.LEAVE]),
+        ([b"a\x10", b"\x11"], [b"a", Wish.LEAVE]),
+        ([b"\x10"], []),
+        ([b"\x10", b"b"], [b"\x10b"]),
+        ([b"\x10\x10\x11"], [b"\x10", Wish.LEAVE]),
+        ([b"\x11\x10x\x11"], [b"\x11\x10x\x11"]),
+        ([b"\r~d"], [b"\r", Wish.LEAVE]),
+        ([b"\x1b[200~\x10\x11\x1b[201~"], [b"\x1b[200~\x10\x11\x1b[201~"]),
+    ],
+)
+def test_chosen_keys_detach_and_their_beginnings_are_the_jobs(parts, expected):
+    keys, found = Keys(b"\x10\x11"), []
+    for part in parts:
+        found += keys.feed(part)
+    assert [
+        b"".join(run) if kind is bytes else Wish.LEAVE for kind, run in groupby(found, type)
+    ] == expected
+
+
+@given(st.lists(st.sampled_from([b"a", b"b", b"ab", b"aab"]), max_size=20).map(b"".join))
+def test_chosen_keys_are_found_wherever_they_stand(typed):
+    found = list(Keys(b"aab").feed(typed))
+    before, chosen, _ = typed.partition(b"aab")
+    shown = b"".join(iter_until_leave(found))
+    assert (Wish.LEAVE in found) == bool(chosen)
+    assert before.startswith(shown)
+    assert not chosen or shown == before
+
+
+def iter_until_leave(found):
+    return itertools.takewhile(lambda item: item is not Wish.LEAVE, found)

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_input, add_job, add_prefix, host_of
+from rdev.client.cli.options import (
+    add_detach_keys,
+    add_host,
+    add_input,
+    add_job,
+    add_prefix,
+    host_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     add_job(parser)
     add_input(parser)
+    add_detach_keys(parser)
     add_prefix(parser)
 
 

@@ -69,15 +69,27 @@ def output_of(job: Job, *, prefix: bool | None = None, is_quiet: bool = False) -
 
 
 async def attend(
-    connection: Connection, job: Job, output: Output, *, source: Source | None = None
+    connection: Connection,
+    job: Job,
+    output: Output,
+    *,
+    source: Source | None = None,
+    detach_keys: bytes = b"",
 ) -> int:
     """Follows a job that was just started, to its end or until the person leaves.
+
+    Args:
+        connection: Where the job is.
+        job: The job.
+        output: Shows the output.
+        source: What the job reads; None if this is none of ours.
+        detach_keys: See `rdev.client.keys.Keys`.
 
     Returns:
         See `follow_to_end`.
     """
     if job.spec.terminal is not None and has_terminal():
-        return await converse(connection, job, output, is_returning=False)
+        return await converse(connection, job, output, is_returning=False, detach_keys=detach_keys)
     ask = OnInterrupt.ASK
     return await follow_to_end(connection, job, output, on_interrupt=ask, source=source)
 
@@ -91,7 +103,7 @@ async def return_to(
         connection: Where the job is.
         job: The job.
         output: Shows the output.
-        options: Those of `rdev.client.cli.options.add_input`.
+        options: Those of `rdev.client.cli.options.add_input` and `add_detach_keys`.
 
     Raises:
         UsageError: Input is to be passed on to a job that takes none.
@@ -103,7 +115,9 @@ async def return_to(
         hint = "only a job that was started with -i or -t takes input"
         raise UsageError(f"pass input on to {job.name}", "it takes none", hint=hint)
     if job.spec.terminal is not None and has_terminal() and not options.no_stdin:
-        return await converse(connection, job, output, is_returning=True)
+        return await converse(
+            connection, job, output, is_returning=True, detach_keys=options.detach_keys
+        )
     return await follow_to_end(
         connection,
         job,

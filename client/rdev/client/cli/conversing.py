@@ -54,7 +54,14 @@ _BREAK_PATIENCE = 1.0
 _LAST_KEYS_PATIENCE = 2.0
 
 
-async def converse(connection: Connection, job: Job, output: Output, *, is_returning: bool) -> int:
+async def converse(
+    connection: Connection,
+    job: Job,
+    output: Output,
+    *,
+    is_returning: bool,
+    detach_keys: bytes = b"",
+) -> int:
     """Joins our terminal with the job's until it ends or the person detaches.
 
     Args:
@@ -62,13 +69,14 @@ async def converse(connection: Connection, job: Job, output: Output, *, is_retur
         job: The job, as it stands now.
         output: Shows the output.
         is_returning: Show the last of what it printed, and have programs redraw.
+        detach_keys: See `rdev.client.keys.Keys`.
 
     Returns:
         The job's own exit code; 0 after a detach, 128 + N when signal N made us detach.
     """
     screen = Screen(output, job) if is_returning else Screen(output)
     departure = Departure()
-    typist = _Typist(connection, job, departure, is_quiet=output.is_quiet)
+    typist = _Typist(connection, job, departure, keys=Keys(detach_keys), is_quiet=output.is_quiet)
     if is_returning or window_of(_STDOUT) != job.spec.terminal:
         typist.resize()
     try:
@@ -155,11 +163,18 @@ class _Typist:
     """What a person at the terminal does: types, resizes the window, leaves."""
 
     def __init__(
-        self, connection: Connection, job: Job, departure: Departure, *, is_quiet: bool
+        self,
+        connection: Connection,
+        job: Job,
+        departure: Departure,
+        *,
+        keys: Keys,
+        is_quiet: bool,
     ) -> None:
         self._connection = connection
         self._job = job
         self._departure = departure
+        self._keys = keys
         self._is_quiet = is_quiet
         self._input = Input(
             connection, job.id, on_wait=_tell, on_break=self._broken, on_open=self._opened
@@ -216,9 +231,9 @@ class _Typist:
 
     async def _type(self) -> None:
         """Passes keys on until the person leaves."""
-        keys, source = Keys(), Source(_STDIN)
+        source = Source(_STDIN)
         while typed := await source.read():
-            for item in keys.feed(typed):
+            for item in self._keys.feed(typed):
                 if isinstance(item, bytes):
                     await self._input.write(item)
                 elif item is Wish.HELP:

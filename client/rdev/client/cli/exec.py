@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_input, add_terminal, host_of
+from rdev.client.cli.options import add_detach_keys, add_host, add_input, add_terminal, host_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="JOB|HOST", help="the job to run beside, or a host")
     add_terminal(parser)
     add_input(parser)
+    add_detach_keys(parser)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -56,7 +57,8 @@ async def execute(options: argparse.Namespace) -> int:
         spec = beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
         job = await start(connection, spec)
         async with outlived(connection, job), output_of(job) as output:
-            code = await attend(connection, job, output, source=source)
+            keys = options.detach_keys
+            code = await attend(connection, job, output, source=source, detach_keys=keys)
         # It was a means, not a job that anybody will ask for; one that still runs stays, and one
         # that is gone already was tidied up by somebody else.
         with contextlib.suppress(RdevError):

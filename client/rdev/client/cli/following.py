@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from rdev.client.cli.lagging import tell_lag
 from rdev.client.cli.narrating import (
     Attempts,
     Tell,
@@ -27,6 +28,7 @@ from rdev.client.cli.narrating import (
 )
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import follow
+from rdev.client.hosts import phrase
 from rdev.client.input import Input
 from rdev.client.jobs import Jobs
 from rdev.client.source import Source
@@ -135,6 +137,11 @@ async def follow_to_end(
             beside.append(group.create_task(explain_waiting(connection, job, output.note)))
         if job.spec.log_full is LogFull.BLOCK:
             beside.append(group.create_task(explain_block(connection, job, output.say)))
+        attach = phrase("attach", connection.host, job.name)
+        keys = "Ctrl-C" if on_interrupt is OnInterrupt.DETACH else "Ctrl-C and d"
+        remedy = f"{keys}, then `{attach}` shows the latest"
+        lag = tell_lag(connection, job, output, remedy=remedy, is_from_start=lines is None)
+        beside.append(group.create_task(lag))
         attempts = Attempts(job, output.note)
         if job.spec.retries:
             beside.append(group.create_task(attempts.watch(connection)))

@@ -84,7 +84,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
     from rdev.client.ui.jobs import closing_line
-    from rdev.client.ui.output import say
+    from rdev.client.ui.output import Output, say
     from rdev.protocol.buffers import keep_buffers
     from rdev.protocol.errors import JobNotFound
     from rdev.wire.job import LogFull, Reason
@@ -99,6 +99,9 @@ async def execute(options: argparse.Namespace) -> int:
             if options.follow and job.spec.log_full is LogFull.BLOCK:
                 explaining = group.create_task(explain_block(connection, job, output.say))
                 showing.add_done_callback(lambda _: explaining.cancel())
+            if options.follow and isinstance(output, Output):
+                lagging = group.create_task(_tell_lag(connection, job, output, options))
+                showing.add_done_callback(lambda _: lagging.cancel())
             if options.metrics:
                 group.create_task(_show_metrics(connection, job.id, output, options))
         with contextlib.suppress(JobNotFound):  # it was removed while we read
@@ -155,6 +158,24 @@ def _output(job: Job, options: argparse.Namespace) -> Output | JsonOutput:
         return JsonOutput()
     ranks = job.ranks if options.rank is None else 1
     return output_for(ranks=ranks, prefix=options.prefix, timestamps=options.timestamps)
+
+
+async def _tell_lag(
+    connection: Connection, job: Job, output: Output, options: argparse.Namespace
+) -> None:
+    from rdev.client.cli.lagging import tell_lag
+    from rdev.client.hosts import phrase
+
+    latest = phrase("logs -f -n 100", connection.host, job.name)
+    await tell_lag(
+        connection,
+        job,
+        output,
+        remedy=f"Ctrl-C, then `{latest}` shows the latest",
+        ranks=() if options.rank is None else (options.rank,),
+        streams=(options.stream,) if options.stream else (),
+        is_from_start=options.lines is None and options.since is None and not options.attempt,
+    )
 
 
 async def _show_metrics(

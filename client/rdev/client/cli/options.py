@@ -129,6 +129,26 @@ def add_terminal(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("-T", "--no-tty", action="store_true", help="never in a terminal (default)")
 
 
+def add_detach_keys(parser: argparse.ArgumentParser) -> None:
+    """--detach-keys, for verbs that show a terminal."""
+    parser.add_argument(
+        "--detach-keys",
+        type=_detach_keys,
+        default=b"",
+        metavar="KEYS",
+        help="keys that detach from a terminal besides Enter ~ d, such as ctrl-p,ctrl-q",
+    )
+
+
+def _detach_keys(word: str) -> bytes:
+    from rdev.client.keys import detach_keys
+
+    try:
+        return detach_keys(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def confirm_of(options: argparse.Namespace) -> Callable[[str], bool] | None:
     """What asks the person a question; None where nobody can answer."""
     import sys

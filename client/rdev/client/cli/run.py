@@ -15,6 +15,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rdev.client.cli.options import (
+    add_detach_keys,
     add_host,
     add_input,
     add_prefix,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _WITH_VALUE = frozenset(
     (
         *("-H", "--host", "--name", "-e", "--env", "--env-file", "--timeout", "--grace"),
-        *("--python", "--nproc", "--gpus", "--retries", "--log-full"),
+        *("--python", "--nproc", "--gpus", "--retries", "--log-full", "--detach-keys"),
     )
 )
 
@@ -69,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
     add_terminal(parser)
+    add_detach_keys(parser)
     add_input(parser)
     add_prefix(parser)
     add_yes(parser)
@@ -149,7 +151,8 @@ async def execute(options: argparse.Namespace) -> int:
         source = source_of(options) if job.spec.stdin else None
         shown = output_of(job, prefix=options.prefix, is_quiet=options.quiet)
         async with outlived(connection, job), shown as output:
-            return await attend(connection, job, output, source=source)
+            keys = options.detach_keys
+            return await attend(connection, job, output, source=source, detach_keys=keys)
 
 
 async def _detach(connection: Connection, job: Job, options: argparse.Namespace) -> int:

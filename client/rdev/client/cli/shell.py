@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
+from rdev.client.cli.options import add_detach_keys, add_host, add_yes, confirm_of, host_of
 
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sync", action="store_true", help="bring the host's copy up to date first"
     )
+    add_detach_keys(parser)
     add_yes(parser)
 
 
@@ -56,7 +57,7 @@ async def execute(options: argparse.Namespace) -> int:
                 say(line)
         job = await _start(connection, workspace, options.name)
         async with outlived(connection, job), output_of(job) as output:
-            code = await attend(connection, job, output)
+            code = await attend(connection, job, output, detach_keys=options.detach_keys)
         # A shell that was left by `exit` is of no interest any more; one that still runs stays.
         with contextlib.suppress(RdevError):
             await Jobs(connection).delete(job.id)

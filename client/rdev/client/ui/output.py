@@ -61,12 +61,14 @@ class Output:
         latest: When the host recorded what was written last, in seconds since the epoch; 0 at
             first.
         is_quiet: See above.
+        places: By rank and stream, where what is shown ends.
     """
 
     def __init__(self, renderings: Mapping[int, Rendering], *, is_quiet: bool = False) -> None:
         self._renderings = renderings
         self.is_quiet = is_quiet
         self.latest = 0.0
+        self.places: dict[tuple[int, str], int] = {}
         self._line_ended = asyncio.Event()
         self._line_ended.set()
         self._waiting = asyncio.Event()
@@ -99,6 +101,7 @@ class Output:
         self.latest = chunk.time
         async with self._writing:
             await _write(target, rendering.feed(chunk))
+        self.places[chunk.rank, chunk.stream] = chunk.end
         if rendering.is_waiting:
             self._waiting.set()
         if chunk.data.endswith(b"\n"):
@@ -109,6 +112,7 @@ class Output:
     async def gap(self, gap: Gap) -> None:
         """See `rdev.client.follow.Sink`."""
         whose = f"rank {gap.rank}'s {gap.stream}" if gap.rank else gap.stream
+        self.places[gap.rank, gap.stream] = gap.end
         line = f"rdev: {gap.length} bytes of {whose} were lost on the host: {printable(gap.reason)}"
         await self._apart(line)
 
