@@ -238,3 +238,5 @@ def prepare(home: Home, policy: str) -> None:
     settle(home, policy)
     for folder in (home.live, home.run, home.jobs):
         make_private(folder)
+    if home.live != home.host:
+        make_private(home.ledger)

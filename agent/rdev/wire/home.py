@@ -71,6 +71,11 @@ class Home:
         return os.path.join(self.host, "login.json")
 
     @property
+    def ledger(self) -> str:
+        """Names the jobs that live in a folder that may vanish."""
+        return os.path.join(self.host, "live-jobs")
+
+    @property
     def run(self) -> str:
         """Holds the agent's socket and lock."""
         return os.path.join(self.live, "run")

@@ -136,6 +136,7 @@ class Following:
                         _log.warning("job %s: %s", job_id, complaint)
                 pause = _FIRST_PAUSE if was_connected else min(2 * pause, _LONGEST_PAUSE)
                 await asyncio.sleep(pause)
+            await asyncio.to_thread(self._store.note_end, job_id)
         finally:
             self._links.pop(job_id).finish()
             del self._tasks[job_id]

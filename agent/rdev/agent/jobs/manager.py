@@ -53,6 +53,7 @@ class JobManager:
             gives them ours.
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
         environments: Finds what jobs run in; None leaves them what the login has.
+        ledger: Where live jobs are noted, if their directories may vanish.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class JobManager:
         descriptors: int | None = None,
         snapshots: Snapshots | None = None,
         environments: Environments | None = None,
+        ledger: str | None = None,
     ) -> None:
         around = surroundings or Surroundings(dict(os.environ), 0o022, None)
-        self._store = JobStore(jobs_dir)
+        self._store = JobStore(jobs_dir, ledger=ledger)
         self._creation = Creation(
             self._store,
             around,

@@ -11,10 +11,11 @@ import logging
 import os
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rdev.agent.jobs.gpus import VISIBLE_VARIABLE
+from rdev.agent.jobs.ledger import Ledger, write_lost
 from rdev.wire.blocks import (
     FilesError,
     read_block,
@@ -46,10 +47,12 @@ class JobStore:
 
     Args:
         folder: Holds one directory a job; made if it is missing.
+        ledger: Where live jobs are noted beside it, see `rdev.agent.jobs.ledger`.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, ledger: str | None = None) -> None:
         self.folder = folder
+        self._ledger = Ledger(ledger)
 
     def files(self, job_id: str) -> JobFiles:
         """The paths of one job."""
@@ -69,7 +72,23 @@ class JobStore:
                 found.append((Accepted.from_json(read_file(files.spec)), read_status(files)))
             except (FilesError, OSError, KeyError, TypeError, ValueError) as error:
                 _log.warning("unable to read the job in %s: %s", path, error)
-        return found
+        for accepted, status in found:
+            if status.state.is_final:
+                self._ledger.strike(accepted.id)
+        return [*found, *self._lost({accepted.id for accepted, _ in found})]
+
+    def _lost(self, present: set[str]) -> Iterator[tuple[Accepted, Status]]:
+        for accepted in self._ledger.vanished(present):
+            files = self.files(accepted.id)
+            if os.path.exists(files.spec):  # it is there, and cannot be read
+                continue
+            yield accepted, write_lost(files, accepted)
+            self._ledger.strike(accepted.id)
+
+    def note_end(self, job_id: str) -> None:
+        """A job has ended; if its directory says so, nothing can be lost of it any more."""
+        if self._ledger.is_kept and os.path.exists(self.files(job_id).state):
+            self._ledger.strike(job_id)
 
     def create(self, accepted: Accepted, launch: Launch) -> None:
         """Makes the directory of a new job.
@@ -79,10 +98,12 @@ class JobStore:
         """
         scratch = os.path.join(self.folder, _UNFINISHED + accepted.id)
         try:
+            self._ledger.note(accepted)
             _fill(JobFiles(scratch), accepted, launch)
             os.rename(scratch, os.path.join(self.folder, accepted.id))
         except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
+            self._ledger.strike(accepted.id)
             raise
         sync_directory(self.folder)
 
@@ -100,6 +121,7 @@ class JobStore:
             if read_status(files).state is not JobState.PENDING or read_block(files.started):
                 return False
             self.write_status(job_id, status)
+            self.note_end(job_id)
         except (BlockingIOError, PermissionError):
             return False
         finally:
@@ -139,6 +161,7 @@ class JobStore:
 
     def remove(self, job_id: str) -> None:
         """Removes a job and all it printed; again is harmless."""
+        self._ledger.strike(job_id)
         doomed = os.path.join(self.folder, _DOOMED + job_id)
         with contextlib.suppress(FileNotFoundError):
             os.rename(os.path.join(self.folder, job_id), doomed)
