@@ -41,7 +41,7 @@ from rdev.wire.job import Job, JobState, LogFull
 _STDIN, _STDOUT, _STDERR = range(3)
 
 # A terminal job has one output, see `rdev.wire.records`.
-_SCREEN = (0, "stdout")
+_SCREEN: tuple[int, str] = (0, "stdout")
 
 # Earlier output that is looked at when somebody returns, and how many screens of it are shown.
 _REPLAY_BYTES = 64 << 10
