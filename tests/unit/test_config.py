@@ -4,6 +4,7 @@ import pytest
 
 from rdev.client import config
 from rdev.protocol.errors import ConfigError
+from rdev.wire.job import EnvironmentChoice
 
 
 @pytest.fixture
@@ -39,6 +40,49 @@ def test_how_jobs_are_run_is_configured(root):
     (root / "rdev.toml").write_text("retries = 2\nkeep_children = true\nlog_full = 'stop'")
     loaded = config.load(str(root))
     assert (loaded.retries, loaded.keep_children, loaded.log_full) == (2, True, "stop")
+
+
+def test_which_environment_is_meant_is_a_table_of_its_own(root):
+    (root / "rdev.toml").write_text(
+        "[env]\nname = 'vision'\npython = 'p'\nprelude = 'module load cuda'"
+    )
+    assert config.load(str(root)).env == EnvironmentChoice(
+        "vision", prelude="module load cuda", python="p"
+    )
+    (root / "rdev.toml").write_text("[env]\nmanage = true\npython = '3.12'")
+    assert config.load(str(root)).env == EnvironmentChoice(managed=True, python="3.12")
+
+
+def test_what_the_workspace_says_of_an_environment_replaces_what_the_user_says(root):
+    user = root.parent / "user" / "rdev" / "config.toml"
+    user.write_text("[env]\nname = 'mine'\nprelude = 'module load cuda'")
+    (root / "rdev.toml").write_text("[env]\nmanage = true")
+    expected = EnvironmentChoice(managed=True, prelude="module load cuda")
+    assert config.load(str(root)).env == expected
+
+
+def test_flags_beat_all_that_files_say_of_python_and_environment(root):
+    (root / "rdev.toml").write_text("python = 'p'\n[env]\nmanage = true\nprelude = 'x'")
+    loaded = config.load(str(root))
+    named = loaded.with_environment(python=None, env="vision")
+    assert (named.python, named.env) == ("", EnvironmentChoice("vision", prelude="x"))
+    assert loaded.with_environment(python="q", env=None).python == "q"
+    assert loaded.with_environment(python=None, env=None) == loaded
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "env = 'vision'",
+        "[env]\nnmae = 'x'",
+        "[env]\nmanage = 1",
+        "[env]\nname = 'x'\nmanage = true",
+    ],
+)
+def test_an_env_table_without_a_meaning_is_refused(root, table):
+    (root / "rdev.toml").write_text(table)
+    with pytest.raises(ConfigError, match="env"):
+        config.load(str(root))
 
 
 def test_environments_add_up(root):

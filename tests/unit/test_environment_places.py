@@ -136,5 +136,5 @@ def test_our_own_folders_are_passed_over_on_the_path(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "python3").touch(0o755)
     path = os.pathsep.join(str(tmp_path / name) for name in ("dist/1.0/bin", "theirs"))
-    found = on_path(["python3"], path, without=str(tmp_path / "dist"))
+    found = on_path(["python3"], path, without=[str(tmp_path / "dist")])
     assert found == str(tmp_path / "theirs" / "python3")

@@ -14,6 +14,9 @@ from rdev.protocol.ids import new_request_id
 from rdev.v1 import job_pb2, job_pb2_grpc
 from rdev.wire.job import Job, JobSpec, JobState, Window
 
+# What a job's prelude changes may have to be found out first, which takes a minute at most.
+_START_DEADLINE = 90.0
+
 
 class Jobs:
     """Creates, finds, watches and ends jobs.
@@ -36,6 +39,8 @@ class Jobs:
         Raises:
             JobConflict: A job of that name is alive.
             CommandNotFound: The interpreter does not exist on the host.
+            EnvironmentNotFound: The host does not have the environment that was named.
+            EnvironmentFailed: It cannot be activated or made; nothing was started.
             DiskFull: The host has no room for the job's record.
         """
         spec = replace(spec, owner=spec.owner or await asyncio.to_thread(owner))
@@ -43,7 +48,7 @@ class Jobs:
             request_id=request_id or new_request_id(), spec=spec_to_proto(spec)
         )
         with translating("start the job"):
-            response = await self._stub.CreateJob(request, timeout=UNARY_DEADLINE)
+            response = await self._stub.CreateJob(request, timeout=_START_DEADLINE)
         return job_from_proto(response.job)
 
     async def check(self, spec: JobSpec) -> None:

@@ -24,6 +24,7 @@ from rdev.protocol.errors import (
     ScriptOutsideWorkspace,
     SnapshotNotFound,
     UsageError,
+    VersionSkew,
 )
 from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
 from rdev.wire.job import (
@@ -119,9 +120,19 @@ async def _launch(
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
     spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
+    _require_environments(connection, spec)
     if spec.env.managed and not spec.python:
         await _make_environment(connection, spec, tell)
     return await start(connection, spec)
+
+
+def _require_environments(connection: Connection, spec: JobSpec) -> None:
+    """An agent without environments would run the job in another one than is meant."""
+    chosen = spec.env.name or spec.env.prelude or spec.env.managed or spec.env.python
+    if chosen and "environments" not in connection.agent.capabilities:
+        version = connection.agent.version
+        cause = f"the agent of {connection.host} runs rdev {version}, which cannot choose one"
+        raise VersionSkew("use an environment", cause)
 
 
 async def _require_consent(connection: Connection, confirm: Callable[[str], bool] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,8 +98,7 @@ class EnvironmentManager:
     ) -> None:
         self._login = login
         self._workspaces = workspaces
-        # The Pythons that run agents; whatever is installed there is none of a script's business.
-        self._ours = os.path.join(home.root, "dist")
+        self._ours = _releases(home)
         cache = os.path.join(home.host, "activations")
         self._activations = (
             Activations(cache) if patience is None else Activations(cache, patience=patience)
@@ -298,12 +298,23 @@ class EnvironmentManager:
         return folder
 
     def _is_ours(self, prefix: str) -> bool:
-        return is_below(os.path.realpath(prefix), os.path.realpath(self._ours))
+        place = os.path.realpath(prefix)
+        return any(is_below(place, os.path.realpath(folder)) for folder in self._ours)
 
     def _refuse_ours(self, prefix: str, name: str) -> None:
         if self._is_ours(prefix):
             cause = "it is rdev's own, which a later release replaces"
             raise EnvironmentNotFound(f"use {name}", cause)
+
+
+def _releases(home: Home) -> tuple[str, ...]:
+    """The folders of the Pythons that run agents: what is installed there is no script's business.
+
+    A release says so by a file; where the home bears no programs, it lies elsewhere.
+    """
+    usual = os.path.join(home.root, "dist")
+    is_release = os.path.isfile(os.path.join(sys.prefix, "release.json"))
+    return (usual, os.path.dirname(sys.prefix)) if is_release else (usual,)
 
 
 _HINT_INTERPRETER = "install Python in it, or name an interpreter with --python"

@@ -96,17 +96,18 @@ def _behind_shim(root: str) -> str:
     return prefix if os.path.isdir(prefix) else ""
 
 
-def on_path(names: Iterable[str], path: str, *, without: str = "") -> str:
+def on_path(names: Iterable[str], path: str, *, without: Iterable[str] = ()) -> str:
     """The first of these programs on a PATH; empty if there is none.
 
     Args:
         names: In order of preference.
         path: The PATH.
-        without: A folder of ours; what lies below it is passed over.
+        without: Folders of ours; what lies below them is passed over.
     """
+    ours = tuple(without)
     for name in names:
         for folder in path.split(os.pathsep):
-            if not folder or (without and is_below(folder, without)):
+            if not folder or any(is_below(folder, each) for each in ours):
                 continue
             candidate = os.path.join(folder, name)
             if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
