@@ -20,10 +20,9 @@ async def test_an_agent_without_calls_and_jobs_is_idle_after_the_time_and_not_be
 @pytest.mark.parametrize("has_jobs", [True, False])
 async def test_an_agent_with_a_job_or_a_call_is_not_idle(has_jobs):
     calls = Calls()
-    with calls if not has_jobs else Calls():
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3 * SHORT):
-                await until_idle(calls, has_jobs=lambda: has_jobs, seconds=SHORT)
+    with calls if not has_jobs else Calls(), pytest.raises(TimeoutError):
+        async with asyncio.timeout(3 * SHORT):
+            await until_idle(calls, has_jobs=lambda: has_jobs, seconds=SHORT)
 
 
 async def test_a_job_that_ends_gives_whoever_started_it_the_whole_time():
