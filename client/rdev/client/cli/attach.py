@@ -1,7 +1,8 @@
 """Return to a running job: its latest output, then everything it prints until it ends.
 
 A job in a terminal (rdev run -t, rdev shell) gets the keys too, and Enter ~ d detaches; of any
-other job Ctrl-C detaches, and it is left alone. Several may be attached to one job at once.
+other job Ctrl-C detaches, and it is left alone. Several may be attached to one job at once. To
+type into a job of somebody else who shares the login needs a yes; --no-stdin only watches.
 
 Exit code: the job's own; 0 after a detach.
 """
@@ -16,6 +17,7 @@ from rdev.client.cli.options import (
     add_input,
     add_job,
     add_prefix,
+    add_yes,
     host_of,
 )
 
@@ -27,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_input(parser)
     add_detach_keys(parser)
     add_prefix(parser)
+    add_yes(parser)
 
 
 async def execute(options: argparse.Namespace) -> int:

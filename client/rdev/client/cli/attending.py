@@ -7,7 +7,9 @@ import sys
 
 from rdev.client.cli.conversing import converse
 from rdev.client.cli.following import OnInterrupt, follow_to_end
+from rdev.client.cli.options import confirm_of
 from rdev.client.connection import Connection
+from rdev.client.ownership import require_ours
 from rdev.client.source import Source, is_given
 from rdev.client.terminal import window_of
 from rdev.client.ui.output import Output, output_for
@@ -103,10 +105,11 @@ async def return_to(
         connection: Where the job is.
         job: The job.
         output: Shows the output.
-        options: Those of `rdev.client.cli.options.add_input` and `add_detach_keys`.
+        options: Those of `rdev.client.cli.options.add_input`, `add_detach_keys` and `add_yes`.
 
     Raises:
         UsageError: Input is to be passed on to a job that takes none.
+        NotOwner: It is to be passed on to a job of somebody else.
 
     Returns:
         See `follow_to_end`.
@@ -114,7 +117,11 @@ async def return_to(
     if options.stdin and not job.spec.takes_input:
         hint = "only a job that was started with -i or -t takes input"
         raise UsageError(f"pass input on to {job.name}", "it takes none", hint=hint)
-    if job.spec.terminal is not None and has_terminal() and not options.no_stdin:
+    is_joined = job.spec.terminal is not None and has_terminal() and not options.no_stdin
+    if is_joined or options.stdin:
+        hint = "say --yes if you mean it; --no-stdin only watches"
+        await require_ours(job, "type into", confirm=confirm_of(options), hint=hint)
+    if is_joined:
         return await converse(
             connection, job, output, is_returning=True, detach_keys=options.detach_keys
         )

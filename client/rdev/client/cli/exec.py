@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_detach_keys, add_host, add_input, add_terminal, host_of
+from rdev.client.cli.options import (
+    add_detach_keys,
+    add_host,
+    add_input,
+    add_terminal,
+    add_yes,
+    confirm_of,
+    host_of,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_terminal(parser)
     add_input(parser)
     add_detach_keys(parser)
+    add_yes(parser)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -48,12 +57,15 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.jobs import Jobs
     from rdev.client.launch import beside, start
     from rdev.client.lookup import find_job
+    from rdev.client.ownership import require_ours
     from rdev.protocol.errors import RdevError
 
     terminal, source = terminal_of(options), source_of(options)
     host = LOCAL if options.target == LOCAL else host_of(options)
     async with connect(host) as connection:
         neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
+        if neighbour is not None:
+            await require_ours(neighbour, "run a command beside", confirm=confirm_of(options))
         spec = beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
         job = await start(connection, spec)
         async with outlived(connection, job), output_of(job) as output:
