@@ -86,6 +86,13 @@ class Transport(Protocol):
         """
         ...
 
+    async def hang_up(self) -> bool:
+        """Ends what `close` leaves open for later commands; True if there was something.
+
+        Other commands that use it break off. What the user has configured for themselves stays.
+        """
+        ...
+
     async def close(self) -> None:
         """Ends all that was started here; never raises."""
         ...

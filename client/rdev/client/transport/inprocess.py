@@ -117,6 +117,10 @@ class Paramiko:
             joint.close()
             raise
 
+    async def hang_up(self) -> bool:
+        """See `Transport`; nothing outlives this process."""
+        return False
+
     async def close(self) -> None:
         """See `Transport`."""
         for joint in self._joints:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -19,9 +20,10 @@ from rdev.client.known import state_folder
 from rdev.client.transport.asking import can_ask, tell
 from rdev.client.transport.attempts import attempts_at
 from rdev.client.transport.contract import Ran
+from rdev.client.transport.jumping import jump_command
 from rdev.client.transport.settings import DEFAULTS, OPENSSH, Settings
 from rdev.client.transport.sshconfig import HostConfig, ask_ssh
-from rdev.client.transport.stream import Outcome, Stream
+from rdev.client.transport.stream import Outcome, Stream, nameless_file
 from rdev.client.transport.threads import in_thread
 from rdev.client.transport.verdict import judge
 from rdev.protocol.errors import (
@@ -46,6 +48,9 @@ _PERSIST = 600
 # sun_path's 103 usable bytes; ssh binds under a name with a dot and 16 random characters first.
 _LONGEST_CONTROL_PATH = 103 - 17
 
+# A command's complaints beyond this are not kept.
+_LONGEST_COMPLAINT = 4 << 20
+
 # A bridge may have to start an agent, on a machine that is busy.
 _JOIN_PATIENCE = 60.0
 
@@ -60,6 +65,8 @@ _NEVER = {
     "Tunnel": "no",
     "LogLevel": "INFO",  # without it ssh does not say why it fails
 }
+
+_OF_A_JUMP = ("BatchMode", "LogLevel", "ConnectTimeout", "StrictHostKeyChecking")
 
 # A dead link is noticed within this long, by the user's own settings or else by ours.
 _NOTICED = 30
@@ -86,6 +93,7 @@ class OpenSsh:
         self._refused: RdevError | None = None
         self._was_in = False
         self._streams: list[Stream] = []
+        self._jump_log = ""
         self._attempts = attempts_at(OPENSSH, settings.config, self._destination)
 
     async def login(self) -> None:
@@ -117,25 +125,36 @@ class OpenSsh:
         await self._prepare()
         self._admit()
         asks = self._asks()
-        process = await asyncio.create_subprocess_exec(
-            *self._command(command, asks=asks),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
-            start_new_session=not asks,
-        )
+        complaints = nameless_file()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(command, asks=asks),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=complaints,
+                env=_environment(),
+                start_new_session=not asks,
+            )
+            stdout = await self._fed(process, feed, patience=patience)
+            stderr = os.pread(complaints, _LONGEST_COMPLAINT, 0)
+        finally:
+            os.close(complaints)
+        code = process.returncode or 0
+        self._note(code, stderr.decode(errors="replace"), is_silent=not stdout)
+        return Ran(code if code >= 0 else _FAILED, stdout, stderr)
+
+    async def _fed(
+        self, process: asyncio.subprocess.Process, feed: bytes, *, patience: float
+    ) -> bytes:
         try:
             async with asyncio.timeout(patience):
-                stdout, stderr = await process.communicate(feed)
+                stdout, _ = await process.communicate(feed)
         except TimeoutError:
             cause = f"it took longer than {patience:.0f} s"
             raise TimedOut(f"run a command on {self._host}", cause) from None
         finally:
             await _reap(process)
-        code = process.returncode or 0
-        self._note(code, stderr.decode(errors="replace"), is_silent=not stdout)
-        return Ran(code if code >= 0 else _FAILED, stdout, stderr)
+        return stdout
 
     async def join(self, command: str, near: socket.socket) -> None:
         """See `Transport`."""
@@ -155,6 +174,27 @@ class OpenSsh:
         self._streams = [s for s in self._streams if s.is_open] + [stream]
         self._judge_outcome(await self._begun(stream))
 
+    async def hang_up(self) -> bool:
+        """See `Transport`."""
+        await self._prepare()
+        if not _exists(self._control):
+            return False
+        config = ["-F", self._settings.config] if self._settings.config else []
+        options = [*config, "-o", f"ControlPath={self._control}", "-O", "exit"]
+        process = await asyncio.create_subprocess_exec(
+            *("ssh", *options, "--", self._destination),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            code = await process.wait()
+        finally:
+            await _reap(process)
+        with contextlib.suppress(OSError):  # one that was killed leaves its socket
+            os.unlink(self._control)
+        return code == 0
+
     async def close(self) -> None:
         """See `Transport`; a shared connection stays for the next command."""
         for stream in self._streams:
@@ -162,6 +202,8 @@ class OpenSsh:
         for stream in self._streams:
             await in_thread(stream.wait, abort=stream.end)
         self._streams = []
+        with contextlib.suppress(OSError):
+            os.unlink(self._jump_log)
 
     async def _begun(self, stream: Stream) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -213,6 +255,7 @@ class OpenSsh:
         """Raises what ssh complained of, if it was ssh that failed."""
         if code >= 0 and code != _FAILED:
             return
+        complaints = self._jump_complaints() + complaints
         verdict = judge(self._host, complaints) if is_silent else None
         if verdict is None and code < 0:
             cause = f"ssh was ended by signal {-code}"
@@ -224,6 +267,24 @@ class OpenSsh:
         if isinstance(verdict.error, LoginRefused | HostKeyRefused):
             self._refused = verdict.error
         raise verdict.error
+
+    def _jumps(self, wanted: dict[str, str]) -> dict[str, str]:
+        """The way through the configured jump hosts, which may say why they fail."""
+        assert self._config is not None
+        jumps = self._config.get("proxyjump")
+        if not jumps:
+            return {}
+        self._jump_log = self._jump_log or f"{self._control}.{secrets.token_hex(8)}"
+        own = {key: wanted[key] for key in _OF_A_JUMP if key in wanted}
+        command = jump_command(
+            jumps, config=self._settings.config, complaints=self._jump_log, options=own
+        )
+        return {"ProxyJump": "none", "ProxyCommand": command}
+
+    def _jump_complaints(self) -> str:
+        with contextlib.suppress(OSError), open(self._jump_log, errors="replace") as file:
+            return file.read(_LONGEST_COMPLAINT)
+        return ""
 
     def _asks(self) -> bool:
         # Without a shared connection each login asks anew; but who returns after a break may be in
@@ -250,7 +311,7 @@ class OpenSsh:
         """Whether a shared connection seems to be there."""
         assert self._config is not None
         path = self._config.get("controlpath") if self._users_sharing else self._control
-        return os.path.exists(path)
+        return _exists(path)
 
     def _command(self, *what: str, asks: bool) -> list[str]:
         """The command line: options, the host, and what to do there."""
@@ -267,6 +328,7 @@ class OpenSsh:
         if self._control and not self._users_sharing:
             wanted |= {"ControlMaster": "auto", "ControlPath": self._control}
             wanted["ControlPersist"] = str(_PERSIST)
+            wanted |= self._jumps(wanted)
         options = [word for key, value in wanted.items() for word in ("-o", f"{key}={value}")]
         config = ["-F", settings.config] if settings.config else []
         flags = [word for word in what if word.startswith("-")]
@@ -323,6 +385,10 @@ def _private_folders() -> list[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     state = os.path.join(state_folder(), "run")
     return [os.path.join(runtime, "rdev"), state] if runtime else [state]
+
+
+def _exists(path: str) -> bool:
+    return bool(path) and os.path.exists(path)
 
 
 def _is_private(folder: str) -> bool:

@@ -59,7 +59,7 @@ class Stream:
     ) -> None:
         self._near = near
         near.setblocking(False)  # noqa: FBT003  # as ssh makes it: the two share this state
-        self._complaints = _nameless_file()
+        self._complaints = nameless_file()
         try:
             self._process = subprocess.Popen(
                 command,
@@ -151,8 +151,12 @@ class Stream:
         self._near.close()
 
 
-def _nameless_file() -> int:
-    """A file without a name, so that what is printed there needs nobody who reads it at once."""
+def nameless_file() -> int:
+    """A descriptor of a file without a name: what is printed there needs nobody to read it.
+
+    A pipe would stay open for as long as a shared connection serves the command, which may be long
+    after whoever asked for it has gone.
+    """
     if hasattr(os, "memfd_create"):
         return os.memfd_create("rdev-ssh")
     import tempfile  # macOS: a private folder of the user's own, and removed at once

@@ -1,0 +1,31 @@
+"""A jump host that can say why it fails: ssh silences it where connections are shared.
+
+ssh's own command for ProxyJump has its stderr thrown away if the connection is to outlive the
+command (sshconnect.c, ssh_proxy_connect). Ours is the same command with a file for it, which also
+lets the jump host, like the host, ask nobody.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+
+def jump_command(jumps: str, *, config: str, complaints: str, options: dict[str, str]) -> str:
+    """The ProxyCommand that does what a ProxyJump does.
+
+    Args:
+        jumps: Value of ProxyJump: destinations with commas between, the nearest to us first.
+        config: The ssh configuration file; empty for the user's.
+        complaints: File that its stderr is added to.
+        options: For the connection to the last jump host.
+    """
+    before, _, last = jumps.rpartition(",")
+    words = ["ssh", *(["-F", config] if config else [])]
+    words += [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    words += ["-J", before] if before else []
+    words += ["--", last if last.startswith("ssh://") else f"ssh://{last}"]
+    # The host and the port come from ssh by `%h` and `%p`; all else is to be taken as it is.
+    fixed = shlex.join(words).replace("%", "%%")
+    where, _, destination = fixed.partition(" -- ")
+    script = f"exec {where} -W '[%h]:%p' -- {destination} 2>>{shlex.quote(complaints)}"
+    return f"sh -c {shlex.quote(script)}"
