@@ -16,7 +16,7 @@ from rdev.client.transport.contract import Transport
 from rdev.client.transport.line import Line
 from rdev.client.transport.opening import open_transport
 from rdev.protocol.convert import AgentInfo
-from rdev.protocol.errors import CommandNotFound, os_failure
+from rdev.protocol.errors import BootstrapFailed, CommandNotFound, os_failure
 
 if TYPE_CHECKING:
     from rdev.client.bootstrap.contact import Wishes
@@ -84,7 +84,15 @@ class Remote:
             return False
         if not (is_other or contact.is_outdated(agent.version)):
             return False
-        self._learn(await contact.upgrade(self._host, self._transport, narrate=self._narrate))
+        try:
+            known = await contact.upgrade(self._host, self._transport, narrate=self._narrate)
+        except BootstrapFailed as error:
+            if is_other:
+                raise
+            self._narrate(f"{self._host}: rdev {agent.version} there serves on: {error.cause}")
+            return False
+        self._learn(known)
+        self._line.drop()  # what it led to has ended, which may not have shown yet
         return True
 
     async def _contact(self) -> None:

@@ -212,10 +212,12 @@ def _warn(host: str, probe: Probe, narrate: Narrate) -> None:
 def _known(
     host: str, probe: Probe, plan: Plan, *, dist: str, earlier: KnownHost | None
 ) -> KnownHost:
+    # Another home has another agent, which nobody knows yet.
+    same = earlier is not None and earlier.home == plan.home
     return KnownHost(
         host=host,
-        agent_id=earlier.agent_id if earlier else "",
-        machine_id=earlier.machine_id if earlier else "",
+        agent_id=earlier.agent_id if earlier and same else "",
+        machine_id=earlier.machine_id if earlier and same else "",
         home=plan.home,
         bridge=_bridge(plan.home, dist, is_usual=plan.home == f"{probe.login}/.rdev"),
         dist=dist,
