@@ -167,3 +167,14 @@ def test_jobs_whose_local_disk_is_wiped_are_lost_and_say_so_and_ended_ones_are_n
     assert rdev.run("wait", "alive").returncode == 125
     assert rdev.run("rm", "alive").returncode == 0
     assert rdev.json("ps", "-a") == []
+
+
+def test_more_jobs_than_the_site_allows_wait_and_say_so(rdev: Rdev, serve):
+    serve("jobs = 1\n")
+    rdev.run("run", "-d", "--name", "first", "--", "sleep", "60")
+    waits = rdev.run("run", "-d", "--name", "second", "--", "true")
+    assert waits.returncode == 0
+    assert "waits for its turn: the site lets each user have 1 live here" in waits.stderr
+    assert rdev.run("exec", "first", "--", "echo", "beside").stdout == "beside\n"
+    rdev.run("stop", "first", "--now")
+    assert rdev.run("wait", "second").returncode == 0

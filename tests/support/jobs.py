@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rdev.agent.jobs.manager import JobManager
+from rdev.agent.jobs.resolve import Surroundings
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.logs.log import Chunk, LogReader, Lost
@@ -114,6 +115,8 @@ class Jobs:
 async def jobs_in(folder: Path, **options) -> AsyncIterator[Jobs]:
     """An agent's jobs, as long as the block lasts; live ones go on after it."""
     workspaces = options.pop("workspaces", {})
+    if "environment" in options:
+        options["surroundings"] = Surroundings(options.pop("environment"), 0o022, None)
     async with (
         Inotify() as inotify,
         JobManager(str(folder), workspaces.get, **options) as manager,

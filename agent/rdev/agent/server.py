@@ -149,6 +149,7 @@ async def _composed(
                 snapshots=workspaces,
                 environments=environments,
                 ledger=home.ledger,
+                most=site.jobs,
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))

@@ -54,6 +54,7 @@ class JobManager:
         snapshots: Keeps the snapshots that jobs start from; None keeps none.
         environments: Finds what jobs run in; None leaves them what the login has.
         ledger: Where live jobs are noted, if their directories may vanish.
+        most: How many may live at a time, further ones wait; None is no limit.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class JobManager:
         snapshots: Snapshots | None = None,
         environments: Environments | None = None,
         ledger: str | None = None,
+        most: int | None = None,
     ) -> None:
         around = surroundings or Surroundings(dict(os.environ), 0o022, None)
+        self._most = most
         self._store = JobStore(jobs_dir, ledger=ledger)
         self._creation = Creation(
             self._store,
@@ -88,6 +91,7 @@ class JobManager:
             around.environment,
             records=self._records.values,
             launch=self._launch,
+            most=most,
         )
         self._inputs = Inputs(lambda record: self._following.tell(record, "input"))
         self._requests: dict[str, str] = {}
@@ -152,7 +156,8 @@ class JobManager:
             live = {r.accepted.name for r in self._records.values() if not r.status.state.is_final}
             accepted = await self._creation.accept(request_id, spec, ground, taken=live)
             record = self._add(accepted, Status())
-        await (self._queue.join(record) if spec.gpus else self._launch(record))
+        must_join = self._queue.must_join(record)
+        await (self._queue.join(record) if must_join else self._launch(record))
         return record
 
     async def _launch(self, record: JobRecord) -> None:
@@ -165,7 +170,7 @@ class JobManager:
         is_begun = status.state is not JobState.PENDING or await asyncio.to_thread(
             self._store.has_begun, accepted.id
         )
-        if accepted.spec.gpus is None or is_begun:
+        if is_begun or (accepted.spec.gpus is None and self._most is None):
             self._following.adopt(self._add(accepted, status))
             return
         if not status.gpus:

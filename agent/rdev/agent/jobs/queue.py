@@ -1,8 +1,9 @@
-"""The jobs that wait for GPUs, and the claims of those that have them.
+"""The jobs that wait for their turn or for GPUs, and the claims of those that have them.
 
     joined --enough are free, and no earlier job wants them--> claimed (durable) --> launched
-       '--not now: PENDING, the message says who holds them--> looked at again when a job ends,
-                                                               and every few seconds
+       |--not now: PENDING, the message says who holds them--> looked at again when a job ends,
+       |                                                       and every few seconds
+       |--as many live as the site allows: PENDING--> looked at again, the same
        '--stopped--> CANCELLED
 
 A claim is recorded in the job's status before its keeper is asked for, so a job is never started
@@ -60,6 +61,7 @@ class GpuQueue:
         environment: The login's, whose CUDA_VISIBLE_DEVICES is honoured.
         records: All jobs of the agent.
         launch: Starts a job that has its GPUs.
+        most: How many jobs may live at a time, those beside the work not counted; None is no limit.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class GpuQueue:
         *,
         records: Callable[[], Iterable[JobRecord]],
         launch: Callable[[JobRecord], Awaitable[None]],
+        most: int | None = None,
     ) -> None:
         self._store = store
+        self._most = most
         self._visible = environment.get(VISIBLE_VARIABLE)
         self._records = records
         self._launch = launch
@@ -132,8 +136,30 @@ class GpuQueue:
         # Whoever asks syncs now and joins then; if not, the driver must not stay open for ever.
         asyncio.get_running_loop().call_later(_OPEN_FOR, self._changed.set)
 
+    def must_join(self, record: JobRecord) -> bool:
+        """True if a job that has not begun may have to wait."""
+        spec = record.accepted.spec
+        if wants_gpus(spec) or spec.aside or self._most is None:
+            return wants_gpus(spec)
+        # Behind those that wait already, though a turn may just have come.
+        return bool(self._waiting) or not self._has_turn(record)
+
+    def _has_turn(self, record: JobRecord) -> bool:
+        """True if the site lets one more job live. What runs beside the work is never kept out."""
+        if self._most is None or record.accepted.spec.aside:
+            return True
+        begun = (
+            other
+            for other in self._records()
+            if other is not record
+            and not other.status.state.is_final
+            and not other.accepted.spec.aside
+            and other not in self._waiting
+        )
+        return sum(1 for _ in begun) < self._most
+
     async def join(self, record: JobRecord) -> None:
-        """Starts a new job that wants GPUs, now or as soon as it can have them."""
+        """Starts a new job now, or as soon as it has its turn and its GPUs."""
         self.rejoin(record)
         await self._look()
 
@@ -226,28 +252,47 @@ class GpuQueue:
     async def _serve_waiting(self) -> None:
         usable: tuple[Device, ...] = ()
         trouble = ""
-        try:
-            usable = allowed(await self._devices(), self._visible)
-        except GpusUnknownError as error:
-            trouble = f"waits for GPUs: {error.cause}"
+        if any(wants_gpus(record.accepted.spec) for record in self._waiting):
+            try:
+                usable = allowed(await self._devices(), self._visible)
+            except GpusUnknownError as error:
+                trouble = f"waits for GPUs: {error.cause}"
         taken = self._claims()
         for record in list(self._waiting):
             async with self._deciding:
                 if record not in self._waiting:  # stopped meanwhile
                     continue
                 try:
-                    # One that has its claim was about to be launched when something went wrong.
-                    found = record.status.gpus or trouble or choose(_request(record), usable, taken)
+                    found = self._found(record, usable, taken, trouble=trouble)
                     await self._serve_one(record, found)
                 except (OSError, RdevError) as error:  # one job's, never the others'
-                    _log.warning("job %s waits for GPUs: %s", record.accepted.id, error)
+                    _log.warning("job %s waits: %s", record.accepted.id, error)
                 taken |= self._wants(record, usable, but=taken)
+
+    def _found(
+        self,
+        record: JobRecord,
+        usable: Sequence[Device],
+        taken: Mapping[str, str],
+        *,
+        trouble: str,
+    ) -> tuple[Gpu, ...] | str:
+        """What a job can have now, or why it waits."""
+        if record.status.gpus:  # it was about to be launched when something went wrong
+            return record.status.gpus
+        if not self._has_turn(record):
+            return f"waits for its turn: the site lets each user have {self._most} live here"
+        if not wants_gpus(record.accepted.spec):
+            return ()
+        return trouble or choose(_request(record), usable, taken)
 
     def _wants(
         self, record: JobRecord, usable: Sequence[Device], *, but: Mapping[str, str]
     ) -> dict[str, str]:
         """By UUID, what a job has claimed by now, or keeps later ones from as long as it waits."""
         name = record.accepted.name
+        if not wants_gpus(record.accepted.spec):
+            return {}
         if record not in self._waiting:
             return {gpu.uuid: f"is held by the job {name}" for gpu in record.status.gpus}
         wanted = f"is wanted by the job {name}, which came first"
@@ -269,9 +314,10 @@ class GpuQueue:
             if record.status.message != found:
                 await self._write(record, replace(record.status, message=found))
             return
-        if not record.status.gpus:
+        if record.status.gpus != found or record.status.message:
             await self._write(record, replace(record.status, gpus=found, message=""))
-        await to_its_end(lambda: self._store.give_gpus(record.accepted.id, found))
+        if found:
+            await to_its_end(lambda: self._store.give_gpus(record.accepted.id, found))
         self._waiting.remove(record)
         await self._launch(record)
 
