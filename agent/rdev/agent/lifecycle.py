@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from rdev.agent.local import AUTO, kept, prepare
+from rdev.agent.scope import scoped
 from rdev.protocol.errors import (
     AgentBusy,
     AgentStartFailed,
@@ -242,11 +243,12 @@ def _spawn(
     home: Home, ready_fd: int, options: Sequence[str], *, local_state: str
 ) -> subprocess.Popen[bytes]:
     prepare(home, local_state)
-    command = [*_command(), *options, "--ready-fd", str(ready_fd)]
+    environment = {**os.environ, **_at(home)}
+    command = scoped([*_command(), *options, "--ready-fd", str(ready_fd)], environment)
     with _open_log(home) as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, **_at(home)},
+            env=environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,

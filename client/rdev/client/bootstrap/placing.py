@@ -202,7 +202,7 @@ _INDEX = "connect this machine once to a package index; what it fetches is kept 
 
 
 def _warn(host: str, probe: Probe, narrate: Narrate) -> None:
-    if probe.kills_processes and not (probe.lingers or probe.has_user_manager):
+    if probe.kills_processes and not probe.lingers:
         narrate(
             f"{host}: its logind kills what a login leaves behind, jobs too; "
             f"`loginctl enable-linger` there spares them"
