@@ -176,6 +176,31 @@ async def test_one_that_was_asked_for_just_now_is_not_collected(world):
     assert len(world.made()) == 2
 
 
+async def test_what_a_forgotten_workspace_used_is_removed(world):
+    requires(world, "tiny==1.0\n")
+    made = await world.sync()
+    link = world.envs / "by-workspace" / "workspace-ws"
+    for path in (made.prefix, link):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    await world.sync()  # it is used again
+    os.utime(made.prefix, (0, 0))
+    assert world.environments._managed.collect() == []
+    os.utime(link, (0, 0), follow_symlinks=False)
+    assert world.environments._managed.collect() == [made.name]
+    assert not link.is_symlink()
+
+
+async def test_a_question_makes_nothing(world):
+    requires(world, "tiny==1.0\n")
+    shown, _ = await world.environments.show("ws", "", MANAGED)
+    assert (shown.interpreter, "`rdev env sync`" in shown.why) == ("", True)
+    assert not world.envs.exists()
+    await world.sync()
+    shown, difference = await world.environments.show("ws", "", MANAGED)
+    assert shown.interpreter == f"{shown.environment.prefix}/bin/python"
+    assert difference.values["VIRTUAL_ENV"] == shown.environment.prefix
+
+
 async def test_two_at_once_make_one(folder, world):
     requires(world, "tiny==1.0\nother==1.0\n")
     async with at(folder, machine="there") as other:

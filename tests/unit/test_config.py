@@ -61,6 +61,16 @@ def test_what_the_workspace_says_of_an_environment_replaces_what_the_user_says(r
     assert config.load(str(root)).env == expected
 
 
+def test_a_workspaces_environment_beats_the_python_of_the_users_file(root):
+    user = root.parent / "user" / "rdev" / "config.toml"
+    user.write_text("python = 'mine'\n[env]\nprelude = 'module load cuda'")
+    assert config.load(str(root)).python == "mine"
+    (root / "rdev.toml").write_text("[env]\nname = 'vision'")
+    assert config.load(str(root)).python == ""
+    (root / "rdev.toml").write_text("python = 'ours'\n[env]\nname = 'vision'")
+    assert config.load(str(root)).python == "ours"
+
+
 def test_flags_beat_all_that_files_say_of_python_and_environment(root):
     (root / "rdev.toml").write_text("python = 'p'\n[env]\nmanage = true\nprelude = 'x'")
     loaded = config.load(str(root))

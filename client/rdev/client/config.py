@@ -138,7 +138,11 @@ def _merged(config: Config, values: Mapping[str, Any], path: str) -> Config:
             config = replace(config, owner=_owner(value, path))
             continue
         if key == "env":
-            config = replace(config, env=_env(config.env, value, path))
+            chosen = _env(config.env, value, path)
+            is_said = chosen.name or chosen.python or chosen.managed
+            # It is about the same thing as a weaker file's `python`, and beats it.
+            python = "" if is_said and "python" not in values else config.python
+            config = replace(config, env=chosen, python=python)
             continue
         _require_known({key: value}, _TYPES.keys() | {"workspace", "user", "env"}, path)
         if not _is_sound(key, value):

@@ -33,6 +33,9 @@ _ASIDE = ".new-"
 _FRESH = 3600.0
 _ABANDONED = 86400.0
 
+# A workspace in which nothing was run for so long may be gone; it costs a minute to make it again.
+_FORGOTTEN = 60 * 86400.0
+
 
 class ManagedEnvironments:
     """The environments in one folder.
@@ -116,6 +119,7 @@ class ManagedEnvironments:
         target = os.path.join(os.pardir, digest)
         with contextlib.suppress(OSError):
             if os.readlink(path) == target:
+                os.utime(path, follow_symlinks=False)
                 return
         os.makedirs(folder, mode=0o700, exist_ok=True)
         new = tempfile.mktemp(dir=folder, prefix=_ASIDE)  # only we may write there
@@ -126,7 +130,8 @@ class ManagedEnvironments:
         """Removes environments that nobody uses; returns their names. It blocks.
 
         Spared is what a job that has not ended runs in, on whatever machine, what is the latest of
-        a workspace, and what was made or asked for within the hour.
+        a workspace that was used in the last two months, and what was made or asked for within the
+        hour.
         """
         self._say(sorted(set(self._in_use())))
         users = [os.path.join(self._users, name) for name in os.listdir(self._users)]
@@ -151,10 +156,13 @@ class ManagedEnvironments:
 
     def _latest(self) -> set[str]:
         folder = os.path.join(self.folder, _LINKS)
-        try:
-            return {os.path.realpath(entry.path) for entry in os.scandir(folder)}
-        except FileNotFoundError:
-            return set()
+        found = set()
+        for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _FORGOTTEN:
+                os.unlink(entry.path)
+            else:
+                found.add(os.path.realpath(entry.path))
+        return found
 
 
 def commands(uv: str, lock: Lock, prefix: str) -> list[list[str]]:

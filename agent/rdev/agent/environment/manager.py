@@ -67,6 +67,7 @@ class _Request:
         folder: The workspace's, or the home.
         workspace_id: Empty outside of workspaces.
         refresh: Remember nothing.
+        is_question: Nothing is made.
         tell: Told what is made.
     """
 
@@ -75,6 +76,7 @@ class _Request:
     folder: str
     workspace_id: str
     refresh: bool = False
+    is_question: bool = False
     tell: Tell = lambda _line: None
 
 
@@ -132,13 +134,14 @@ class EnvironmentManager:
     async def show(
         self, workspace_id: str, python: str, choice: EnvironmentChoice
     ) -> tuple[Prepared, Difference]:
-        """What a job would get, and what that changes in the login environment.
+        """What a job would get, and what that changes in the login environment; makes nothing.
 
         Raises:
             RdevError: See `prepare`.
         """
         folder = self._folder(workspace_id)
-        prepared = await self._prepared(_Request(python, choice, folder, workspace_id))
+        request = _Request(python, choice, folder, workspace_id, is_question=True)
+        prepared = await self._prepared(request)
         return prepared, between(self._login(), prepared.variables)
 
     async def sync(
@@ -263,6 +266,8 @@ class EnvironmentManager:
         lock = await asyncio.to_thread(
             read_lock, request.folder, python=request.choice.python, fallback=fallback
         )
+        if request.is_question:
+            return Place(lock.digest, Kind.MANAGED, self._managed.prefix(lock))
         name, identity = os.path.basename(request.folder), request.workspace_id
         workspace = name if name.endswith(identity) else f"{name}-{identity}"
         prefix = await self._managed.ready(lock, ambient, workspace=workspace, tell=request.tell)
@@ -287,7 +292,9 @@ class EnvironmentManager:
         words = "" if place.kind is Kind.SYSTEM else environment.words
         python = environment.python
         lead = "" if is_login else os.path.dirname(python)
-        return Prepared(environment, step.value, python, words, lead, made)
+        missing = "; `rdev env sync`, or the next run, makes it"
+        why = step.value if python or step is not Step.MANAGED else step.value + missing
+        return Prepared(environment, why, python, words, lead, made)
 
     def _folder(self, workspace_id: str) -> str:
         if not workspace_id:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from rdev.agent.environment.contents import interpreter, kind_of
 from rdev.agent.environment.found import Kind, Place
@@ -198,7 +197,7 @@ def _interpreters(login: Mapping[str, str]) -> Iterator[Place]:
                 yield Place(os.path.basename(prefix), kind, prefix)
     found = on_path(["python3"], os.defpath)
     if found:
-        yield replace(of_interpreter(found), name=found)
+        yield of_interpreter(found)
 
 
 def _is_conda(prefix: str) -> bool:

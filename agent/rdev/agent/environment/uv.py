@@ -72,16 +72,30 @@ async def _fetch(envs: str, login: Mapping[str, str]) -> None:
     made = await asyncio.to_thread(tempfile.mkdtemp, dir=envs, prefix=_NEW)
     action = "get uv to make the environment"
     python = on_path(["python3"], login.get("PATH", os.defpath)) or sys.executable
+    run = _Runner(action, login, tell=lambda _line: None, hint=_NO_UV)
+    options = ("install", "--quiet", "--disable-pip-version-check", "--no-input", "uv")
     try:
-        run = _Runner(action, login, tell=lambda _line: None, hint=_NO_UV)
-        await run(python, "-m", "venv", made)
-        pip = (os.path.join(made, "bin", "python"), "-m", "pip", "install", "--quiet")
-        await run(*pip, "--disable-pip-version-check", "--no-input", "uv")
+        if await _has_pip(python):
+            await run(python, "-m", "pip", *options, "--target", made)
+        else:
+            await run(python, "-m", "venv", made)
+            await run(os.path.join(made, "bin", "python"), "-m", "pip", *options)
         # The binary refers to nothing around it, so the folder may be renamed.
         with contextlib.suppress(OSError):  # somebody was faster
             os.rename(made, os.path.join(envs, _OWN))
     finally:
         await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+
+
+async def _has_pip(python: str) -> bool:
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('pip') is None)"
+    process = await asyncio.create_subprocess_exec(
+        *(python, "-c", code),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait() == 0
 
 
 async def run_uv(
