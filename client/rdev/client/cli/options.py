@@ -110,6 +110,16 @@ def _count(word: str, what: str, *, least: int, most: int) -> int:
     return int(word)
 
 
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """--python and --env, for verbs that concern what a job runs in."""
+    parser.add_argument("--python", help="interpreter for scripts and modules")
+    parser.add_argument(
+        "--env",
+        metavar="NAME|PATH",
+        help="environment of the host to run in: conda's, a virtual one, or its folder",
+    )
+
+
 def add_yes(parser: argparse.ArgumentParser) -> None:
     """--yes, for verbs that may ask."""
     parser.add_argument("--yes", action="store_true", help="say yes to every question")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rdev.client.cli.options import (
     add_detach_keys,
+    add_environment,
     add_host,
     add_input,
     add_prefix,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 # Our options that take the next word; `split_command` steps over both.
 _WITH_VALUE = frozenset(
     (
-        *("-H", "--host", "--name", "-e", "--env", "--env-file", "--timeout", "--grace"),
+        *("-H", "--host", "--name", "-e", "--set", "--env", "--env-file", "--timeout", "--grace"),
         *("--python", "--nproc", "--gpus", "--retries", "--log-full", "--detach-keys"),
     )
 )
@@ -54,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="start it and return at once")
     parser.add_argument("--name", default="", help="a name for the job")
     parser.add_argument(
-        "-e", "--env", action="append", default=[], metavar="K=V", help="set a variable for the job"
+        "-e", "--set", action="append", default=[], metavar="K=V", help="set a variable for the job"
     )
     parser.add_argument(
         "--env-file", metavar="FILE", help="set the variables of a file of K=V lines"
@@ -65,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=seconds, metavar="SECONDS", help="time between TERM and KILL at a stop"
     )
-    parser.add_argument("--python", help="interpreter for scripts and modules")
+    add_environment(parser)
     _add_resources(parser)
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
@@ -144,7 +145,12 @@ async def execute(options: argparse.Namespace) -> int:
 
     async with connect(request.settings.host) as connection:
         job = await launch(
-            connection, workspace, request, on_synced=on_synced, confirm=confirm_of(options)
+            connection,
+            workspace,
+            request,
+            on_synced=on_synced,
+            confirm=confirm_of(options),
+            tell=_silent if options.quiet else say,
         )
         if options.detach:
             return await _detach(connection, job, options)
@@ -152,7 +158,30 @@ async def execute(options: argparse.Namespace) -> int:
         shown = output_of(job, prefix=options.prefix, is_quiet=options.quiet)
         async with outlived(connection, job), shown as output:
             keys = options.detach_keys
-            return await attend(connection, job, output, source=source, detach_keys=keys)
+            code = await attend(connection, job, output, source=source, detach_keys=keys)
+        if code and not options.quiet:
+            await _explain(connection, job)
+        return code
+
+
+async def _explain(connection: Connection, job: Job) -> None:
+    """Says who has the module that the job died for want of, if it did."""
+    import contextlib
+
+    from rdev.client.environments import missing_module
+    from rdev.client.jobs import Jobs
+    from rdev.client.ui.output import say
+    from rdev.protocol.errors import RdevError
+
+    # Whatever goes wrong here, how the job ended has been said.
+    with contextlib.suppress(RdevError):
+        line = await missing_module(connection, await Jobs(connection).get(job.id))
+        if line:
+            say(line)
+
+
+def _silent(_line: str) -> None:
+    """Says nothing."""
 
 
 async def _detach(connection: Connection, job: Job, options: argparse.Namespace) -> int:
@@ -214,7 +243,7 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         command=options.command,
         settings=_settings(options, workspace.root),
         name=options.name,
-        environment=environment_from(options.env, options.env_file),
+        environment=environment_from(options.set, options.env_file),
         hook=not options.no_hook,
         sync=not options.no_sync,
         terminal=terminal_of(options, needs_ours=not options.detach),
@@ -230,7 +259,8 @@ def _settings(options: argparse.Namespace, root: str) -> Config:
 
     from rdev.client import config
 
-    flags = ("host", "python", "timeout", "grace", "retries", "keep_children", "log_full")
+    flags = ("host", "timeout", "grace", "retries", "keep_children", "log_full")
     given = {name: getattr(options, name) for name in flags}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(config.load(root), **chosen)
+    settings = config.load(root).with_environment(python=options.python, env=options.env)
+    return replace(settings, **chosen)

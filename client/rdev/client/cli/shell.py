@@ -85,11 +85,11 @@ async def _start(connection: Connection, workspace: Workspace | None, name: str)
     from rdev.client.ui.output import say
     from rdev.protocol.errors import WorkspaceNotFound
 
-    python = config.load(workspace.root if workspace else os.getcwd()).python
+    settings = config.load(workspace.root if workspace else os.getcwd())
 
     def spec(place: Workspace | None) -> JobSpec:
         host, terminal = connection.host, window_of(1)
-        return login_shell(host, place, terminal=terminal, name=name, python=python)
+        return login_shell(host, place, terminal=terminal, name=name, settings=settings)
 
     try:
         return await start(connection, spec(workspace))
