@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from rdev.agent.identity import identify
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.services.workspace import WorkspaceService
 from rdev.agent.workspace.apply import Seam, no_seam
@@ -19,9 +20,11 @@ from rdev.agent.workspace.session import SyncSession
 from rdev.client.sync.receipt import Receipt
 from rdev.client.sync.root import Workspace
 from rdev.client.workspaces import RemoteEndpoint, sync_workspace
+from rdev.protocol.convert import AgentInfo
 from rdev.protocol.exchange import Committed, ContentRun, Needs, Opened, Opening
 from rdev.protocol.snapshot import Change
 from rdev.v1 import workspace_pb2_grpc
+from rdev.wire.home import Home
 from rdev.wire.unix import short_socket_path
 
 OPTIONS = [("grpc.max_receive_message_length", 4 << 20)]
@@ -35,6 +38,7 @@ class Host:
     home: Path
     manager: WorkspaceManager
     channel: grpc.aio.Channel
+    agent: AgentInfo
 
     async def recover(self) -> None:
         """The server of a test stays where it is."""
@@ -50,6 +54,9 @@ class Host:
 async def serving(home: Path, seam: Seam = no_seam) -> AsyncIterator[Host]:
     """Serves the workspaces of `home` on a unix socket."""
     home.mkdir(exist_ok=True)
+    served = Home(str(home), "machine")
+    os.makedirs(served.host, exist_ok=True)
+    agent = identify(served)
     async with WorkspaceManager(str(home), seam=seam) as manager:
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
         workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceService(manager), server)
@@ -58,7 +65,7 @@ async def serving(home: Path, seam: Seam = no_seam) -> AsyncIterator[Host]:
             await server.start()
             try:
                 async with grpc.aio.insecure_channel(f"unix:{path}", options=OPTIONS) as channel:
-                    yield Host(home, manager, channel)
+                    yield Host(home, manager, channel, agent)
             finally:
                 await server.stop(0)
 

@@ -18,7 +18,9 @@ from rdev.wire.home import Home, boot_id
 # Revision of the wire. Raised only when a client cannot tell by capabilities.
 PROTOCOL = 1
 
-_BASE_CAPABILITIES = frozenset({"sync", "jobs", "check-job", "environments", "logs", "events"})
+_BASE_CAPABILITIES = frozenset(
+    {"sync", "folders", "jobs", "check-job", "environments", "logs", "events"}
+)
 
 
 def identify(home: Home, *, traits: Collection[str] = ()) -> AgentInfo:

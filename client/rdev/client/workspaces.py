@@ -17,12 +17,14 @@ from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.sync.watch import watch
 from rdev.client.sync.watcher import best_watcher
 from rdev.protocol import convert_workspace as convert
+from rdev.protocol.convert import AgentInfo
 from rdev.protocol.errors import (
     ConnectionLost,
     HostUnreachable,
     InternalError,
     LimitExceeded,
     NotFound,
+    VersionSkew,
 )
 from rdev.protocol.exchange import Committed, ContentRun, Needs, Opened, Opening
 from rdev.protocol.snapshot import Change
@@ -39,6 +41,11 @@ _BROKEN_WRITE = "Internal error from Core"
 
 class Channelled(Protocol):
     """What a sync needs of a connection."""
+
+    @property
+    def agent(self) -> AgentInfo:
+        """Who answers."""
+        ...
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -61,11 +68,14 @@ async def sync_workspace(
         confirm: Asks a person a question; None if there is nobody to ask.
 
     Raises:
-        WorkspaceRefused: The tree is too large, and nobody confirmed that it is meant.
+        WorkspaceRefused: The tree is too large, or its folder on the host has files that differ,
+            and nobody confirmed that it is meant; or that folder may not be a workspace's.
+        VersionSkew: It names a folder or links, which the agent does not know of.
         SyncFailed: It kept changing, or most of it vanished.
         DiskFull: The host has no space; nothing of it is visible there.
         ConnectionLost: The connection broke again; what was not committed is not visible.
     """
+    _require_folders(connection, workspace)
     try:
         return await _sync_once(connection, workspace, confirm)
     except ConnectionLost:
@@ -100,10 +110,11 @@ async def watch_workspace(
         on_trouble: Told, in one line, what holds changes back.
 
     Raises:
-        WorkspaceRefused: See `sync_workspace`.
+        WorkspaceRefused, VersionSkew: See `sync_workspace`.
         SyncFailed, DiskFull: Likewise, of the first sync; later ones hold until they are mended.
         ConnectionLost: The host has been away for a minute.
     """
+    _require_folders(connection, workspace)
     delays = Backoff()
     begun = False
     while True:
@@ -122,6 +133,16 @@ async def watch_workspace(
         await delays.wait()
         with contextlib.suppress(HostUnreachable):
             await connection.recover()
+
+
+def _require_folders(connection: Channelled, workspace: Workspace) -> None:
+    """An agent without folders would put the workspace somewhere else than is meant."""
+    if not workspace.folder and not workspace.links:
+        return
+    if "folders" not in connection.agent.capabilities:
+        version = connection.agent.version
+        cause = f"the agent runs rdev {version}, which knows no `[workspace] path` and `links`"
+        raise VersionSkew(_ACTION, cause)
 
 
 async def read_snapshot_file(connection: Connection, snapshot: str, path: str) -> bytes | None:

@@ -18,7 +18,7 @@ from rdev.agent.workspace.own import read_marker
 from rdev.client.sync.root import Workspace, find_workspace
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.workspaces import endpoints, sync_workspace
-from rdev.protocol.errors import AdoptionRefused, SyncFailed, WorkspaceRefused
+from rdev.protocol.errors import AdoptionRefused, SyncFailed, VersionSkew, WorkspaceRefused
 from rdev.protocol.exchange import Adoption, Opening
 from rdev.protocol.snapshot import Change, Entry, Kind, Snapshot
 
@@ -271,6 +271,17 @@ async def test_a_link_on_the_way_is_shown_once(host: Host, laptop: Path, login: 
     assert receipt.problems[0].path == str(login / "project")
     assert f"the workspace's folder is {login / 'disk'}" in receipt.problems[0].message
     assert (await sync_workspace(host, named(laptop))).problems == ()
+
+
+@pytest.mark.parametrize("fields", [{"folder": "~/project"}, {"links": {"data": "/d"}}])
+async def test_an_agent_that_knows_no_folders_is_not_asked_for_one(
+    host: Host, laptop: Path, fields: dict
+):
+    """As one of an earlier release, which would put it somewhere else without a word."""
+    older = replace(host.agent, capabilities=host.agent.capabilities - {"folders"})
+    with pytest.raises(VersionSkew, match=r"knows no `\[workspace\] path` and `links`"):
+        await sync_workspace(replace(host, agent=older), replace(workspace_at(laptop), **fields))
+    assert host.manager.folder(ID) is None
 
 
 async def test_folders_that_are_none_of_ours_are_refused_by_the_agent(
