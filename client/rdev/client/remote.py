@@ -31,6 +31,8 @@ class Remote:
         known: What is remembered of it.
         follows_others: Whether an agent of the same version, and yet of another release, is to be
             followed by one of ours; else only an older one is.
+        renews: Whether one of the same release is followed too: a new one asks the login's shell
+            again what jobs get.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Remote:
     ) -> None:
         self.known = known
         self.follows_others = False
+        self.renews = False
         self._host = host
         self._transport = transport
         self._line = line
@@ -79,11 +82,12 @@ class Remote:
         except OSError as error:
             raise os_failure("remember the host", error) from error
         is_other = self.follows_others and agent.dist != self.known.dist
-        self.follows_others = False  # once is enough, should it not come to be
+        renews = self.renews and not is_other and bool(self.known.dist)
+        self.follows_others = self.renews = False  # once is enough, should it not come to be
         if contact.is_later(agent.version):
             return False
         if not (is_other or contact.is_outdated(agent.version)):
-            return False
+            return renews and await self._renew()
         try:
             known = await contact.upgrade(self._host, self._transport, narrate=self._narrate)
         except BootstrapFailed as error:
@@ -93,6 +97,13 @@ class Remote:
             return False
         self._learn(known)
         self._line.drop()  # what it led to has ended, which may not have shown yet
+        return True
+
+    async def _renew(self) -> bool:
+        from rdev.client.bootstrap.placing import take_over
+
+        await take_over(self._host, self._transport, self.known)
+        self._line.drop()
         return True
 
     async def _contact(self) -> None:
@@ -123,6 +134,7 @@ async def opened(
     try:
         await transport.login()
         known = recall(host)
+        is_known = known is not None
         if known is None or wishes is not None:
             from rdev.client.bootstrap import contact
 
@@ -131,6 +143,7 @@ async def opened(
         async with Line(transport, known.bridge) as line:
             remote = Remote(host, transport, known, line, narrate)
             remote.follows_others = wishes is not None
+            remote.renews = wishes is not None and is_known
             yield remote
     finally:
         await transport.close()

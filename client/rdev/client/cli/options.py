@@ -12,8 +12,35 @@ if TYPE_CHECKING:
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
-    """-H, --host."""
+    """-H, --host, and --transport."""
     parser.add_argument("-H", "--host", metavar="HOST", help="where to act; default: this machine")
+    add_transport(parser)
+
+
+def add_transport(parser: argparse.ArgumentParser) -> None:
+    """--transport, for verbs that reach a host by ssh."""
+    parser.add_argument(
+        "--transport",
+        choices=("openssh", "paramiko"),
+        action=_AsVariable,
+        help="how ssh is done: by the ssh command, or in process; default: ssh if there is one",
+    )
+
+
+class _AsVariable(argparse.Action):
+    """An option that is the same as its variable, for this process and what it starts."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002  # one shape for all actions
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        import os
+
+        os.environ[f"RDEV_{self.dest.upper()}"] = str(values)
+        setattr(namespace, self.dest, values)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

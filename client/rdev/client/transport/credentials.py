@@ -12,11 +12,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Protocol
 
 import paramiko
 from paramiko.agent import AgentSSH
 
-from rdev.client.transport.asking import ask, tell
+from rdev.client.transport.asking import tell
 from rdev.client.transport.ownconfig import expand
 from rdev.client.transport.sshconfig import HostConfig
 from rdev.client.transport.verdict import login_hint
@@ -26,31 +27,42 @@ from rdev.wire.unix import connect
 Key = paramiko.PKey
 
 
-def log_in(transport: paramiko.Transport, host: str, config: HostConfig, *, can_ask: bool) -> None:
+class Ask(Protocol):
+    """Asks the person."""
+
+    def __call__(self, prompt: str, *, echo: bool) -> str:
+        """Returns what was typed; it was seen if `echo` is true."""
+        ...
+
+
+def log_in(
+    transport: paramiko.Transport, host: str, config: HostConfig, *, ask: Ask | None
+) -> None:
     """Logs in.
 
     Args:
         transport: Connected, with the host's key verified.
         host: As the person calls it.
         config: Its configuration.
-        can_ask: Whether the person may be asked.
+        ask: Asks the person, given a prompt and whether to show what is typed; None if nobody may
+            be asked.
 
     Raises:
         LoginRefused: Nothing that there is was taken.
     """
-    Login(transport, host, config, can_ask=can_ask).run()
+    Login(transport, host, config, ask=ask).run()
 
 
 class Login:
     """One login."""
 
     def __init__(
-        self, transport: paramiko.Transport, host: str, config: HostConfig, *, can_ask: bool
+        self, transport: paramiko.Transport, host: str, config: HostConfig, *, ask: Ask | None
     ) -> None:
         self._transport = transport
         self._host = host
         self._config = config
-        self._can_ask = can_ask
+        self._ask = ask
         self._user = config.get("user")
         self._allowed: list[str] = []
 
@@ -89,12 +101,13 @@ class Login:
         ):
             for key in self._keys():
                 yield partial(self._transport.auth_publickey, self._user, key)
-        if not self._can_ask:
+        ask = self._ask
+        if ask is None:
             return
         if "keyboard-interactive" in self._allowed:
             yield lambda: self._transport.auth_interactive(self._user, self._answers)
         if "password" in self._allowed:
-            password = self._ask(f"{self._user}@{self._host}'s password:")
+            password = ask(f"{self._user}@{self._host}'s password:", echo=False)
             yield lambda: self._transport.auth_password(self._user, password, fallback=False)
 
     def _keys(self) -> Iterator[Key]:
@@ -115,27 +128,44 @@ class Login:
         if not os.path.isfile(file):
             return None
         try:
-            return Key.from_path(file)
-        except (paramiko.PasswordRequiredException, TypeError):  # it has a passphrase
-            if not self._can_ask:
+            return _key_in(file, None)
+        except paramiko.PasswordRequiredException:
+            if self._ask is None:
                 return None
-        except (paramiko.SSHException, OSError, ValueError):
-            return None
-        passphrase = self._ask(f"Enter passphrase for key '{file}':")
+        passphrase = self._ask(f"Enter passphrase for key '{file}':", echo=False)
         try:
-            return Key.from_path(file, passphrase)
-        except (paramiko.SSHException, OSError, ValueError, TypeError):
+            key = _key_in(file, passphrase)
+        except paramiko.PasswordRequiredException:
+            key = None
+        if key is None:
             tell(f"the passphrase of {file} is another")
-            return None
+        return key
 
     def _answers(self, title: str, says: str, prompts: list[tuple[str, bool]]) -> list[str]:
         for line in (title, says):
             if line.strip():
                 tell(line.strip())
+        assert self._ask is not None
         return [self._ask(prompt, echo=echo) for prompt, echo in prompts]
 
-    def _ask(self, prompt: str, *, echo: bool = False) -> str:
-        return ask(prompt, echo=echo)
+
+def _key_in(file: str, passphrase: str | None) -> Key | None:
+    """The private key in a file, with its certificate if there is one; None if it has none for us.
+
+    Raises:
+        PasswordRequiredException: It needs a passphrase.
+    """
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            key = kind.from_private_key_file(file, password=passphrase)
+        except paramiko.PasswordRequiredException:
+            raise
+        except (paramiko.SSHException, OSError, ValueError):  # of another kind
+            continue
+        with contextlib.suppress(paramiko.SSHException, OSError, ValueError):
+            key.load_certificate(f"{file}-cert.pub")
+        return key
+    return None
 
 
 def _public(file: str) -> bytes | None:

@@ -182,6 +182,7 @@ class _Chain:
     asks: bool
     reached: bool = False
     is_open: bool = False
+    aborted: bool = False
     transports: list[paramiko.Transport] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
     proxies: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -198,6 +199,7 @@ class _Chain:
 
     def abort(self) -> None:
         """Makes `open` fail soon."""
+        self.aborted = True
         for opened in self.sockets:
             with contextlib.suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
@@ -235,7 +237,7 @@ class _Chain:
         transport = paramiko.Transport(way, default_window_size=_WINDOW)
         self.transports.append(transport)
         self._negotiate(transport, config, action)
-        log_in(transport, self.host, config, can_ask=self.asks)
+        log_in(transport, self.host, config, ask=self._ask if self.asks else None)
         return config
 
     def _config(self, destination: str) -> HostConfig:
@@ -311,7 +313,7 @@ class _Chain:
             if not self.asks or checking in ("yes", "true"):
                 raise unknown_key(self.host, shown)
             tell(f"The authenticity of host {name} cannot be established; its key is {shown}.")
-            if ask("Do you trust it? (yes/no)").strip().lower() not in ("yes", fingerprint(blob)):
+            if self._ask("Do you trust it? (yes/no)", echo=True).strip().lower() != "yes":
                 raise unknown_key(self.host, shown)
         if files:
             try:
@@ -319,6 +321,9 @@ class _Chain:
                 write_down(files[0], name, kind=kind, blob=blob, hashed=hashed)
             except OSError as error:
                 tell(f"{files[0]} cannot be written: {error.strerror}")
+
+    def _ask(self, prompt: str, *, echo: bool) -> str:
+        return ask(prompt, echo=echo, is_over=lambda: self.aborted)
 
     def _guard(self) -> None:
         """Closes the connection once the host has not answered for too long."""

@@ -76,6 +76,13 @@ class Line:
         """Whether a connection leads through it, as far as can be seen from here."""
         return self._near is not None and self._near.fileno() >= 0
 
+    def drop(self) -> None:
+        """Lets go of the connection that leads through it, because another one shall."""
+        if self._near is not None:
+            with contextlib.suppress(OSError):
+                self._near.shutdown(socket.SHUT_RDWR)
+            self._near = None
+
     async def open(self, dial: Callable[[], object]) -> None:
         """Lets one connection through; returns when it leads to a bridge that is ready.
 
