@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("--json", action="store_true", help="print one JSON object, errors too")
     purge.set_defaults(action=_purge)
     stop = verbs.add_parser("stop", help="end the agent; jobs go on")
+    stop.add_argument("--json", action="store_true", help="print one JSON object, errors too")
     stop.set_defaults(action=_stop)
     bridge = verbs.add_parser("bridge", help="join stdin and stdout to the agent, for ssh")
     bridge.add_argument("--home", metavar="FOLDER", help="the agent's; default: ~/.rdev")
@@ -134,15 +135,19 @@ def _status(home: Home, options: argparse.Namespace) -> int:
     return 0 if pid is not None else 1
 
 
-def _stop(home: Home, options: argparse.Namespace) -> int:  # noqa: ARG001  # one shape for all verbs
+def _stop(home: Home, options: argparse.Namespace) -> int:
     pid = lifecycle.holder(home) or lifecycle.call_off(home)
-    if pid is None:
+    was_mute = pid is not None and not answers(home)
+    if pid is not None:
+        lifecycle.end(pid)
+        lifecycle.call_off_others(home)
+    if options.json:
+        print(json.dumps({"home": home.root, "pid": pid}))
+    elif pid is None:
         print(f"no agent serves {home.root}")
-        return 0
-    was_mute = "" if answers(home) else ", which did not answer,"
-    lifecycle.end(pid)
-    lifecycle.call_off_others(home)
-    print(f"agent {pid}{was_mute} stopped; its jobs go on")
+    else:
+        mute = ", which did not answer," if was_mute else ""
+        print(f"agent {pid}{mute} stopped; its jobs go on")
     return 0
 
 

@@ -53,6 +53,18 @@ def apply_links(root: Root, wanted: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
+def remove_links(root: Root) -> list[str]:
+    """Removes the links that we made and that still lead where they led; returns their paths.
+
+    Raises:
+        OSError: One could not be removed.
+    """
+    found = [path for path, target in _read(root).items() if _leads_to(root, path, target)]
+    for path in found:
+        root.remove(path)
+    return found
+
+
 def _read(root: Root) -> dict[str, str]:
     found = read_own(root, RECORD).get("links")
     pairs = found.items() if isinstance(found, dict) else ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rdev.agent.workspace.apply import CONFLICTS
 from rdev.agent.workspace.beneath import Root
 from rdev.agent.workspace.drift import look
 from rdev.agent.workspace.index import Index
@@ -39,15 +41,30 @@ def outputs_of(folder: str) -> Iterator[Output]:
     for path, size in _files(folder):
         if path not in tracked or path in changed:
             yield Output(path, size)
+    yield from old_versions(folder)
+
+
+def old_versions(folder: str) -> Iterator[Output]:
+    """What was on the host before the laptop's version took its place, and was kept."""
+    for path, size in _below(os.path.join(folder, CONFLICTS), folder):
+        yield Output(path, size)
 
 
 def _files(folder: str) -> Iterator[tuple[str, int]]:
-    for place, names, files in os.walk(folder):
+    """Regular files and, as what it cannot be seen not to hold, each folder that cannot be read."""
+    return _below(folder, folder)
+
+
+def _below(top: str, folder: str) -> Iterator[tuple[str, int]]:
+    barred: list[str] = []
+    for place, names, files in os.walk(top, onerror=lambda error: barred.append(error.filename)):
         names[:] = sorted(name for name in names if name not in _MADE_AGAIN)
         if place == folder and _OWN in names:
             names.remove(_OWN)
         for name in sorted(files):
             path = os.path.join(place, name)
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode):  # a link is none, and sync makes links too
-                yield os.path.relpath(path, folder), status.st_size
+            with contextlib.suppress(FileNotFoundError):  # whoever writes there still does
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode):  # a link is none, and sync makes links too
+                    yield os.path.relpath(path, folder), status.st_size
+    yield from ((os.path.relpath(path, folder), 0) for path in barred if os.path.lexists(path))

@@ -1,7 +1,8 @@
 """Where the folders of workspaces lie: where a person said, or else below the state folder.
 
     <home>/workspaces/<name>-<id>/       chosen by the agent
-    <records>/<id>.json                  {"format": 1, "folder": ...}: said by a person, and used
+    <records>/<id>.json                  {"format": 1, "folder": ..., "former": [...]}: said by a
+                                         person, and used; `former` are those before it
 
 The records are a machine's own: a home that many machines share may name different disks.
 """
@@ -22,6 +23,9 @@ from rdev.wire.blocks import read_file, write_file
 
 # Of the name in a folder's name: enough to recognise it, and a path of a job stays short.
 MAX_NAME = 40
+
+# A workspace is moved once or twice in its life; whoever does it for ever leaves traces.
+_MOST_FORMER = 50
 
 _HINT = "name another folder as `[workspace] path`, or none"
 
@@ -107,8 +111,10 @@ class Places:
         """
         if not place.is_named or self._recorded(workspace_id) == place.path:
             return
+        used = [path for path in self._named_by(workspace_id) if path != place.path]
+        body = {"format": 1, "folder": place.path, "former": used[:_MOST_FORMER]}
         try:
-            write_file(self._record(workspace_id), {"format": 1, "folder": place.path})
+            write_file(self._record(workspace_id), body)
         except OSError as error:
             raise os_failure("note the workspace's folder", error, otherwise=SyncFailed) from error
 
@@ -150,16 +156,44 @@ class Places:
 
     def _recorded(self, workspace_id: str) -> str:
         """The folder in a record; empty if there is none that can be read."""
+        return next(iter(self._named_by(workspace_id)), "")
+
+    def _named_by(self, workspace_id: str) -> list[str]:
+        """The folders in a record, the present one first."""
         if not WORKSPACE_ID.fullmatch(workspace_id):
-            return ""
-        try:
-            found = read_file(self._record(workspace_id)).get("folder", "")
-        except (OSError, ValueError):
-            return ""
-        return found if isinstance(found, str) else ""
+            return []
+        return _folders_in(self._record(workspace_id))
 
     def _record(self, workspace_id: str) -> str:
         return os.path.join(self._records, f"{workspace_id}.json")
+
+
+def named_folders(records: str) -> Iterator[tuple[str, str]]:
+    """Id and folder of each workspace that has, or had, one that a person named.
+
+    Args:
+        records: Folder of the records of one machine; it may not exist.
+    """
+    try:
+        names = sorted(os.listdir(records))
+    except FileNotFoundError:
+        return
+    for name in names:
+        workspace_id, ending = os.path.splitext(name)
+        if ending == ".json" and WORKSPACE_ID.fullmatch(workspace_id):
+            for folder in _folders_in(os.path.join(records, name)):
+                yield workspace_id, folder
+
+
+def _folders_in(record: str) -> list[str]:
+    """The folders that a record names, the present one first; none if it cannot be read."""
+    try:
+        body = read_file(record)
+    except (OSError, ValueError):
+        return []
+    former = body.get("former", [])
+    named = [body.get("folder", ""), *(former if isinstance(former, list) else [])]
+    return [path for path in named if isinstance(path, str) and path]
 
 
 def place_fault(real: str, *, login: str, keys: str, state: str) -> str | None:

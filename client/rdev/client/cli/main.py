@@ -52,6 +52,7 @@ VERBS = {
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),
     "sync": Verb("[flush|status|why PATH] [--watch]", "bring the host's copy up to date"),
     "up": Verb("HOST", "make a host ready, and say who answers there"),
+    "down": Verb("HOST [--agent] [--purge]", "leave a host, or take rdev off it; jobs go on"),
     "host": Verb("add|ls|use|rm", "name hosts, choose the usual one, forget one"),
     "env": Verb("[ls|show|sync]", "the environments of a host, and which one a job gets"),
     "init": Verb("", "make a folder a workspace"),
