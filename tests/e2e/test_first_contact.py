@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.guest import guest, torch_site
 from tests.support.interpreters import interpreters
-from tests.support.laptops import Laptop, installed_rdev, no_network
+from tests.support.laptops import Laptop, installed_rdev, no_network, wheel_cache
 from tests.support.sshd import HOST, NO_NETWORK, sshd
 
 from rdev.client.bootstrap.lock import Target, fitting, locked
@@ -27,11 +27,7 @@ TRAIN = "import os, sys\nprint('trained as', os.getuid(), 'by', sys.executable)\
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory):
-    """A cache that all these tests share: an index is asked once."""
-    root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / "wheels"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return wheel_cache(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

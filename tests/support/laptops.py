@@ -15,10 +15,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from tests.support.command import DEADLINE, Rdev
 from tests.support.sshd import HOST, Server
 
 from rdev.client.bootstrap.wheel import pack
+
+
+def wheel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that all tests of a run share, so that an index is asked once."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / "wheels"
+    folder.mkdir(exist_ok=True)
+    return folder
+
 
 _NEW_NETWORK = 0x40000000
 

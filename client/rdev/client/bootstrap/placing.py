@@ -77,7 +77,7 @@ async def take_over(host: str, transport: Transport, known: KnownHost) -> None:
         RdevError: What it said itself.
     """
     program = f"{known.dist}/bin/rdev-agent"
-    line = command("env", f"RDEV_HOME={known.home}", program, "upgrade", "--json")
+    line = command("env", f"RDEV_HOME={known.home}", program, "upgrade", "--login", "--json")
     ran = await transport.run(line, patience=_UPGRADE_PATIENCE)
     if ran.code:
         raise _said(host, ran)
@@ -134,7 +134,15 @@ async def _python_of_uv(host: str, transport: Transport, probe: Probe) -> str:
         _, marker, path = line.partition(_UV_MARKER)
         if marker and path:
             return path
-    raise NoPython(action, _last_line(ran.stderr) or "uv said nothing")
+    raise NoPython(action, _complaint(ran.stderr))
+
+
+def _complaint(said: bytes) -> str:
+    """The error of uv and the deepest of its causes, which follow one another line by line."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    last = lines[-1].lower().removeprefix("caused by: ").removeprefix("cause: ") if lines else ""
+    return f"{errors[-1]}: {last}" if errors else last or "uv said nothing"
 
 
 def _uv_script(uv: str) -> bytes:
@@ -142,7 +150,7 @@ def _uv_script(uv: str) -> bytes:
 UV_PYTHON_PREFERENCE=only-managed
 export UV_PYTHON_PREFERENCE
 uv={shlex.quote(uv)}
-"$uv" python install --quiet {_UV_PYTHON} </dev/null >&2 || exit 1
+"$uv" python install {_UV_PYTHON} </dev/null >&2 || exit 1
 printf '{_UV_MARKER}%s\\n' "$("$uv" python find {_UV_PYTHON} </dev/null)"
 """.encode()
 
