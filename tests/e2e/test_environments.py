@@ -136,6 +136,27 @@ def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     assert [str(link.resolve()) for link in links] == [synced["prefix"]]
 
 
+def test_beside_a_job_its_own_environment_is_used_though_the_lock_has_changed(rdev, index):
+    rdev.write("rdev.toml", "[env]\nmanage = true\n")
+    rdev.write("requirements.txt", "tiny==1.0\n")
+    rdev.write("wait.py", "import time; print(1, flush=True); time.sleep(60)")
+    assert rdev.run("run", "-d", "--name", "waits", "wait.py", env=index).returncode == 0
+    rdev.write("requirements.txt", "tiny==2.0\n")
+    rdev.run("env", "sync")
+    command = ("python", "-c", "import tiny; print(tiny.__version__)")
+    assert rdev.run("exec", "waits", "--", *command).stdout == "1.0\n"
+    rdev.run("stop", "waits", "--now")
+    assert rdev.run("run", "--", *command).stdout == "2.0\n"
+
+
+@pytest.mark.slow
+def test_a_prelude_may_take_longer_than_other_calls(rdev):
+    rdev.write("rdev.toml", "[env]\nprelude = 'sleep 33; export K=late'\n")
+    rdev.write("train.py", PRINT)
+    done = rdev.run("run", "train.py", timeout=100)
+    assert done.stdout.endswith(" None late\n"), done.stderr
+
+
 def test_a_lock_that_cannot_be_met_is_said_in_ones_own_words(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")
     rdev.write("requirements.txt", "absent==1.0\n")

@@ -254,6 +254,14 @@ async def test_a_locked_project_is_made_as_locked_and_found_where_it_lies(world)
     assert not (world.workspace / ".venv").exists()
 
 
+async def test_a_pylock_is_met(world):
+    (world.workspace / "in.txt").write_text("tiny<2\n")
+    environment = {**os.environ, **world.login, "UV_PYTHON": sys.executable}
+    compile_it = [UV, "pip", "compile", "-q", "in.txt", "--format", "pylock.toml", "-o"]
+    subprocess.run([*compile_it, "pylock.toml"], cwd=world.workspace, env=environment, check=True)
+    assert (await world.printed(VERSION)).startswith("1.0 ")
+
+
 async def test_the_users_own_environment_is_left_alone(folder, world):
     requires(world, "tiny==1.0\n")
     own = folder / "home" / "active"

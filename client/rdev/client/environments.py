@@ -58,9 +58,8 @@ class HostEnvironment:
     @property
     def words(self) -> str:
         """As a person calls it: `conda env vision`, `venv .venv`."""
-        return (
-            f"{self.kind} env {self.name}" if self.kind == "conda" else f"{self.kind} {self.name}"
-        )
+        kind = self.kind if self.kind in ("venv", "python") else f"{self.kind} env"
+        return f"{kind} {self.name}"
 
     def as_json(self) -> dict[str, Any]:
         """As `--json` prints it."""

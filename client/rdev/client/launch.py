@@ -120,10 +120,7 @@ async def _launch(
         on_synced(receipt)
         snapshot = receipt.snapshot.hex()
     spec = _spec(connection.host, workspace, request, target=target, snapshot=snapshot)
-    _require_environments(connection, spec)
-    if spec.env.managed and not spec.python:
-        await _make_environment(connection, spec, tell)
-    return await start(connection, spec)
+    return await start(connection, spec, tell=tell)
 
 
 def _require_environments(connection: Connection, spec: JobSpec) -> None:
@@ -176,17 +173,23 @@ async def _sync(
         raise ConnectionLost(error.action, error.cause, hint="nothing was started") from error
 
 
-async def start(connection: Connection, spec: JobSpec) -> Job:
+async def start(
+    connection: Connection, spec: JobSpec, *, tell: Callable[[str], None] = lambda _line: None
+) -> Job:
     """Starts one job, though the agent may be replaced meanwhile; ends it if we are interrupted.
 
     Args:
         connection: The host to run on.
         spec: What to run and how.
+        tell: Told what is done to make the job's environment.
 
     Raises:
         ConnectionLost: The host has been away for a minute; whether the job runs is not known.
         RdevError: See `rdev.client.jobs.Jobs.create`.
     """
+    _require_environments(connection, spec)
+    if spec.env.managed and not spec.python:
+        await _make_environment(connection, spec, tell)
     jobs = Jobs(connection)
     # The request id makes it safe to ask again when the agent dies between asking and answering.
     request_id = new_request_id()
@@ -248,6 +251,7 @@ def beside(
     """A job that runs `command` as `neighbour` runs, or in the home folder without one."""
     program, *args = command
     spec = neighbour.spec if neighbour is not None else None
+    python, choice = _as_it_runs(neighbour) if neighbour is not None else ("", EnvironmentChoice())
     return JobSpec(
         CommandKind.PROGRAM,
         program,
@@ -255,13 +259,22 @@ def beside(
         workspace_id=spec.workspace_id if spec else "",
         directory=spec.directory if spec else "",
         environment={**_terminal_environment(terminal), **(spec.environment if spec else {})},
-        python=spec.python if spec else "",
-        env=spec.env if spec else EnvironmentChoice(),
+        python=python,
+        env=choice,
         hook=spec.hook if spec else False,
         terminal=terminal,
         stdin=stdin,
         aside=True,
     )
+
+
+def _as_it_runs(job: Job) -> tuple[str, EnvironmentChoice]:
+    """The environment that a job has, whatever the same choice would lead to by now."""
+    choice = job.spec.env
+    if not choice.managed:
+        return job.interpreter or job.spec.python, choice
+    # Its lock file may have changed; that environment stays for as long as the job runs.
+    return "", replace(choice, name=job.env.rpartition(" ")[2], managed=False)
 
 
 def login_shell(

@@ -92,7 +92,7 @@ async def _start(connection: Connection, workspace: Workspace | None, name: str)
         return login_shell(host, place, terminal=terminal, name=name, settings=settings)
 
     try:
-        return await start(connection, spec(workspace))
+        return await start(connection, spec(workspace), tell=say)
     except WorkspaceNotFound:
         say("this workspace was never synced to the host; the shell opens in the home folder")
         return await start(connection, spec(None))
