@@ -12,7 +12,8 @@ import os
 import shlex
 from dataclasses import dataclass
 
-from rdev.wire.home import Home, this_home
+from rdev.protocol.errors import ConfigError
+from rdev.wire.home import Home, HomeUnknownError, this_home
 
 # The agent on this machine, started on demand; what every verb uses when no host is named.
 LOCAL = "local"
@@ -41,10 +42,18 @@ class Endpoint:
 def endpoint_of(host: str) -> Endpoint | None:
     """Where the agent of `host` is reached on this machine; None for a host that ssh leads to."""
     if host == LOCAL:
-        return Endpoint(this_home())
+        return Endpoint(_own_home())
     if host.startswith(_FORWARDED) and (path := host.removeprefix(_FORWARDED)):
         return Endpoint(None, os.path.abspath(os.path.expanduser(path)))
     return None
+
+
+def _own_home() -> Home:
+    try:
+        return this_home()
+    except HomeUnknownError as error:
+        hint = "RDEV_HOME=/a/folder/of/yours"
+        raise ConfigError("find the home of this machine's agent", str(error), hint=hint) from error
 
 
 def phrase(verb: str, host: str, *words: str) -> str:
