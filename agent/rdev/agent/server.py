@@ -125,7 +125,9 @@ async def _composed(
     home, login, site = mandate.home, mandate.login, mandate.site
     environment = restricted(login.environment, site.gpus)
     async with contextlib.AsyncExitStack() as stack:
-        workspaces = await stack.enter_async_context(WorkspaceManager(home.root, machine=home.host))
+        workspaces = await stack.enter_async_context(
+            WorkspaceManager(home.root, machine=home.host, most=site.store)
+        )
         inotify = await stack.enter_async_context(Inotify())
         environments = EnvironmentManager(
             home,
@@ -159,7 +161,9 @@ async def _composed(
             AgentService(
                 identify(home, traits=traits),
                 stopping,
-                check=lambda skew: examine(Machine(home, environment, skew)),
+                check=lambda skew: examine(
+                    Machine(home, environment, skew, environments.seen, bool(traits))
+                ),
             ),
             server,
         )

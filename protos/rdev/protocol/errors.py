@@ -363,7 +363,7 @@ class DiskFull(RdevError):
 
 
 class LimitExceeded(RdevError):
-    """More was asked for, or sent, than fits into one message."""
+    """More was asked for, or sent, than fits into one message, or than the site allows."""
 
     status = "RESOURCE_EXHAUSTED"
     reason = "LIMIT_EXCEEDED"

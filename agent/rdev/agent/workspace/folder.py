@@ -241,12 +241,15 @@ class Folder:
 
         Raises:
             DiskFull: They do not.
+            LimitExceeded: The site does not allow them.
             SyncFailed: The folder, or the store, was removed; another opening makes it again.
         """
         files = {each.path: each.size for each in change.upserts if each.kind is Kind.FILE}
         demands = [(self._store.folder, incoming), (self.path, sum(files.values()))]
         try:
             require_space("take in the changes", demands)
+            spared = {each.digest for each in change.upserts if each.kind is Kind.FILE}
+            self._store.make_room("take in the changes", incoming, spared=spared)
         except OSError as error:
             raise os_failure("take in the changes", error, otherwise=SyncFailed) from error
 

@@ -38,19 +38,28 @@ _MAX_READ = 2 << 20
 class WorkspaceManager:
     """Finds, makes and keeps the workspaces of one home. Its methods block, from any thread."""
 
-    def __init__(self, home: str, *, machine: str | None = None, seam: Seam = no_seam) -> None:
+    def __init__(
+        self,
+        home: str,
+        *,
+        machine: str | None = None,
+        most: int | None = None,
+        seam: Seam = no_seam,
+    ) -> None:
         """Opens the workspaces of `home`.
 
         Args:
             home: The agent's state folder.
             machine: What in it belongs to this machine alone; by default all of it does.
+            most: Bytes that the store may take; None is no limit.
             seam: Called between the steps of a transaction; tests raise from it.
 
         Raises:
             OSError: The folders cannot be made.
         """
         self._places = Places(home, os.path.join(machine or home, "places"))
-        self.store = Store(os.path.join(home, "store"))
+        pinned = lambda: self._pins.pinned()  # noqa: E731, PLW0108  # not there yet
+        self.store = Store(os.path.join(home, "store"), most=most, pinned=pinned)
         # What each machine of the home keeps lies in its own folder, side by side.
         others = os.path.dirname(machine) if machine is not None else None
         self._pins = Pins(machine or self.store.folder, others=others)

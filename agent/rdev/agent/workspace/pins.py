@@ -110,6 +110,19 @@ class Pins:
         Raises:
             FilesError: A snapshot's record is damaged, so nobody knows what it needs.
         """
+        needed = self.pinned()
+        with self._lock:
+            recent = list(self._recent.values())
+        for each in recent:
+            needed.update(entry.digest for entry in each)
+        return needed
+
+    def pinned(self) -> set[bytes]:
+        """Digests of all contents that pinned snapshots of all machines need.
+
+        Raises:
+            FilesError: A snapshot's record is damaged, so nobody knows what it needs.
+        """
         needed: set[bytes] = set()
         for folder in {self._snapshots, *self._others_snapshots()}:
             for name in _names(folder):
@@ -118,10 +131,6 @@ class Pins:
                     with contextlib.suppress(FileNotFoundError):
                         entries = _entries(os.path.join(folder, name))
                         needed.update(entry.digest for entry in entries)
-        with self._lock:
-            recent = list(self._recent.values())
-        for each in recent:
-            needed.update(entry.digest for entry in each)
         return needed
 
     def _others_snapshots(self) -> Iterator[str]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 
 from blake3 import blake3
 
+from rdev.agent.workspace.room import Room
 from rdev.protocol.compression import BombRefused, Decoder
 from rdev.protocol.digest import SIZE
 from rdev.protocol.errors import (
@@ -69,8 +70,19 @@ def require_space(action: str, demands: Collection[tuple[str, int]]) -> None:
 class Store:
     """The contents of one home; safe to use from any thread."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(
+        self,
+        folder: str,
+        *,
+        most: int | None = None,
+        pinned: Callable[[], Collection[bytes]] = tuple,
+    ) -> None:
         """Opens the store at `folder`, which is made if need be.
+
+        Args:
+            folder: Holds it.
+            most: Bytes that its contents may take; None is no limit.
+            pinned: Gives the digests of those that jobs keep.
 
         Raises:
             OSError: It cannot be made.
@@ -78,6 +90,7 @@ class Store:
         self.folder = folder
         self._objects = os.path.join(folder, "objects")
         self._incoming = os.path.join(folder, "incoming")
+        self._room = None if most is None else Room(self._objects, most=most, pinned=pinned)
         self.prepare()
         # The home may be shared with another machine's agent, whose contents are on their way too,
         # and which tidies as we do.
@@ -124,6 +137,15 @@ class Store:
         except FileNotFoundError:
             return False
         return True
+
+    def make_room(self, action: str, incoming: int, *, spared: Collection[bytes]) -> None:
+        """Sees to it that so many bytes more are allowed, see `Room.make`.
+
+        Raises:
+            LimitExceeded: They are not.
+        """
+        if self._room is not None:
+            self._room.make(action, incoming, spared=spared)
 
     def receive(self, digest: bytes, size: int, encoding: Encoding) -> Incoming:
         """Begins to take in a content; the caller finishes or aborts it."""
