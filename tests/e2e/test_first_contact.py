@@ -258,6 +258,7 @@ def _mounted(user, *options: str):
         subprocess.run(["umount", "--lazy", user.home], check=True)
 
 
+@pytest.mark.slow
 def test_a_home_that_may_not_execute(laptop, user):
     with _mounted(user, "noexec"):
         try:

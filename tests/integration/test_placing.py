@@ -42,7 +42,7 @@ def transport(tmp_path):
     return ShellTransport(home)
 
 
-async def test_what_is_remembered_of_a_host(transport, laptop):
+async def test_a_host_is_remembered_and_a_second_laptop_pushes_nothing(transport, laptop):
     said = []
     known = await first_contact(HOST, transport, narrate=said.append)
     assert known == recall(HOST)
@@ -52,13 +52,9 @@ async def test_what_is_remembered_of_a_host(transport, laptop):
     assert len(transport.commands) == 2, "a probe and an installation"
     assert len(said) <= 5
     assert os.path.isfile(f"{known.dist}/release.json")
-
-
-async def test_a_second_laptop_pushes_nothing(transport):
-    first = await first_contact(HOST, transport)
     forget(HOST)
     transport.commands.clear()
-    assert await first_contact(HOST, transport) == first
+    assert await first_contact(HOST, transport) == known
     assert transport.commands == ["sh -s"]
 
 
@@ -128,6 +124,15 @@ async def test_a_digest_that_no_index_has_is_not_taken(monkeypatch, tmp_path):
     chosen = next(w for w in locked() if w.name == "typing-extensions")
     with pytest.raises(NoIndexError):
         await fetch([replace(chosen, sha256="0" * 64)], target, narrate=lambda _: None)
+
+
+async def test_an_environment_without_pip_has_ensurepips(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    target = Target((3, 11), "x86_64", 36)
+    chosen = [w for w in fitting(target, locked())[0] if w.name == "typing-extensions"]
+    (content,) = await fetch(chosen, target, narrate=lambda _: None)
+    assert len(content) == chosen[0].size
 
 
 async def test_an_agent_that_cannot_be_followed_is_an_error(transport):
