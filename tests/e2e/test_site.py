@@ -30,9 +30,9 @@ def serve(rdev: Rdev, tmp_path: Path):
 
 
 def test_a_mistyped_limit_starts_no_agent_and_is_named(rdev: Rdev, serve):
-    done = serve("jobs = 4\nstroe = 5\n")
+    done = serve("jobs = 4\nstor = 5\n")
     assert done.returncode == 78
-    assert "line 2: `stroe` is no key" in done.stderr
+    assert "line 2: `stor` is no key" in done.stderr
     assert "hint: " in done.stderr
     assert rdev.command("rdev-agent", "status").returncode == 1
 
