@@ -364,6 +364,15 @@ async def test_through_a_command(kind, server):
         assert (await transport.run("echo there")).stdout == b"there\n"
 
 
+async def test_without_the_ssh_command(server, monkeypatch, short_folder):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    included = server.folder / "included"
+    server.config.rename(included)
+    server.config.write_text(f"Include {included}\n")
+    async with opened(Paramiko, server) as transport:
+        assert (await transport.run("echo in process")).stdout == b"in process\n"
+
+
 async def test_a_key_of_the_users_agent(kind, server, monkeypatch):
     place = server.folder / "agent"
     server.add_host("by-agent", "IdentityFile /nonexistent", "IdentitiesOnly no", f"IdentityAgent {place}")  # fmt: skip

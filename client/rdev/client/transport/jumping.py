@@ -25,7 +25,7 @@ def jump_command(jumps: str, *, config: str, complaints: str, options: dict[str,
     words += ["-J", before] if before else []
     words += ["--", last if last.startswith("ssh://") else f"ssh://{last}"]
     # The host and the port come from ssh by `%h` and `%p`; all else is to be taken as it is.
-    fixed = shlex.join(words).replace("%", "%%")
+    fixed = f"{shlex.join(words)} 2>>{shlex.quote(complaints)}".replace("%", "%%")
     where, _, destination = fixed.partition(" -- ")
-    script = f"exec {where} -W '[%h]:%p' -- {destination} 2>>{shlex.quote(complaints)}"
+    script = f"exec {where} -W '[%h]:%p' -- {destination}"
     return f"sh -c {shlex.quote(script)}"
