@@ -95,6 +95,10 @@ def test_a_shell_and_commands_beside_a_job_are_where_the_job_is(rdev, vision):
 
 def test_the_environments_of_a_host_are_listed(rdev, vision):
     package(vision, "torch", "2.13.0+cpu")
+    odd = os.path.join(os.fsencode(rdev.home), b"envs", b"\xff")  # nobody's name is text by law
+    os.makedirs(odd)
+    with open(os.path.join(odd, b"pyvenv.cfg"), "wb"):
+        pass
     found = {each["name"]: each for each in rdev.json("env", "ls")}
     assert found["vision"]["kind"] == "conda"
     assert found["vision"]["torch"] == "2.13.0+cpu"

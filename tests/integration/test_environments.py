@@ -295,6 +295,12 @@ async def test_a_named_python_brings_the_environment_around_it(world, vision):
     assert job.env == "conda env vision"
 
 
+async def test_a_python_by_its_version(world):
+    (world.home.parent / "login" / "bin" / "python3.77").symlink_to(sys.executable)
+    job = await world.run(python="3.77")
+    assert job.interpreter == str(world.home.parent / "login" / "bin" / "python3.77")
+
+
 async def test_a_python_that_is_not_there_fails_as_a_command_does(world):
     for python in ("/no/such/python", "python3.99"):
         ended = await world.run(python=python)

@@ -3,7 +3,8 @@
 import pytest
 
 from rdev.client.config import Config
-from rdev.client.environments import HostEnvironment, wanted
+from rdev.client.environments import HostEnvironment, module_in, wanted
+from rdev.client.logs import Chunk, Gap
 from rdev.wire.job import EnvironmentChoice
 
 
@@ -62,3 +63,30 @@ def test_on_this_machine_a_path_is_where_the_person_stands(tmp_path, monkeypatch
 def test_environments_are_called_as_people_call_them():
     words = [HostEnvironment("x", kind, "/x", "").words for kind in ("conda", "venv", "managed")]
     assert words == ["conda env x", "venv x", "managed env x"]
+
+
+async def printed(*items):
+    for item in items:
+        yield item
+
+
+@pytest.mark.parametrize(
+    ("items", "module"),
+    [
+        ([b"Traceback\n  x\nModuleNotFoundError: No module named 'torch'\n"], "torch"),
+        ([b"ModuleNotFoundError: No mod", b"ule named 'torch'"], "torch"),
+        ([b"ModuleNotFoundError: No module named 'torch.missing'\n"], ""),
+        ([b"caught: No module named 'torch'\n"], ""),
+        ([b"\xff\xfe ValueError\n"], ""),
+        ([], ""),
+    ],
+)
+async def test_the_module_that_a_job_misses_is_read_from_its_last_lines(items, module):
+    chunks = [Chunk(0, "stderr", 0, data, 0.0) for data in items]
+    assert await module_in(printed(*chunks)) == module
+
+
+async def test_any_rank_may_miss_it():
+    first = Chunk(0, "stderr", 0, b"Terminated\n", 0.0)
+    second = Chunk(1, "stderr", 0, b"ModuleNotFoundError: No module named 'yaml'\n", 0.0)
+    assert await module_in(printed(first, Gap(1, "stderr", 0, 3, "full"), second)) == "yaml"

@@ -11,7 +11,7 @@ from typing import Any
 from rdev.client.config import Config
 from rdev.client.connection import UNARY_DEADLINE, Connection, responses, translating
 from rdev.client.hosts import LOCAL, phrase
-from rdev.client.logs import Chunk, Logs
+from rdev.client.logs import Chunk, Gap, Logs
 from rdev.protocol.convert_job import choice_to_proto
 from rdev.protocol.errors import ConnectionLost
 from rdev.v1 import environment_pb2, environment_pb2_grpc
@@ -221,10 +221,11 @@ async def missing_module(connection: Connection, job: Job) -> str:
 async def _missing(connection: Connection, job: Job) -> str:
     streams = ["stdout"] if job.spec.terminal is not None else ["stderr"]
     tail = Logs(connection).tail(job.id, lines=_LAST_LINES, streams=streams, attempt=job.attempt)
-    return await _module_in(tail)
+    return await module_in(tail)
 
 
-async def _module_in(tail: AsyncGenerator[Any, None]) -> str:
+async def module_in(tail: AsyncGenerator[Chunk | Gap, None]) -> str:
+    """The top-level module that a job could not import, by the end of what it printed."""
     ends: dict[int, str] = {}
     async for item in tail:
         if isinstance(item, Chunk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from rdev.protocol.errors import EnvironmentNotFound, WorkspaceNotFound
 from rdev.protocol.ids import WORKSPACE_ID, require
 from rdev.wire.home import Home
 from rdev.wire.job import CommandKind, EnvironmentChoice, JobSpec
+
+_VERSION = re.compile(r"\d+(\.\d+)*")
 
 # So many names are told when the one that was asked for is not among them.
 _MOST_NAMED = 8
@@ -172,6 +175,10 @@ class EnvironmentManager:
         folder = self._folder(workspace_id) if workspace_id else ""
         return await asyncio.to_thread(self._find, folder, module)
 
+    def seen(self) -> Sequence[Environment]:
+        """All that are found outside of workspaces. It blocks."""
+        return self._find("", "")
+
     def _find(self, folder: str, module: str) -> list[Environment]:
         login = self._login()
         own = on_path(["python3"], login.get("PATH", os.defpath), without=self._ours)
@@ -241,7 +248,9 @@ class EnvironmentManager:
 
     def _of_named(self, python: str, folder: str, ambient: Mapping[str, str]) -> Place:
         path = _absolute(python, folder, ambient) if "/" in python else ""
-        found = path or on_path([python], ambient.get("PATH", os.defpath), without=self._ours)
+        # `3.12` is what uv and pyenv understand, too.
+        names = [python, f"python{python}"] if _VERSION.fullmatch(python) else [python]
+        found = path or on_path(names, ambient.get("PATH", os.defpath), without=self._ours)
         # What is not there fails when it is executed, as a command that is mistyped does.
         place = of_interpreter(found or python)
         self._refuse_ours(place.prefix, python)

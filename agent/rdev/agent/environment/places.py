@@ -106,7 +106,7 @@ def on_path(names: Iterable[str], path: str, *, without: Iterable[str] = ()) -> 
     ours = tuple(without)
     for name in names:
         for folder in path.split(os.pathsep):
-            if not folder or any(is_below(folder, each) for each in ours):
+            if not os.path.isabs(folder) or any(is_below(folder, each) for each in ours):
                 continue
             candidate = os.path.join(folder, name)
             if os.path.isfile(candidate) and os.access(candidate, os.X_OK):

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -73,7 +74,14 @@ async def _fetch(envs: str, login: Mapping[str, str]) -> None:
     action = "get uv to make the environment"
     python = on_path(["python3"], login.get("PATH", os.defpath)) or sys.executable
     run = _Runner(action, login, tell=lambda _line: None, hint=_NO_UV)
-    options = ("install", "--quiet", "--disable-pip-version-check", "--no-input", "uv")
+    options = (
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-cache-dir",
+        "uv",
+    )
     try:
         if await _has_pip(python):
             await run(python, "-m", "pip", *options, "--target", made)
@@ -194,6 +202,7 @@ class _Runner:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
             )
         except OSError as error:
             cause = f"{command[0]}: {error.strerror}"
@@ -205,7 +214,7 @@ class _Runner:
         finally:
             if process.returncode is None:  # whoever waited has gone away
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)  # with what it builds packages by
                 await process.wait()
         if status:
             raise EnvironmentFailed(self._action, failure(lines, status), hint=self._hint)

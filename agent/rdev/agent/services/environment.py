@@ -45,8 +45,8 @@ class EnvironmentService(environment_pb2_grpc.EnvironmentServiceServicer):
         return environment_pb2.ShowEnvironmentResponse(
             environment=_to_proto(prepared.environment) if prepared.environment else None,
             why=prepared.why,
-            variables={name: prepared.variables[name] for name in changed},
-            removed=sorted(difference.removed),
+            variables={_text(name): _text(prepared.variables[name]) for name in changed},
+            removed=map(_text, sorted(difference.removed)),
         )
 
     async def SyncEnvironment(
@@ -57,7 +57,7 @@ class EnvironmentService(environment_pb2_grpc.EnvironmentServiceServicer):
         async with asyncio.TaskGroup() as group:
             work = group.create_task(self._sync(request, lines))
             while (line := await lines.get()) is not None:
-                yield environment_pb2.SyncEnvironmentResponse(line=line)
+                yield environment_pb2.SyncEnvironmentResponse(line=_text(line))
         outcome = work.result()
         if isinstance(outcome, RdevError):
             raise outcome
@@ -86,10 +86,15 @@ class EnvironmentService(environment_pb2_grpc.EnvironmentServiceServicer):
 
 def _to_proto(environment: Environment) -> environment_pb2.Environment:
     return environment_pb2.Environment(
-        name=environment.name,
+        name=_text(environment.name),
         kind=_KINDS[environment.kind],
-        prefix=environment.prefix,
-        python=environment.python,
+        prefix=_text(environment.prefix),
+        python=_text(environment.python),
         version=environment.version,
         torch=environment.torch,
     )
+
+
+def _text(value: str) -> str:
+    """Without the bytes of a variable or a path that are no text, which a message cannot carry."""
+    return value.encode(errors="backslashreplace").decode()
