@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from rdev.agent.environment.found import Environment, Kind
 from rdev.agent.machine.checks import Machine, examine
 from rdev.wire.home import Home
 
@@ -66,3 +67,31 @@ def test_what_cannot_be_looked_at_is_a_finding_too(home):
     finding = found(home)["free space"]
     assert (finding.ok, "cannot be looked at" in finding.found) == (False, True)
     assert finding.remedy
+
+
+def test_a_machine_without_any_environment(home):
+    finding = found(home)["environments"]
+    assert (finding.ok, finding.found) == (False, "none")
+    assert "manage" in finding.remedy
+
+
+def test_environments_are_named_and_many_are_counted(home):
+    python = Environment("python3", Kind.SYSTEM, "/usr", "/usr/bin/python3")
+    many = [
+        Environment(f"e{n}", Kind.CONDA, f"/e{n}", f"/e{n}/bin/python", torch="2.3.0" * (n == 0))
+        for n in range(11)
+    ]
+    finding = found(home, environments=lambda: [*many, python])["environments"]
+    assert finding.ok
+    assert finding.found.startswith("conda env e0 (torch 2.3.0), conda env e1, ")
+    assert finding.found.endswith(", 3 more, 1 Python outside of them")
+
+
+def test_environments_of_which_none_has_a_python(home):
+    broken = Environment("old", Kind.VENV, "/old", "")
+    assert not found(home, environments=lambda: [broken])["environments"].ok
+
+
+def test_a_login_node(home):
+    finding = found(home, is_login_node=True)["login node"]
+    assert (finding.ok, "salloc" in finding.remedy) == (False, True)

@@ -162,7 +162,7 @@ async def _composed(
                 identify(home, traits=traits),
                 stopping,
                 check=lambda skew: examine(
-                    Machine(home, environment, skew, environments.seen, bool(traits))
+                    Machine(home, environment, skew, environments.seen, LOGIN_NODE in traits)
                 ),
             ),
             server,

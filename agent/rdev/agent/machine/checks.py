@@ -15,10 +15,11 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from rdev.agent.environment.found import Environment, Kind
 from rdev.agent.jobs.gpus import GpusUnknownError, Nvml
 from rdev.protocol.finding import Finding
 from rdev.wire.home import Home, check_private
@@ -27,8 +28,13 @@ from rdev.wire.unix import MAX_SOCKET_PATH
 # The oldest kernel whose system calls the agent relies on: openat2 and pidfd_open came before 5.6.
 _OLDEST_KERNEL = (5, 6)
 
-# Logs and snapshots need room; below this a training's output soon meets a full disk.
+# Logs and snapshots need room; below this a training's output soon meets a full disk. A synced tree
+# may have thousands of files, and a managed environment has tens of thousands.
 _LEAST_FREE = 1 << 30
+_LEAST_FILES = 50_000
+
+# A person knows theirs by name; a shared machine may have hundreds.
+_MOST_NAMED = 8
 
 # A synced tree takes one watch a folder on the laptop, a followed log one here; editors beside us
 # take many. Distributions gave 8,192 before kernel 5.11.
@@ -55,11 +61,15 @@ class Machine:
         home: The agent's home.
         environment: What jobs get, the login's.
         skew: Seconds that the caller's clock is ahead of ours; None if it did not say.
+        environments: Finds the environments and interpreters that jobs may run in. It blocks.
+        is_login_node: Jobs belong on other nodes of this machine's cluster.
     """
 
     home: Home
     environment: Mapping[str, str]
     skew: float | None = None
+    environments: Callable[[], Sequence[Environment]] = tuple
+    is_login_node: bool = False
 
 
 def examine(machine: Machine) -> list[Finding]:
@@ -109,9 +119,9 @@ def _free_space(machine: Machine) -> _Said:
     found = os.statvfs(machine.home.root)
     free = found.f_bavail * found.f_frsize
     said = f"{free / 2**30:.1f} GiB"
-    has_files = found.f_files == 0 or found.f_favail > 0  # some file systems do not count them
-    if not has_files:
-        said += ", and no file can be made: all inodes are taken"
+    has_files = found.f_files == 0 or found.f_favail >= _LEAST_FILES  # some do not count them
+    if found.f_files:
+        said += f", and inodes for {found.f_favail} files"
     remedy = "free some: `rdev rm --ended` removes ended jobs with their logs; or use --home"
     return _Said(said, ok=free > _LEAST_FREE and has_files, remedy=remedy)
 
@@ -255,6 +265,29 @@ def _python(machine: Machine) -> _Said:
     return _Said(found or "none", ok=found is not None, remedy=remedy)
 
 
+def _environments(machine: Machine) -> _Said:
+    found = machine.environments()
+    named = [each for each in found if each.kind is not Kind.SYSTEM]
+    shown = [f"{each.words} (torch {each.torch})" if each.torch else each.words for each in named]
+    more = len(shown) - _MOST_NAMED
+    words = shown[:_MOST_NAMED] + ([f"{more} more"] if more > 0 else [])
+    others = len(found) - len(named)
+    words += [f"{others} Python{'' if others == 1 else 's'} outside of them"] if others else []
+    remedy = "install Python or conda there, or have rdev make an environment: `[env] manage`"
+    has_python = any(each.python for each in found)
+    return _Said(", ".join(words) or "none", ok=has_python, remedy=remedy)
+
+
+def _login_node(machine: Machine) -> _Said:
+    if not machine.is_login_node:
+        return _Said("no: jobs may run here")
+    return _Said(
+        "yes: Slurm's sbatch is here, and no GPU",
+        ok=False,
+        remedy="get a compute node with `salloc` and name that as the host; `run` asks first here",
+    )
+
+
 def _debugger(_machine: Machine) -> _Said:
     is_there = find_spec("debugpy") is not None
     remedy = "pip install 'rdev[agent]' into the agent's Python"
@@ -271,9 +304,11 @@ _CHECKS: Mapping[str, Callable[[Machine], _Said]] = {
     "inotify": _inotify,
     "clock": _clock,
     "GPU": _gpu,
+    "login node": _login_node,
     "shared memory": _shared_memory,
     "open files": _descriptors,
     "socket path": _sockets,
     "python3 on PATH": _python,
+    "environments": _environments,
     "debugpy": _debugger,
 }

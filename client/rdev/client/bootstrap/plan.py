@@ -126,7 +126,7 @@ _LINUX = "an agent needs Linux 5.6 or later on x86_64 or aarch64"
 def _chosen(action: str, host: str, probe: Probe) -> Python:
     if probe.wished:
         return _wished(action, probe)
-    usable = [python for python in probe.pythons if not _flaw(python)]
+    usable = [python for python in probe.pythons if not flaw_of(python)]
     if usable:
         return min(usable, key=_order)
     hint = (
@@ -139,7 +139,7 @@ def _chosen(action: str, host: str, probe: Probe) -> Python:
 def _wished(action: str, probe: Probe) -> Python:
     for python in probe.pythons:
         if python.source == "wish":
-            flaw = _flaw(python)
+            flaw = flaw_of(python)
             if flaw:
                 raise NoPython(action, f"{python.path} is {flaw}, and it needs one from {_SPAN}")
             return python
@@ -147,11 +147,11 @@ def _wished(action: str, probe: Probe) -> Python:
 
 
 def _others(probe: Probe) -> str:
-    flaws = [f"{python.path} is {_flaw(python)}" for python in probe.pythons]
+    flaws = [f"{python.path} is {flaw_of(python)}" for python in probe.pythons]
     return ", ".join(flaws) or "no Python at all was found"
 
 
-def _flaw(python: Python) -> str:
+def flaw_of(python: Python) -> str:
     """Why an agent cannot run by it; empty if it can."""
     number = ".".join(map(str, python.version))
     if python.implementation != "cpython":

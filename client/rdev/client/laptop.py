@@ -1,0 +1,69 @@
+"""What rdev needs of the machine that it is typed on; each finding comes with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+
+from rdev.client import config
+from rdev.client.sync.root import cache_folder
+from rdev.protocol.errors import RdevError
+from rdev.protocol.finding import Finding
+
+# `rdev sync --watch` takes a watch for each folder; editors beside us take many. Distributions gave
+# 8,192 before kernel 5.11.
+_LEAST_WATCHES = 8192
+
+# Wheels for one kind of host take 17 MB, and a large tree's digests some more.
+_LEAST_FREE = 200e6
+
+
+def examine_laptop() -> list[Finding]:
+    """All findings about this machine, in the order in which a person would mend them."""
+    return [finding for check in _CHECKS for finding in check()]
+
+
+def _client() -> list[Finding]:
+    found = f"Python {platform.python_version()} at {sys.executable}"
+    return [Finding("client", found)]
+
+
+def _configuration() -> list[Finding]:
+    try:
+        config.load(os.getcwd())
+    except RdevError as error:
+        return [Finding("configuration", error.message, ok=False, remedy=error.hint)]
+    return [Finding("configuration", "valid")]
+
+
+def _watches() -> list[Finding]:
+    try:
+        with open("/proc/sys/fs/inotify/max_user_watches", encoding="ascii") as file:
+            watches = int(file.read())
+    except (OSError, ValueError):  # not Linux, where watching a tree costs nothing by the folder
+        return []
+    is_enough = watches >= _LEAST_WATCHES
+    remedy = "" if is_enough else "have fs.inotify.max_user_watches set to 524288 here"
+    return [Finding("watches here", f"{watches} a user", ok=is_enough, remedy=remedy)]
+
+
+def _cache() -> list[Finding]:
+    folder = there = cache_folder()
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    try:
+        found = os.statvfs(there)
+    except OSError as error:
+        remedy = "see to its mode, or set XDG_CACHE_HOME to another folder"
+        return [Finding("cache here", f"{folder}: {error.strerror}", ok=False, remedy=remedy)]
+    free = found.f_bavail * found.f_frsize
+    has_room = free >= _LEAST_FREE and os.access(there, os.W_OK)
+    remedy = "" if has_room else "free some space there, or set XDG_CACHE_HOME to another folder"
+    may = "" if os.access(there, os.W_OK) else ", and cannot be written"
+    said = f"{folder} has {free / 2**30:.1f} GiB free{may}"
+    return [Finding("cache here", said, ok=has_room, remedy=remedy)]
+
+
+_CHECKS: tuple[Callable[[], list[Finding]], ...] = (_client, _configuration, _watches, _cache)
