@@ -27,8 +27,11 @@ _KINDS = {
     environment_pb2.ENVIRONMENT_KIND_MANAGED: "managed",
 }
 
-# The end of a traceback; torchrun repeats it under its own, and rich draws frames around it.
-_MISSING = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z_]\w*)'\s*$")
+# The end of a traceback, and what `python -m` says, of which `runpy` has two ways.
+_MISSING = re.compile(
+    r"(?:ModuleNotFoundError: No module named '([A-Za-z_]\w*)'\)?"
+    r"|^\S*python\S*: No module named ([A-Za-z_]\w*))\s*$"
+)
 _LAST_LINES = 12
 
 # So many are named; `rdev env ls` has all.
@@ -233,7 +236,7 @@ async def module_in(tail: AsyncGenerator[Chunk | Gap, None]) -> str:
     for end in ends.values():
         for line in end.splitlines():
             if match := _MISSING.search(line):
-                return match.group(1)
+                return match.group(1) or match.group(2)
     return ""
 
 

@@ -43,6 +43,9 @@ _MOST_KEPT = 100
 # conda's own way to say that a variable is taken away.
 _UNSET = "***unset***"
 
+_HINT_PRELUDE = "mend `[env] prelude`; it runs in a login bash, in the workspace's folder"
+_HINT_SCRIPTS = "see what the scripts in its etc/conda/activate.d do, or name another with --env"
+
 # An empty entry, which no variable makes, after the last one.
 _END_OF_LOOK = b"\0\0"
 
@@ -109,6 +112,7 @@ class _Run:
         shell: Its command line, to which the script is added.
         script: What it does between the two looks at its environment.
         folder: Where it runs.
+        hint: What to do if it fails.
         files: What it depends on.
     """
 
@@ -116,7 +120,12 @@ class _Run:
     shell: tuple[str, ...]
     script: str
     folder: str
+    hint: str
     files: tuple[str, ...] = ()
+
+    def failed(self, cause: str) -> EnvironmentFailed:
+        """The error to raise."""
+        return EnvironmentFailed(self.action, cause, hint=self.hint)
 
 
 class Activations:
@@ -150,7 +159,7 @@ class Activations:
         script = f"set -e\n{text}\nset +e"
         files = _mentioned(text, folder)
         return self._changed(
-            _Run("run the prelude of the environment", shell, script, folder, files),
+            _Run("run the prelude of the environment", shell, script, folder, _HINT_PRELUDE, files),
             base,
             refresh=refresh,
         )
@@ -175,7 +184,7 @@ class Activations:
         shell = (bash, "--noprofile", "--norc") if bash else ("/bin/sh",)
         read = tuple(files)
         script = "\n".join(f". {shlex.quote(file)}" for file in read)
-        run = _Run(f"activate the {words}", shell, script, "/", read)
+        run = _Run(f"activate the {words}", shell, script, "/", _HINT_SCRIPTS, read)
         return self._changed(run, base, refresh=refresh)
 
     def _changed(self, run: _Run, base: Mapping[str, str], *, refresh: bool) -> Difference:
@@ -232,7 +241,9 @@ def _observed(run: _Run, base: Mapping[str, str], patience: float) -> Difference
         looks = dump.split(_END_OF_LOOK)
         if len(looks) != 3:
             late = patience if is_late else None
-            raise EnvironmentFailed(run.action, _cause(errors.fileno(), process, late=late))
+            raise EnvironmentFailed(
+                run.action, _cause(errors.fileno(), process, late=late), hint=run.hint
+            )
     return between(parse(looks[0]), parse(looks[1]))
 
 
@@ -259,7 +270,9 @@ def _started(
             start_new_session=True,
         )
     except OSError as error:
-        raise EnvironmentFailed(run.action, f"{run.shell[0]}: {error.strerror}") from error
+        raise EnvironmentFailed(
+            run.action, f"{run.shell[0]}: {error.strerror}", hint=run.hint
+        ) from error
 
 
 def _collected(
