@@ -310,6 +310,31 @@ def test_a_contact_that_is_killed_half_way_leaves_nothing_and_can_be_repeated(la
     assert len(releases(user)) == 1
 
 
+def test_a_name_that_leads_to_two_machines_with_one_home(laptop, user):
+    renamed = ["unshare", "--uts", "sh", "-c", 'hostname login2 && exec "$@"', "sh"]
+    assert laptop.job("train.py").returncode == 0
+    with sshd(user.name, inside=renamed) as other:
+        elsewhere = Laptop(laptop.rdev, other, laptop.cache, laptop.command)
+        there = json.loads(elsewhere.run("up", HOST, "--json").stdout)
+        assert there["hostname"] == "login2"
+        assert elsewhere.job("train.py").returncode == 0
+        back = laptop.job("train.py")
+        assert back.returncode == 0, back.stderr
+        assert f"rdev: {HOST}: " not in back.stderr
+    assert len(releases(user)) == 1
+
+
+@pytest.mark.slow
+def test_a_machine_that_was_replaced_is_refused_until_it_is_forgotten(laptop, user):
+    assert laptop.run("up", HOST).returncode == 0
+    user.end_processes()
+    shutil.rmtree(user.home / ".rdev")
+    said = assert_one_line(laptop.run("up", HOST), 77)
+    assert "another agent answers" in said
+    assert laptop.run("host", "rm", HOST).returncode == 0
+    assert laptop.run("up", HOST).returncode == 0
+
+
 def test_an_older_agent_is_followed_and_a_newer_one_never(laptop, user, tmp_path):
     laptop.rdev.write("wait.py", "import time\ntime.sleep(600)\n")
     command = installed_rdev(tmp_path / "old", "0.0.9")

@@ -55,6 +55,7 @@ async def test_a_host_is_remembered_and_a_second_laptop_pushes_nothing(transport
     forget(HOST)
     transport.commands.clear()
     assert await first_contact(HOST, transport) == known
+    assert len(known.home_id) == 32
     assert transport.commands == ["sh -s"]
 
 
@@ -104,7 +105,7 @@ async def test_a_login_that_runs_no_commands(transport, tmp_path):
 async def test_two_laptops_at_once(transport, monkeypatch):
     found = await asyncio.gather(*(first_contact(f"{HOST}-{n}", transport) for n in range(3)))
     assert len({known.dist for known in found}) == 1
-    assert len(os.listdir(f"{transport.home}/.rdev/dist")) == 1
+    assert len(os.listdir(f"{transport.home}/.rdev/dist")) == 2, "a release and the id"
 
 
 async def test_what_is_kept_is_verified_and_what_was_spoilt_fetched_anew(tmp_path, wheels):
@@ -170,6 +171,18 @@ def test_another_agent_under_a_known_name_is_refused(tmp_path):
         pin(pinned, agent_id="two", machine_id="m")
     assert f"rdev host rm {HOST}" in caught.value.hint
     assert recall(HOST) == pinned
+
+
+def test_machines_that_share_a_home_may_share_a_name(tmp_path):
+    known = KnownHost(HOST, "one", "m", "/h", "b", "/d", "1.0-a", home_id="h")
+    there = pin(known, agent_id="two", machine_id="n", home_id="h")
+    assert (there.agent_id, there.machine_id) == ("two", "n")
+    assert pin(there, agent_id="one", machine_id="m", home_id="h") == known
+    for other in ({"machine_id": "n", "home_id": "g"}, {"machine_id": "m", "home_id": "h"}):
+        with pytest.raises(HostChanged):
+            pin(known, agent_id="three", **other)
+    with pytest.raises(HostChanged):
+        pin(KnownHost(HOST, "one", "m", "/h", "b", "/d", "1.0-a"), agent_id="two", machine_id="n")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def refused(made: Plan, *contents: bytes, **options) -> BootstrapFailed:
     return caught.value
 
 
+def names(home: Path) -> list[str]:
+    """What lies in the folder of releases, its id left out."""
+    return sorted(set(os.listdir(home / "dist")) - {"home-id"})
+
+
 @pytest.fixture
 def home(tmp_path):
     return tmp_path / "person" / ".rdev"
@@ -86,7 +91,7 @@ def test_a_release_runs_from_where_it_was_put(home):
     command = Path(done["dist"], "bin", "rdev-agent")
     told = subprocess.run([command], capture_output=True, text=True, check=True, env={})
     assert told.stdout == "serves\n"
-    assert os.listdir(home / "dist") == ["1.0-abc"]
+    assert names(home) == ["1.0-abc"]
 
 
 def test_all_of_it_is_its_users_alone(home):
@@ -120,7 +125,14 @@ def test_a_release_whose_python_is_gone_is_made_anew(home):
     python.symlink_to("/usr/bin/python-that-was-removed")
     assert put(plan(home))["new"]
     assert os.readlink(python) == os.path.realpath(SYSTEM_PYTHON)
-    assert os.listdir(home / "dist") == ["1.0-abc"]
+    assert names(home) == ["1.0-abc"]
+
+
+def test_a_folder_of_releases_has_one_id_for_ever(home):
+    first = put(plan(home))["home_id"]
+    assert len(first) == 32
+    assert put(plan(home, release="2.0-b"))["home_id"] == first
+    assert put(plan(home))["home_id"] == first
 
 
 def test_again_makes_it_anew(home):
@@ -139,7 +151,7 @@ def test_two_at_once_leave_one(home):
         with process:
             said = process.stdout.read()
         assert installed("put it there", Ran(process.returncode, said, b""))["dist"]
-    assert os.listdir(home / "dist") == ["1.0-abc"]
+    assert names(home) == ["1.0-abc"]
 
 
 def test_what_was_changed_on_its_way_is_refused(home):
@@ -183,7 +195,7 @@ def test_what_a_killed_installer_left_is_removed_by_the_next(home):
         (folder / "half").touch()
     os.utime(left, (time.time() - 120,) * 2)
     put(plan(home))
-    assert sorted(os.listdir(home / "dist")) == ["1.0-abc", "1.0-abc.new-young"]
+    assert names(home) == ["1.0-abc", "1.0-abc.new-young"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +282,7 @@ def test_older_releases_go_unless_something_runs_by_them(home):
         assert put(plan(home))["swept"] == ["0.9-idle"]
         user.stdin.close()
     assert put(plan(home))["swept"] == ["0.8-used"]
-    assert sorted(os.listdir(home / "dist")) == ["1.0-abc", "notes"]
+    assert names(home) == ["1.0-abc", "notes"]
 
 
 def test_a_release_that_another_machine_may_use_stays_a_month(home):

@@ -27,6 +27,7 @@ PROBE = Probe(
     spares=(Place("/var/tmp", GB, "ext4", may_execute=True, is_writable=True),),
     dist="",
     releases=(),
+    home_id="",
     has_user_manager=False,
     kills_processes=False,
     lingers=False,

@@ -44,6 +44,7 @@ def identify(home: Home, *, traits: Collection[str] = ()) -> AgentInfo:
         python_version=platform.python_version(),
         dist=_dist(),
         hostname=socket.gethostname(),
+        home_id=_home_id(),
     )
 
 
@@ -51,6 +52,16 @@ def _dist() -> str:
     """Folder of our release, if a first contact put it there; a checkout has none."""
     found = os.path.isfile(os.path.join(sys.prefix, "release.json"))
     return sys.prefix if found else ""
+
+
+def _home_id() -> str:
+    """Id of the folder of releases that we run from; empty where a first contact put nothing."""
+    try:
+        path = os.path.join(os.path.dirname(_dist()), "home-id")
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def capabilities() -> frozenset[str]:

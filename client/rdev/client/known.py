@@ -30,6 +30,8 @@ class KnownHost:
         release: What was put there: rdev's version and the digest of its wheel.
         transport: `openssh` or `paramiko`; empty lets us choose.
         uname: System and architecture, such as `Linux x86_64`.
+        home_id: Of the folder of releases there. Machines that share a home have it in common, and
+            one name may lead to several of them, each with an agent of its own.
     """
 
     host: str
@@ -41,6 +43,7 @@ class KnownHost:
     release: str
     transport: str = ""
     uname: str = ""
+    home_id: str = ""
 
 
 def state_folder() -> str:

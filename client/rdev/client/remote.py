@@ -77,7 +77,10 @@ class Remote:
 
         try:
             self.known = contact.pin(
-                self.known, agent_id=agent.agent_id, machine_id=agent.machine_id
+                self.known,
+                agent_id=agent.agent_id,
+                machine_id=agent.machine_id,
+                home_id=agent.home_id,
             )
         except OSError as error:
             raise os_failure("remember the host", error) from error

@@ -32,6 +32,7 @@ class AgentInfo:
         python_version: Of the Python that runs it.
         dist: Folder of its release, where a first contact put it; else empty.
         hostname: Its machine's.
+        home_id: Of the folder of releases, which machines that share a home have in common.
     """
 
     agent_id: str
@@ -47,6 +48,7 @@ class AgentInfo:
     python_version: str
     dist: str = ""
     hostname: str = ""
+    home_id: str = ""
 
 
 def timestamp(seconds: float) -> Timestamp | None:
@@ -91,6 +93,7 @@ def agent_to_proto(info: AgentInfo) -> agent_pb2.Agent:
         python_version=info.python_version,
         dist=info.dist,
         hostname=info.hostname,
+        home_id=info.home_id,
     )
 
 
@@ -110,4 +113,5 @@ def agent_from_proto(message: agent_pb2.Agent) -> AgentInfo:
         python_version=message.python_version,
         dist=message.dist,
         hostname=message.hostname,
+        home_id=message.home_id,
     )

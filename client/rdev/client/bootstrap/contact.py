@@ -105,8 +105,11 @@ async def upgrade(
     return known
 
 
-def pin(known: KnownHost, *, agent_id: str, machine_id: str) -> KnownHost:
+def pin(known: KnownHost, *, agent_id: str, machine_id: str, home_id: str = "") -> KnownHost:
     """The host with the agent that answered; the first one is remembered.
+
+    A cluster's name may lead to another machine each time; that the two share the home shows in
+    the id that lies there.
 
     Raises:
         HostChanged: Another one answered before.
@@ -114,7 +117,8 @@ def pin(known: KnownHost, *, agent_id: str, machine_id: str) -> KnownHost:
     """
     if known.agent_id == agent_id and known.machine_id == machine_id:
         return known
-    if known.agent_id and known.agent_id != agent_id:
+    is_sibling = bool(home_id) and home_id == known.home_id and machine_id != known.machine_id
+    if known.agent_id and known.agent_id != agent_id and not is_sibling:
         cause = "another agent answers there than before"
         hint = f"if the machine was replaced, `rdev host rm {known.host}` forgets the old one"
         raise HostChanged(f"trust the host {known.host!r}", cause, hint=hint)

@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -120,7 +121,7 @@ def install(header: dict[str, Any], stream: IO[bytes]) -> dict[str, Any]:
 
     Returns:
         `dist` (the release's folder), `bytes`, `new` (whether it was put there just now), `swept`
-        (releases that were removed).
+        (releases that were removed), `home_id` (see `rdev.client.known.KnownHost`).
 
     Raises:
         InstallError: It cannot be put there; nothing is left of it.
@@ -135,7 +136,23 @@ def install(header: dict[str, Any], stream: IO[bytes]) -> dict[str, Any]:
         else:
             _drain(stream)
         swept = sweep_releases(parent, header["home"], keep=header["release"])
-    return {"dist": final, "bytes": size_of(final), "new": bool(is_new), "swept": swept}
+        found = {"dist": final, "new": bool(is_new), "swept": swept, "home_id": _home_id(parent)}
+    return {**found, "bytes": size_of(final)}
+
+
+def _home_id(parent: str) -> str:
+    """The id of a folder of releases, made by the first installer there."""
+    path = os.path.join(parent, "home-id")
+    if not os.path.exists(path):
+        descriptor, temporary = tempfile.mkstemp(prefix="home-id.", dir=parent)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(16))
+        # Unlike a rename, a link leaves what another installer put there meanwhile.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+        os.unlink(temporary)
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 @contextlib.contextmanager

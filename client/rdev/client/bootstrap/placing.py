@@ -60,11 +60,15 @@ async def place(host: str, transport: Transport, *, wishes: Wishes, narrate: Nar
         own=own.unpacked,
         again=wishes.again,
     )
-    dist = f"{plan.dist}/{plan.release}"
+    dist, home_id = f"{plan.dist}/{plan.release}", probe.home_id
     if not plan.is_there:
-        dist = await _put(host, transport, plan=plan, own=own, wishes=wishes, narrate=narrate)
+        dist, home_id = await _put(
+            host, transport, plan=plan, own=own, wishes=wishes, narrate=narrate
+        )
         _warn(host, probe, narrate)
     known = _known(host, probe, plan, dist=dist, earlier=earlier)
+    if not known.home_id:  # another one than before would be another machine's, see `pin`
+        known = replace(known, home_id=home_id)
     await asyncio.to_thread(remember, known)
     return known
 
@@ -163,8 +167,8 @@ async def _put(
     own: OwnWheel,
     wishes: Wishes,
     narrate: Narrate,
-) -> str:
-    """Sends the release; returns its folder there."""
+) -> tuple[str, str]:
+    """Sends the release; returns its folder there, and the id of the folder of releases."""
     assert plan.python is not None
     number = ".".join(map(str, plan.python.version))
     narrate(
@@ -183,7 +187,7 @@ async def _put(
         f"{host}: wrote {done['dist']} ({done['bytes'] / 1e6:.0f} MB); jobs, logs and copies of "
         f"workspaces will lie in {plan.home}"
     )
-    return str(done["dist"])
+    return str(done["dist"]), str(done["home_id"])
 
 
 async def _parcels(
@@ -226,6 +230,7 @@ def _known(
         host=host,
         agent_id=earlier.agent_id if earlier and same else "",
         machine_id=earlier.machine_id if earlier and same else "",
+        home_id=earlier.home_id if earlier and same else "",
         home=plan.home,
         bridge=_bridge(plan.home, dist, is_usual=plan.home == f"{probe.login}/.rdev"),
         dist=dist,

@@ -78,6 +78,7 @@ class Probe:
         spares: Folders outside the home that may hold a release.
         dist: Where releases lie already; empty if nowhere.
         releases: Those that lie there and run.
+        home_id: Id of that folder, see `rdev.client.known.KnownHost`.
         has_user_manager: Whether `systemd --user` answers.
         kills_processes: Whether logind kills what a login leaves behind.
         lingers: Whether it spares this user.
@@ -100,6 +101,7 @@ class Probe:
     spares: tuple[Place, ...]
     dist: str
     releases: tuple[str, ...]
+    home_id: str
     has_user_manager: bool
     kills_processes: bool
     lingers: bool
@@ -177,6 +179,7 @@ def _probe(fields: Mapping[str, Sequence[str]]) -> Probe:
         spares=tuple(place for line in fields.get("spare", ()) if (place := _place(line))),
         dist=one("dist"),
         releases=tuple(fields.get("release", ())),
+        home_id=one("home_id"),
         has_user_manager=one("user_manager") == "yes",
         kills_processes=one("kill_user_processes") == "yes",
         lingers=one("linger") == "yes",

@@ -80,6 +80,8 @@ if [ -f "$root/dist-folder" ]; then
 fi
 if [ -d "$dist" ] && [ -O "$dist" ] 2>/dev/null; then
     say dist "$dist"
+    [ -r "$dist/home-id" ] && read -r home_id <"$dist/home-id"
+    say home_id "$home_id"
     for release in "$dist"/*/bin/rdev-agent; do
         [ -x "$release" ] || continue
         release=${release%/bin/rdev-agent}
