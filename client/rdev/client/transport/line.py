@@ -22,7 +22,7 @@ from typing import Self
 from rdev.client.known import state_folder
 from rdev.client.transport.contract import Transport
 from rdev.protocol.errors import HostUnreachable, RdevError, os_failure
-from rdev.wire.home import make_private
+from rdev.wire.home import machine_id, make_private
 from rdev.wire.unix import peer_uid, short_socket_path
 
 # gRPC connects within milliseconds of being asked; after a failure it waits for up to a second.
@@ -40,7 +40,7 @@ class Line:
     def __init__(self, transport: Transport, command: str) -> None:
         self.command = command
         self._transport = transport
-        self._folder = os.path.join(state_folder(), "run", f"line-{secrets.token_hex(8)}")
+        self._folder = os.path.join(_place(), f"{_ours()}{os.getpid()}-{secrets.token_hex(4)}")
         self.path = os.path.join(self._folder, "s")
         self._near: socket.socket | None = None
         self._opening: asyncio.Future[None] | None = None
@@ -52,7 +52,7 @@ class Line:
         self._listener = self._listen()
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
-        self._accepting = self._group.create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
         return self
 
     async def __aexit__(
@@ -61,9 +61,9 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in (self._accepting, self._joining):
-            if task is not None:
-                task.cancel()
+        asyncio.get_running_loop().remove_reader(self._listener)
+        if self._joining is not None:
+            self._joining.cancel()
         try:
             # The block's own error is not the group's, which would wrap it.
             await self._group.__aexit__(None, None, None)
@@ -103,6 +103,8 @@ class Line:
                 await opening
             finally:
                 self._opening = None
+                if not opening.cancel() and not opening.cancelled():
+                    opening.exception()  # it may have come when nobody waited any more
 
     async def _await_dial(self) -> None:
         try:
@@ -114,7 +116,8 @@ class Line:
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         try:
-            make_private(os.path.dirname(self._folder))
+            make_private(_place())
+            _sweep()
             os.mkdir(self._folder, 0o700)
             with short_socket_path(self.path) as address:
                 listener.bind(address)
@@ -126,30 +129,30 @@ class Line:
         listener.settimeout(0)
         return listener
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            near, _ = await loop.sock_accept(self._listener)
-            opening = self._opening
-            if opening is None or opening.done() or self.is_open or not _is_ours(near):
-                near.close()
-                continue
-            self._near = near
-            self._dialled.set()
-            self._joining = self._group.create_task(self._join(near, opening))
+    def _accept(self) -> None:
+        try:
+            near, _ = self._listener.accept()
+        except OSError:  # whoever came has gone again
+            return
+        opening = self._opening
+        if opening is None or opening.done() or self.is_open or not _is_ours(near):
+            near.close()
+            return
+        self._near = near
+        self._dialled.set()
+        self._joining = self._group.create_task(self._join(near, opening))
 
     async def _join(self, near: socket.socket, opening: asyncio.Future[None]) -> None:
+        error: RdevError | None = None
         try:
             await self._transport.join(self.command, near)
-        except RdevError as error:
-            _settle(opening, error)
-        except OSError as error:
-            _settle(opening, os_failure("reach the host", error, otherwise=HostUnreachable))
-        else:
-            _settle(opening, None)
-        finally:
-            if not opening.done():
-                opening.cancel()
+        except RdevError as raised:
+            error = raised
+        except OSError as raised:
+            error = os_failure("reach the host", raised, otherwise=HostUnreachable)
+        if error is not None:
+            self._near = None
+        _settle(opening, error)
 
 
 def _settle(opening: asyncio.Future[None], error: RdevError | None) -> None:
@@ -165,3 +168,30 @@ def _is_ours(near: socket.socket) -> bool:
     with contextlib.suppress(OSError):
         return peer_uid(near) == os.geteuid()
     return False
+
+
+def _place() -> str:
+    return os.path.join(state_folder(), "run")
+
+
+def _ours() -> str:
+    # A home may be shared by machines, each of which knows only its own processes.
+    return f"line-{machine_id()}-"
+
+
+def _sweep() -> None:
+    """Removes what lines of processes that were killed have left."""
+    for name in os.listdir(_place()):
+        pid = name.removeprefix(_ours()).split("-")[0]
+        if name.startswith(_ours()) and pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(os.path.join(_place(), name), ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
