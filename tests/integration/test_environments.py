@@ -181,7 +181,7 @@ async def test_leaving_what_the_login_has_activated(tmp_path, world, vision):
     assert "BASE_ONLY" not in variables
     assert variables["CONDA_PREFIX"] == str(vision)
     # Without a choice the login's own is used as the login has it.
-    assert (job.env, interpreter) == ("conda env miniforge3", f"{base}/bin/python3")
+    assert (job.env, interpreter) == ("conda env base", f"{base}/bin/python3")
     assert untouched["PATH"] == path
     assert untouched["BASE_ONLY"] == "1"
 

@@ -62,8 +62,7 @@ def conda_places(login: Mapping[str, str]) -> Iterator[Place]:
                 yield Place(os.path.basename(prefix), Kind.CONDA, prefix)
     for prefix in _lines(os.path.join(home, ".conda", "environments.txt")):
         if _is_conda(prefix):
-            is_root = os.path.isdir(os.path.join(prefix, "condabin"))
-            yield Place("base" if is_root else os.path.basename(prefix), Kind.CONDA, prefix)
+            yield Place(_name(prefix, Kind.CONDA), Kind.CONDA, prefix)
 
 
 def at_path(prefix: str) -> Place | None:
@@ -72,9 +71,15 @@ def at_path(prefix: str) -> Place | None:
     if os.path.isfile(prefix) and os.path.basename(os.path.dirname(prefix)) == "bin":
         outer = os.path.dirname(os.path.dirname(prefix))
         kind = kind_of(outer)
-        return kind and Place(os.path.basename(outer), kind, outer, prefix)
+        return kind and Place(_name(outer, kind), kind, outer, prefix)
     kind = kind_of(prefix)
-    return kind and Place(os.path.basename(prefix), kind, prefix)
+    return kind and Place(_name(prefix, kind), kind, prefix)
+
+
+def _name(prefix: str, kind: Kind) -> str:
+    """What people call an environment in that folder: conda's own is `base` wherever it lies."""
+    holds = (os.path.isdir(os.path.join(prefix, name)) for name in ("condabin", "envs"))
+    return "base" if kind is Kind.CONDA and any(holds) else os.path.basename(prefix)
 
 
 def of_interpreter(python: str) -> Place:

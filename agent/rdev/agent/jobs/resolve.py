@@ -155,11 +155,10 @@ def resolve(
     if spec.processes:
         # A program that is a Python itself has the torch that its script wants.
         is_python = os.path.basename(argv[0]).startswith("python")
-        python = argv[0] if is_python else _python(spec, ground)
-        argv = (*_launcher(python, ranks), *argv)
-        if ranks > 1:
-            # What torchrun sets by itself, after a page of warning.
-            environment.setdefault("OMP_NUM_THREADS", "1")
+        argv = (*_launcher(argv[0] if is_python else _python(spec, ground), ranks), *argv)
+    if ranks > 1:
+        # What torchrun sets by itself, after a page of warning.
+        environment.setdefault("OMP_NUM_THREADS", "1")
     return Launch(
         id=job_id,
         argv=argv,
