@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm")
+BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm", "contact")
 
 
 def main() -> int:

@@ -51,3 +51,24 @@ def test_following_is_compared_with_a_pipe_and_ssh():
     assert len(rows) == 12
     assert all(float(ratio) > 0 for _, ratio in rows)
     assert "job start" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_command_on_an_ssh_host_is_compared_with_ssh():
+    for program in ("sshd", "ssh"):
+        require_peer(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "contact"],
+        cwd=ROOT,
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "2"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(ssh, mastered|rdev run, warm) .* ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["ssh, mastered", "rdev run, warm"] * 2
+    assert all(float(ratio) > 0 for _, ratio in rows)
+    assert "1.5 x mastered ssh + job start" in done.stdout
