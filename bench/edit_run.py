@@ -31,8 +31,8 @@ def main() -> None:
     # Under a short path of our own: sockets have short names, and ssh's master needs one too.
     with tempfile.TemporaryDirectory(prefix="rdev-bench-") as name:
         folder = Path(name)
-        with sshd(folder) as ssh:
-            _compare(folder, ssh)
+        with sshd() as server:
+            _compare(folder, server.ssh)
 
 
 def _compare(folder: Path, ssh: list[str]) -> None:

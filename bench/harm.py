@@ -22,8 +22,8 @@ from tests.support.jobs import await_gone, lock_holder
 from bench.measure import Figure, table
 from bench.process import memory_of
 from rdev.client.connection import Connection, connect
-from rdev.protocol.starting import ensure_agent
 from rdev.client.jobs import Jobs
+from rdev.protocol.starting import ensure_agent
 from rdev.wire.files import JobFiles
 from rdev.wire.home import this_home
 from rdev.wire.job import CommandKind, Job, JobSpec

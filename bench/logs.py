@@ -6,7 +6,8 @@ runs from its first write to the last byte read. Ways take turns within each rou
 
 rdev is measured on the unix socket, read by the SDK in this process and by the command
 `rdev logs -f`; both read gRPC directly, see rdev.protocol.polling, which a program that uses the
-SDK has to ask for. ssh is measured at its best, see bench.sshd.
+SDK has to ask for. By `-H` the command follows the same job through ssh and a bridge. ssh is
+measured at its best, see bench.sshd.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure import Figure, table
-from bench.sshd import sshd
+from bench.sshd import HOST, sshd
 from rdev.protocol.polling import poll_directly
 
 poll_directly()  # before anything imports gRPC
@@ -32,6 +33,7 @@ poll_directly()  # before anything imports gRPC
 # ruff: noqa: E402
 from rdev.client.connection import Connection, connect
 from rdev.client.jobs import Jobs
+from rdev.client.known import KnownHost, remember
 from rdev.client.logs import Chunk, Logs
 from rdev.wire.job import CommandKind, JobSpec
 
@@ -39,6 +41,7 @@ ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "7"))
 BIN = Path(sys.executable).parent
 PYTHON = os.path.realpath(sys.executable)
 READY = b"ready\n"
+FAR = f"rdev logs -f -H {HOST}"
 
 # The writer, for every way the same: it notes when it began and what it cost.
 WRITER = """
@@ -116,11 +119,22 @@ def main() -> None:
         folder = Path(name)
         os.environ |= {"RDEV_HOME": str(folder / "rdev"), "HOME": name}
         os.chdir(folder)
-        with sshd(folder) as ssh:
+        with sshd() as server:
+            os.environ |= {**server.environment, "XDG_STATE_HOME": str(folder / "state")}
+            _know_host(os.environ["RDEV_HOME"])
             try:
-                asyncio.run(_measure(folder, ssh))
+                asyncio.run(_measure(folder, server.ssh))
             finally:
                 subprocess.run([BIN / "rdev-agent", "stop"], capture_output=True, check=False)
+
+
+def _know_host(home: str) -> None:
+    """By ssh the same agent is reached as without; rdev shares the connection that ssh has open."""
+    bridge = shlex.join(["env", f"RDEV_HOME={home}", sys.executable, "-Im", "rdev.agent.bridge"])
+    known = KnownHost(
+        host=HOST, agent_id="", machine_id="", home=home, bridge=bridge, dist="", release=""
+    )
+    remember(known)
 
 
 async def _measure(folder: Path, ssh: list[str]) -> None:
@@ -129,7 +143,7 @@ async def _measure(folder: Path, ssh: list[str]) -> None:
             "plain pipe": _through_pipe,
             "ssh": lambda argv, go: _through_pipe([*ssh, "bench", shlex.join(argv)], go),
         }
-        results = {name: Results() for name in (*ways, "rdev, SDK", "rdev logs -f")}
+        results = {name: Results() for name in (*ways, "rdev, SDK", "rdev logs -f", FAR)}
         for turn in range(-1, ROUNDS):  # one round to warm all up
             for kind in ("blocks", "lines", "latency"):
                 for name, result in results.items():
@@ -138,7 +152,7 @@ async def _measure(folder: Path, ssh: list[str]) -> None:
                     if name in ways:
                         run = await asyncio.to_thread(ways[name], argv, go)
                     else:
-                        run = await _through_job(connection, argv, go, is_sdk="SDK" in name)
+                        run = await _through_job(connection, argv, go, name=name)
                     _note(run, go, kind)
                     if turn >= 0:
                         result.add(kind, run)
@@ -176,13 +190,13 @@ def _through_pipe(argv: Sequence[str], go: str) -> Run:
         return Run(size, read, arrivals)
 
 
-async def _through_job(connection: Connection, argv: list[str], go: str, *, is_sdk: bool) -> Run:
+async def _through_job(connection: Connection, argv: list[str], go: str, *, name: str) -> Run:
     jobs = Jobs(connection)
     spec = JobSpec(CommandKind.PROGRAM, argv[0], tuple(argv[1:]), hook=False)
     job = await jobs.create(spec)
     try:
-        if not is_sdk:
-            command = [str(BIN / "rdev"), "logs", "-f", job.id]
+        if "SDK" not in name:
+            command = [str(BIN / "rdev"), *name.split()[1:], job.id]
             return await asyncio.to_thread(_through_pipe, command, go)
         size, arrivals, read = -len(READY), [], 0.0
         async for chunk in Logs(connection).tail(job.id, follow=True):
