@@ -123,6 +123,8 @@ def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")
     rdev.write("requirements.txt", "tiny==1.0\n")
     rdev.write("train.py", "import sys, tiny; print(tiny.__version__, sys.prefix)")
+    early = rdev.run("env", "show", env=index)
+    assert (early.returncode, "the host does not have it yet" in early.stderr) == (1, True)
     done = rdev.run("run", "train.py", env=index)
     version, prefix = done.stdout.split()
     assert version == "1.0", done.stderr

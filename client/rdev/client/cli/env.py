@@ -102,6 +102,8 @@ async def _show(options: argparse.Namespace, workspace: Workspace, settings: Con
         try:
             shown = await environments.show(python, choice, workspace_id=workspace.id)
         except WorkspaceNotFound:
+            if choice.managed:  # which one that is, only the workspace says
+                raise
             shown = await environments.show(python, choice, workspace_id="")
     print(json.dumps(_shown_json(shown), indent=2) if options.json else _shown_text(shown))
     return 0
