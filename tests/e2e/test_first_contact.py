@@ -271,6 +271,18 @@ def test_a_home_that_may_not_execute(laptop, user):
             again = laptop.run("up", HOST)
             assert again.returncode == 0, again.stderr
             assert "pushing" not in again.stderr, "it is found where it lies"
+            user.end_processes()
+            folder.rename(folder.with_name(f"{folder.name}-gone"))
+            folder.mkdir()  # somebody else's
+            (release,) = [p.name for p in Path(f"{folder}-gone").iterdir() if p.is_dir()]
+            program = folder / release / "bin" / "rdev-agent"
+            program.parent.mkdir(parents=True)
+            program.write_text(f"#!/bin/sh\ntouch {user.home}/harm\n")
+            program.chmod(0o755)
+            done = laptop.job("train.py")
+            assert done.returncode == 0, done.stderr
+            assert "pushing" in done.stderr, "what is not ours any more is not run"
+            assert not (user.home / "harm").exists()
         finally:
             user.end_processes()
             for folder in Path("/var/tmp").glob(f"rdev-{user.uid}-*"):

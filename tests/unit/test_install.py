@@ -263,6 +263,24 @@ def test_a_place_outside_the_home_is_private_and_written_down(home, tmp_path):
     assert done["dist"] == f"{folder}/1.0-abc"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert (home / "dist-folder").read_text() == f"{folder}\n"
+    start = [SYSTEM_PYTHON, "-I", home / "dist" / "start.py", f"{done['dist']}/bin/rdev-agent"]
+    told = subprocess.run(start, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "serves\n")
+    for spoil in (lambda: folder.chmod(0o755), lambda: folder.rename(spare / "gone")):
+        spoil()
+        assert subprocess.run(start, capture_output=True, check=False).returncode == 127
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_place_outside_the_home_that_is_somebody_elses_is_not_run(home, tmp_path):
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    done = put(plan(home, dist="", spare=str(spare)))
+    (folder,) = spare.iterdir()
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    start = [SYSTEM_PYTHON, "-I", home / "dist" / "start.py", f"{done['dist']}/bin/rdev-agent"]
+    assert subprocess.run(start, capture_output=True, check=False).returncode == 127
 
 
 def test_a_failure_outside_the_home_leaves_nothing_there_either(home, tmp_path):

@@ -57,6 +57,23 @@ from rdev.agent.main import main
 sys.exit(main())
 """
 
+# Runs what it is given if the folder of releases is still ours; 127 is what a shell says of a
+# command that is not there, and leads to a new first contact.
+_START = """\
+import os, stat, sys
+program = sys.argv[1]
+try:
+    found = os.lstat(os.path.dirname(os.path.dirname(os.path.dirname(program))))
+except OSError:
+    sys.exit(127)
+if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    sys.exit(127)
+try:
+    os.execv(program, sys.argv[1:])
+except OSError:
+    sys.exit(127)
+"""
+
 # What an agent needs before it serves: whatever a host cannot load shows now, and its bytecode is
 # written once.
 _TRIAL = "import rdev.agent.main, rdev.agent.server, rdev.supervisor, grpc, blake3, zstandard"
@@ -168,8 +185,8 @@ def _folders(header: dict[str, Any]) -> Iterator[str]:
             made.append(dist)
         _make_private(dist, made)
         yield dist
-        if header["spare"]:
-            _note(os.path.join(home, "dist-folder"), dist)
+        if dist != os.path.join(home, "dist"):
+            _guard(home, dist)
     except BaseException:
         for folder in reversed(made):
             with contextlib.suppress(OSError):
@@ -194,6 +211,17 @@ def _make_private(folder: str, made: list[str]) -> None:
         raise InstallError(
             f"{folder} is not its user's alone", f"see to its owner, and `chmod 700 {folder}`"
         )
+
+
+def _guard(home: str, dist: str) -> None:
+    """Writes into the home where releases lie outside it, and what looks at that place first.
+
+    Where everybody may make folders, such as /var/tmp, one that was not used for a month may be
+    removed, and somebody else may make one of its name.
+    """
+    _make_private(os.path.join(home, "dist"), [])
+    _note(os.path.join(home, "dist", "start.py"), _START)
+    _note(os.path.join(home, "dist-folder"), dist)
 
 
 def _note(path: str, text: str) -> None:

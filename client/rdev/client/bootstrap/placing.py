@@ -232,7 +232,7 @@ def _known(
         machine_id=earlier.machine_id if earlier and same else "",
         home_id=earlier.home_id if earlier and same else "",
         home=plan.home,
-        bridge=_bridge(plan.home, dist, is_usual=plan.home == f"{probe.login}/.rdev"),
+        bridge=_bridge(probe, plan, dist),
         dist=dist,
         release=plan.release,
         transport=earlier.transport if earlier else "",
@@ -240,9 +240,15 @@ def _known(
     )
 
 
-def _bridge(home: str, dist: str, *, is_usual: bool) -> str:
-    where = () if is_usual else ("--home", home)
-    return command(f"{dist}/bin/rdev-agent", "bridge", *where)
+def _bridge(probe: Probe, plan: Plan, dist: str) -> str:
+    words = [f"{dist}/bin/rdev-agent", "bridge"]
+    if plan.home != f"{probe.login}/.rdev":
+        words += ["--home", plan.home]
+    pythons = [plan.python, *probe.pythons] if plan.python else probe.pythons
+    if pythons and not dist.startswith(f"{plan.home}/"):
+        # Not all that lies outside the home is still ours; a script in the home looks at it first.
+        words = [pythons[0].base, "-I", f"{plan.home}/dist/start.py", *words]
+    return command(*words)
 
 
 def _said(host: str, ran: Ran) -> RdevError:
