@@ -322,6 +322,7 @@ def test_a_contact_that_is_killed_half_way_leaves_nothing_and_can_be_repeated(la
     assert len(releases(user)) == 1
 
 
+@pytest.mark.slow
 def test_a_name_that_leads_to_two_machines_with_one_home(laptop, user):
     renamed = ["unshare", "--uts", "sh", "-c", 'hostname login2 && exec "$@"', "sh"]
     assert laptop.job("train.py").returncode == 0
