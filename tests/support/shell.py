@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from pathlib import Path
 
@@ -20,7 +19,9 @@ class ShellTransport:
 
     name = "shell"
 
-    def __init__(self, home: Path, *, shell: str = "/bin/sh", path: str = "/usr/bin:/bin", **variables):
+    def __init__(
+        self, home: Path, *, shell: str = "/bin/sh", path: str = "/usr/bin:/bin", **variables
+    ):
         self.home = home
         self.shell = shell
         self.commands: list[str] = []
