@@ -6,7 +6,8 @@
 
 Whoever looks at <dist>/<release> finds all of it or nothing, and two that do this at once do not
 harm each other. Whatever fails, what was begun is removed; what a killed installer left is removed
-by the next one. The last line that is printed says how it went:
+by the next one. It is one file, because it is sent as it lies here. The last line that is printed
+says how it went:
 
     rdev-install done {"dist": ..., "bytes": ..., ...}
     rdev-install failed {"cause": ..., "hint": ...}
