@@ -68,7 +68,8 @@ def remember(known: KnownHost) -> None:
         OSError: It cannot be written.
     """
     path = _path(known.host)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    for folder in (state_folder(), _folder()):  # a mode is given to the last part of a path only
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -78,7 +78,8 @@ async def _download(wheels: Sequence[Wheel], target: Target) -> None:
     pip = _pip()
     if pip is None:
         raise NoIndexError("neither pip nor uv is here to ask one")
-    os.makedirs(_folder(), mode=0o700, exist_ok=True)
+    for folder in (cache_folder(), _folder()):  # a mode is given to the last part of a path only
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_folder(), prefix="new-") as folder:
         listed = os.path.join(folder, "requirements.txt")
         _write(listed, [requirement(wheel) for wheel in wheels])
