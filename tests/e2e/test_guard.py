@@ -42,7 +42,7 @@ class Host:
     @property
     def agent(self) -> int:
         """The recorded agent, if it lives; 0 else."""
-        record = read_agent(self.home.host)
+        record = read_agent(self.home.live)
         found = look_at(record.pid) if record else None
         return record.pid if found and found.ticks == record.ticks and not found.is_dead else 0
 
@@ -97,7 +97,7 @@ def test_many_supervisors_start_one_agent(host):
     starts = log.read_text().count("agent serves")
     kill(before)
     until(lambda: host.served_by_another(before))
-    until(lambda: Path(guard_lock(host.home.host)).read_text() == "ready\n")
+    until(lambda: Path(guard_lock(host.home.live)).read_text() == "ready\n")
     assert len(host.rdev.json("ps")) == 5
     assert log.read_text().count("agent serves") == starts + 1
     assert "unable" not in log.read_text()
@@ -113,7 +113,7 @@ def test_an_agent_that_was_asked_to_end_stays_away(host, how):
         pid = host.agent
         os.kill(pid, signal.SIGTERM)
         await_gone(pid)
-    assert read_agent(host.home.host) is None
+    assert read_agent(host.home.live) is None
     # A supervisor that begins now, and finds no agent, has nothing to guard either.
     kill(supervisor)
     until(lambda: lock_holder(files.supervisor_lock) not in (0, supervisor))
@@ -125,14 +125,14 @@ def test_an_agent_that_was_asked_to_end_stays_away(host, how):
 
 def test_an_agent_that_did_not_live_to_record_itself_stays_away_too(host):
     host.start("--", "sleep", "600")
-    record = read_agent(host.home.host)
+    record = read_agent(host.home.live)
     with subprocess.Popen(["true"]) as dead:
         pass
     # As its predecessor left it, who was killed: not this agent's to forget.
-    write_agent(host.home.host, replace(record, pid=dead.pid))
+    write_agent(host.home.live, replace(record, pid=dead.pid))
     done = host.rdev.command("rdev-agent", "stop")
     assert (done.returncode, done.stderr) == (0, "")
-    assert read_agent(host.home.host) is None
+    assert read_agent(host.home.live) is None
     assert host.rdev.command("rdev-agent", "status").stdout.startswith("no agent serves")
 
 
@@ -195,18 +195,18 @@ def test_stop_ends_an_agent_that_nobody_can_reach(host):
     )
     done = host.rdev.command("rdev-agent", "stop")
     assert (done.returncode, "which did not answer, stopped" in done.stdout) == (0, True)
-    assert read_agent(host.home.host) is None
+    assert read_agent(host.home.live) is None
 
 
 def test_stop_calls_off_the_return_of_an_agent_that_cannot_start(host):
     files = host.start("--", "sleep", "600")
-    record = read_agent(host.home.host)
+    record = read_agent(host.home.live)
     # Its interpreter is gone, as after the removal of a virtual environment.
-    write_agent(host.home.host, replace(record, argv=("/nonexistent/python", *record.argv[1:])))
+    write_agent(host.home.live, replace(record, argv=("/nonexistent/python", *record.argv[1:])))
     kill(record.pid)
     await_gone(record.pid)
     until(lambda: "unable to start the agent again" in Path(host.home.log).read_text())
     assert read_status(files).state is JobState.RUNNING
     done = host.rdev.command("rdev-agent", "stop")
     assert (done.returncode, done.stdout.startswith("no agent serves")) == (0, True)
-    assert read_agent(host.home.host) is None
+    assert read_agent(host.home.live) is None

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.command import DEADLINE, Rdev
+from tests.support.gpus import Machine, RdevWithGpus
 from tests.support.jobs import lock_holder
 
 from rdev.wire.files import JobFiles
-from rdev.wire.home import Home, machine_id
+from rdev.wire.home import Home, answers, machine_id
 
 
 @pytest.fixture
@@ -97,6 +98,30 @@ def test_within_an_allocation_run_asks_nothing(rdev: Rdev, tmp_path):
     assert rdev.run("run", "--", "echo", "hi").stdout == "hi\n"
 
 
+@pytest.fixture
+def gpus(rdev: Rdev, tmp_path: Path) -> RdevWithGpus:
+    """The same person, on a machine with two GPUs."""
+    return RdevWithGpus(rdev.home, rdev.cwd, machine=Machine(tmp_path / "gpus", count=2))
+
+
+def test_a_cluster_node_with_a_gpu_is_no_login_node(gpus, tmp_path):
+    env = slurm(tmp_path / "slurm")
+    assert gpus.command("rdev-agent", "serve", "--detach", env=env).returncode == 0
+    assert gpus.run("run", "--", "echo", "hi").stdout == "hi\n"
+
+
+def test_jobs_get_no_gpus_but_those_of_the_sites_file(gpus, tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text("gpus = [1]\n")
+    gpus.command("rdev-agent", "serve", "--detach", "--site", str(path))
+    shown = ("--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
+    assert gpus.run("run", "-q", *shown).stdout == "1\n"
+    assert gpus.run("run", "-q", "--gpus", "1", *shown).stdout == f"{gpus.machine.uuid(1)}\n"
+    refused = gpus.run("run", "-q", "--gpus", "2", *shown)
+    assert refused.returncode == 125
+    assert "allows 1 of 2" in refused.stderr
+
+
 class OnLocalDisk:
     """A person whose home is said to be no place for sockets."""
 
@@ -150,6 +175,25 @@ def test_a_killed_agent_is_found_again_on_the_local_disk(elsewhere):
     assert elsewhere.live.is_dir()
 
 
+def test_an_agent_that_a_supervisor_brought_back_there_survives_the_stop_of_everything(elsewhere):
+    rdev = elsewhere.rdev
+    rdev.run("run", "-d", "--name", "one", "--", "sleep", "60")
+    before = rdev.agent_pid
+    handle = os.pidfd_open(before)
+    os.kill(before, signal.SIGKILL)
+    select.select([handle], [], [], DEADLINE)
+    os.close(handle)
+    deadline = time.monotonic() + DEADLINE
+    while not answers(elsewhere.home):  # nobody asks for it: a supervisor brings it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    agent = rdev.agent_pid
+    stopped = rdev.run("stop", "one", "--now", "--all")
+    assert stopped.returncode == 0
+    assert "left alone" not in stopped.stderr
+    assert rdev.agent_pid == agent
+
+
 def test_jobs_whose_local_disk_is_wiped_are_lost_and_say_so_and_ended_ones_are_not(elsewhere):
     rdev = elsewhere.rdev
     rdev.run("run", "-q", "--name", "ended", "--", "true")
@@ -178,3 +222,17 @@ def test_more_jobs_than_the_site_allows_wait_and_say_so(rdev: Rdev, serve):
     assert rdev.run("exec", "first", "--", "echo", "beside").stdout == "beside\n"
     rdev.run("stop", "first", "--now")
     assert rdev.run("wait", "second").returncode == 0
+
+
+def test_output_and_store_keep_within_what_the_site_allows(rdev: Rdev, serve):
+    serve('log = "64K"\nstore = "1M"\n')
+    rdev.write("train.py", "print('x' * 200_000)\n")
+    done = rdev.run("run", "--name", "loud", "train.py")
+    assert done.returncode == 0
+    assert len(done.stdout) == 65_536
+    assert "lost" in done.stderr
+    (rdev.cwd / "data.bin").write_bytes(os.urandom(2 << 20))
+    refused = rdev.run("run", "train.py")
+    assert refused.returncode == 125
+    assert "the site lets each user keep 1 MiB of synced files here" in refused.stderr
+    assert ".rdevignore" in refused.stderr

@@ -34,7 +34,7 @@ def test_a_live_run_is_exact_across_upgrades(rdev):
     assert said == b"".join(b"line %d\n" % number for number in range(COUNT))
     assert len(set(agents)) == 3
     home = Home(str(rdev.home / ".rdev"), machine_id())
-    assert read_agent(home.host).pid == agents[-1]
+    assert read_agent(home.live).pid == agents[-1]
     (job,) = json.loads(rdev.run("ps", "-a", "--json").stdout)
     assert (job["state"], job["exit_code"]) == ("failed", 7)
 

@@ -109,7 +109,8 @@ class Rdev:
         if not (self.home / ".rdev").exists():
             return
         # An agent that was killed may be about to come back: `ps` brings one or waits for it.
-        if any(self.home.glob(".rdev/hosts/*/jobs/*")):
+        places = (".rdev/hosts/*/jobs/*", ".rdev/hosts/*/local")
+        if any(any(self.home.glob(place)) for place in places):
             for job in json.loads(self.run("ps", "--json").stdout or "[]"):
                 self.run("stop", job["id"], "--now")
         self.command("rdev-agent", "stop")

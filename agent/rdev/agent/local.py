@@ -24,8 +24,8 @@ import stat
 from collections.abc import Iterator
 
 from rdev.protocol.errors import ConfigError
-from rdev.wire.blocks import sync_directory
-from rdev.wire.home import Home, check_private, make_private, recorded_local
+from rdev.wire.blocks import private, sync_directory
+from rdev.wire.home import ROOT_NAME, Home, check_private, make_private, recorded_local
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +225,14 @@ def _place(temporary: str, path: str) -> None:
         os.replace(temporary, path)
 
 
+def _say_whose(home: Home) -> None:
+    path = os.path.join(home.live, ROOT_NAME)
+    if os.path.exists(path):
+        return
+    with contextlib.suppress(FileExistsError), open(path, "xb", opener=private) as file:
+        file.write(os.fsencode(home.root) + b"\n")
+
+
 def prepare(home: Home, policy: str) -> None:
     """Makes the folders of the home, for us alone, and settles where live state lies.
 
@@ -240,3 +248,4 @@ def prepare(home: Home, policy: str) -> None:
         make_private(folder)
     if home.live != home.host:
         make_private(home.ledger)
+        _say_whose(home)

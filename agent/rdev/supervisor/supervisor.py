@@ -34,6 +34,8 @@ from rdev.supervisor.terminal import Pty, Terminal
 from rdev.wire.blocks import Block, FilesError
 from rdev.wire.events import Event
 from rdev.wire.files import JobFiles, read_exit, read_started, read_status
+from rdev.wire.guard import host_of
+from rdev.wire.home import root_of
 from rdev.wire.job import LogFull, Reason, Window
 from rdev.wire.records import Exit, Launch, Status
 
@@ -123,9 +125,8 @@ class _Supervisor:
         self.unacknowledged: set[Peer] = set()
         self.server = Server(self.selector, self, job_id=launch.id)
         self.commands = Commands(self.server, self)
-        # See rdev.wire.home for what lies where.
-        home = os.path.join(os.path.realpath(files.directory), *[os.pardir] * 4)
-        self.sweep = Sweep(launch, keeper=keeper.pid, home=os.path.normpath(home))
+        home = root_of(host_of(files.directory))
+        self.sweep = Sweep(launch, keeper=keeper.pid, home=home)
         self.guard = Guard(self.selector, files.directory, descriptors=descriptors)
         self.is_watching = False
 

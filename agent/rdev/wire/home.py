@@ -4,6 +4,7 @@
     <home>/hosts/<machine-id>/               what belongs to one machine and has to last
     <home>/hosts/<machine-id>/local          names the folder for what is live, if that is another
     <live>/run, jobs, agent.log              sockets, FIFOs, locks and logs
+    <live>/home                              names the home, if it lies elsewhere
 
 One home may be shared by many machines over a network file system, where sockets, FIFOs and locks
 are of no use: what is live lies on a local disk then, see `rdev.agent.local`, which makes that
@@ -23,6 +24,9 @@ from dataclasses import dataclass
 from rdev.wire.unix import connect
 
 HOME_VARIABLE = "RDEV_HOME"
+
+# In a folder on a local disk: names the home that it belongs to.
+ROOT_NAME = "home"
 
 # A path is at most 4096 bytes long, see limits.h.
 _MAX_PATH = 4096
@@ -115,6 +119,20 @@ def this_home() -> Home:
             raise HomeUnknownError(cause)
         root = os.path.join(user, ".rdev")
     return Home(os.path.abspath(os.path.expanduser(root)), machine_id())
+
+
+def root_of(live: str) -> str:
+    """The state folder that a folder for what is live belongs to, without links.
+
+    One on a local disk says so in a file; any other one is `<root>/hosts/<machine-id>`.
+    """
+    path = os.path.realpath(live)
+    try:
+        with open(os.path.join(path, ROOT_NAME), "rb") as file:
+            root = os.fsdecode(file.read(_MAX_PATH).rstrip(b"\n"))
+    except OSError:
+        root = ""
+    return os.path.realpath(root) if root else os.path.dirname(os.path.dirname(path))
 
 
 def recorded_local(home: Home) -> str | None:
