@@ -58,8 +58,7 @@ class WorkspaceManager:
             OSError: The folders cannot be made.
         """
         self._places = Places(home, os.path.join(machine or home, "places"))
-        pinned = lambda: self._pins.pinned()  # noqa: E731, PLW0108  # not there yet
-        self.store = Store(os.path.join(home, "store"), most=most, pinned=pinned)
+        self.store = Store(os.path.join(home, "store"), most=most, pinned=self._pinned)
         # What each machine of the home keeps lies in its own folder, side by side.
         others = os.path.dirname(machine) if machine is not None else None
         self._pins = Pins(machine or self.store.folder, others=others)
@@ -119,6 +118,9 @@ class WorkspaceManager:
     def unpin(self, job_id: str) -> None:
         """Lets go of a job's snapshot."""
         self._pins.unpin(job_id)
+
+    def _pinned(self) -> set[bytes]:
+        return self._pins.pinned()
 
     def read(self, snapshot: str, path: str) -> bytes:
         """Content of a file of a snapshot that a job keeps.
