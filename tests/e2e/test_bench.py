@@ -33,6 +33,7 @@ def test_edit_then_run_is_compared_with_rsync_and_ssh():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_following_is_compared_with_a_pipe_and_ssh():
     for program in ("sshd", "ssh"):
         require_peer(program)
@@ -43,12 +44,13 @@ def test_following_is_compared_with_a_pipe_and_ssh():
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^(rdev, SDK|rdev logs -f) .* ([\d.]+)$", done.stdout, re.MULTILINE)
-    assert len(rows) == 12
+    ways = r"^(rdev, SDK|rdev logs -f|rdev logs -f -H bench)  .* ([\d.]+)$"
+    rows = re.findall(ways, done.stdout, re.MULTILINE)
+    assert len(rows) == 18
     assert all(float(ratio) > 0 for _, ratio in rows)
     assert "job start" in done.stdout
 
