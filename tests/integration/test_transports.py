@@ -417,6 +417,18 @@ async def _goes_silent(kind, server, *, alive, within):
         assert (await transport.run("echo back")).stdout == b"back\n"
 
 
+async def test_a_command_whose_connection_is_cut_has_no_exit_code(kind, server):
+    async with opened(kind, server) as transport:
+        await transport.login()
+        running = asyncio.ensure_future(transport.run("sh -c 'echo begun; exec sleep 60'"))
+        await until(lambda: "sleep" in {name_of(pid) for pid in children(server.pid)})
+        for pid in children(server.pid):
+            if name_of(pid) == "sshd":
+                os.kill(pid, signal.SIGKILL)
+        with pytest.raises(HostUnreachable):
+            await running
+
+
 async def test_a_connection_that_was_cut_is_made_anew(kind, server):
     async with opened(kind, server) as transport:
         async with joined(transport) as far:

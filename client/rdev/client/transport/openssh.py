@@ -34,6 +34,7 @@ from rdev.protocol.errors import (
     RdevError,
     TimedOut,
 )
+from rdev.wire.unix import connect
 
 # ssh's own failures; a command may end with it too, and then does not complain as ssh does.
 _FAILED = 255
@@ -140,7 +141,7 @@ class OpenSsh:
         finally:
             os.close(complaints)
         code = process.returncode or 0
-        self._note(code, stderr.decode(errors="replace"), is_silent=not stdout)
+        self._note(code, stderr.decode(errors="replace"))
         return Ran(code if code >= 0 else _FAILED, stdout, stderr)
 
     async def _fed(
@@ -251,15 +252,18 @@ class OpenSsh:
             raise self._refused
         self._attempts.admit(f"log in to {self._host}")
 
-    def _note(self, code: int, complaints: str, *, is_silent: bool = True) -> None:
+    def _note(self, code: int, complaints: str) -> None:
         """Raises what ssh complained of, if it was ssh that failed."""
         if code >= 0 and code != _FAILED:
             return
         complaints = self._jump_complaints() + complaints
-        verdict = judge(self._host, complaints) if is_silent else None
+        verdict = judge(self._host, complaints)
         if verdict is None and code < 0:
             cause = f"ssh was ended by signal {-code}"
             raise HostUnreachable(f"stay connected to {self._host}", cause)
+        if verdict is None and self._shares and not _answers(self._shared_path):
+            # Who shared a connection that broke is told nothing but this code.
+            raise HostUnreachable(f"stay connected to {self._host}", "the connection broke")
         if verdict is None:
             return
         if verdict.reached:
@@ -309,9 +313,12 @@ class OpenSsh:
     @property
     def _is_shared(self) -> bool:
         """Whether a shared connection seems to be there."""
+        return _exists(self._shared_path)
+
+    @property
+    def _shared_path(self) -> str:
         assert self._config is not None
-        path = self._config.get("controlpath") if self._users_sharing else self._control
-        return _exists(path)
+        return self._config.get("controlpath") if self._users_sharing else self._control
 
     def _command(self, *what: str, asks: bool) -> list[str]:
         """The command line: options, the host, and what to do there."""
@@ -389,6 +396,14 @@ def _private_folders() -> list[str]:
 
 def _exists(path: str) -> bool:
     return bool(path) and os.path.exists(path)
+
+
+def _answers(path: str) -> bool:
+    try:
+        connect(path).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_private(folder: str) -> bool:
