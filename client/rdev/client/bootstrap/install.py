@@ -302,7 +302,9 @@ def _fetched(wheels: list[dict[str, Any]], new: str) -> Iterator[bytes]:
     with open(listed, "w", encoding="ascii") as file:
         file.writelines(lines)
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-    command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-d", folder, "-r", listed]
+    # A cache would stay in the home after a purge.
+    command += ["--no-cache-dir", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command += ["-d", folder, "-r", listed]
     told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if told.returncode:
         lines = told.stderr.decode(errors="replace").strip().splitlines() or ["pip failed"]
