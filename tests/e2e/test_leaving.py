@@ -1,7 +1,10 @@
 """Leaving a job, or stopping it, while the way to its host is broken or nobody reads our output."""
 
+import array
+import fcntl
 import select
 import signal
+import termios
 import time
 from functools import partial
 
@@ -17,6 +20,13 @@ import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: (print("saved", flush=True), sys.exit(9)))
 print("ready", flush=True)
 time.sleep(300)
+"""
+
+IGNORES = """
+import os, pathlib, signal
+signal.signal(signal.SIGINT, lambda *_: pathlib.Path("interrupted").touch())
+while True:
+    os.write(1, b"x" * 4095 + b"\\n")
 """
 
 
@@ -89,6 +99,27 @@ def test_a_terminal_that_nobody_reads_keeps_nobody_from_leaving(rdev, terminal, 
     assert rdev.json("ps")[0]["state"] == "running"
 
 
+def test_who_has_paused_our_output_stops_the_job_by_another_ctrl_c(rdev):
+    rdev.write("train.py", IGNORES)
+    with rdev.started("run", "-H", "local", "train.py") as process:
+        until(lambda: bytes_in(process.stdout) >= 60_000)
+        process.send_signal(signal.SIGINT)
+        until(lambda: list(rdev.home.glob(".rdev/workspaces/*/interrupted")))
+        process.send_signal(signal.SIGINT)
+        assert rdev.run("wait", "train", timeout=20).returncode == 143
+
+
+def test_whoever_is_ended_while_a_question_stands_says_so_below_it(rdev, terminal):
+    rdev.write("train.py", SAVES)
+    with terminal("run", "-H", "local", "train.py") as shown:
+        shown.expect(b"ready")
+        shown.type(b"\x03")
+        shown.expect(b"Enter = stop it ")
+        shown.process.send_signal(signal.SIGTERM)
+        shown.expect(b"\nrdev: detached; train goes on")
+        assert shown.wait() == 143
+
+
 def test_a_new_attempt_in_a_terminal_is_told(terminal):
     with terminal("run", "-t", "--retries", "1", "--", "sh", "-c", "echo in; exit 3") as shown:
         shown.expect(b"\r\nrdev: attempt 1 failed with exit code 3; attempt 2 of 2 starts\r\n")
@@ -108,3 +139,16 @@ def until_full(terminal: int) -> None:
     deadline = time.monotonic() + DEADLINE
     while select.select([], [terminal], [], 0)[1]:
         assert time.monotonic() < deadline, "the job prints nothing"
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def bytes_in(pipe) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]

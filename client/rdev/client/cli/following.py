@@ -15,7 +15,7 @@ import enum
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 from rdev.client.cli.lagging import tell_lag
 from rdev.client.cli.narrating import (
@@ -219,7 +219,7 @@ class _Person:
                 try:
                     await self._interrupted()
                 except RdevError as error:  # the job may just have ended; following tells
-                    await self._output.say(error.message)
+                    await self._tell(self._output.say(error.message))
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -267,8 +267,15 @@ class _Person:
 
     async def _stop(self) -> None:
         grace = f"{self._job.spec.grace:.0f} s"
-        await self._output.note(f"stopping {self._job.name}: TERM now, KILL in {grace}")
+        await self._tell(self._output.note(f"stopping {self._job.name}: TERM now, KILL in {grace}"))
         await self._end()
+
+    @staticmethod
+    async def _tell(telling: Awaitable[None]) -> None:
+        """Waits for it, but not for ever: who paused our output, as `less` does, means to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await telling
 
     async def _end(self) -> None:
         async def attempt() -> None:
@@ -282,9 +289,11 @@ class _Person:
             with self._keys():
                 write_within(_STDERR, _QUESTION, seconds=PATIENCE)
                 watching = group.create_task(self._tell_end())
-                answer = await self._answer()
+                try:
+                    answer = await self._answer()
+                finally:  # a signal may make us leave: what is said then begins a line of its own
+                    write_within(_STDERR, b"\n", seconds=PATIENCE)
                 watching.cancel()
-                write_within(_STDERR, b"\n", seconds=PATIENCE)
         return answer
 
     async def _answer(self) -> _Answer:
