@@ -48,6 +48,9 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Runs the command as a small job of its own."""
+    from rdev.protocol.polling import poll_directly
+
+    poll_directly()
     import contextlib
 
     from rdev.client.cli.attending import attend, output_of, source_of, terminal_of

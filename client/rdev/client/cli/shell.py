@@ -33,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 async def execute(options: argparse.Namespace) -> int:
     """Opens the shell."""
+    from rdev.protocol.polling import poll_directly
+
+    poll_directly()
     import contextlib
 
     from rdev.client.cli.attending import attend, has_terminal, output_of
