@@ -59,6 +59,23 @@ def test_virtual_environments_of_a_workspace_come_first(home, tmp_path):
     assert found == [(name, Kind.VENV) for name in (".venv", "other", "mine")]
 
 
+def test_virtual_environments_lie_in_the_home_itself_or_where_tools_keep_them(home):
+    for folder in ("torchenv", ".venv", ".virtualenvs/a", "venvs/b", "envs/c"):
+        virtual(home / folder)
+    (home / "project").mkdir()
+    found = names(home)
+    assert sorted(found, key=str) == sorted(
+        [(name, Kind.VENV) for name in ("torchenv", ".venv", "a", "b", "c")], key=str
+    )
+
+
+def test_of_a_home_of_very_many_folders_only_some_are_looked_at(home, monkeypatch):
+    monkeypatch.setattr("rdev.agent.environment.places._MOST_FOLDERS", 2)
+    for name in ("a", "b", "c"):
+        virtual(home / name)
+    assert names(home) == [("a", Kind.VENV), ("b", Kind.VENV)]
+
+
 def test_pythons_of_pyenv_and_of_uv(home):
     for name in ("3.12.1", "3.9.0"):
         python = home / ".pyenv" / "versions" / name / "bin" / "python"

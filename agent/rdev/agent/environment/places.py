@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -19,6 +20,10 @@ _COLLECTIONS = (
     *(".virtualenvs", "venvs", ".venvs", "envs", ".envs"),
     *(".local/share/virtualenvs", ".cache/pypoetry/virtualenvs"),
 )
+
+# Of a home's own folders; nobody's environments are behind so many others, and a file server is
+# asked about each.
+_MOST_FOLDERS = 500
 
 # What a workspace's own environment is usually called; the first that there is comes first.
 _USUAL = (".venv", "venv", "env")
@@ -178,10 +183,11 @@ def _virtual(login: Mapping[str, str]) -> Iterator[Place]:
     collections = [os.path.join(home, name) for name in _COLLECTIONS]
     if login.get("WORKON_HOME"):
         collections.insert(0, login["WORKON_HOME"])
-    for folder in collections:
-        for prefix in _folders_in(folder):
-            if kind_of(prefix) is Kind.VENV:
-                yield Place(os.path.basename(prefix), Kind.VENV, prefix)
+    within = (prefix for folder in collections for prefix in _folders_in(folder))
+    # `python3 -m venv torchenv`, typed after a login, makes it in the home itself.
+    for prefix in (*within, *itertools.islice(_folders_in(home), _MOST_FOLDERS)):
+        if kind_of(prefix) is Kind.VENV:
+            yield Place(os.path.basename(prefix), Kind.VENV, prefix)
 
 
 def _managed(folder: str) -> Iterator[Place]:
