@@ -36,6 +36,13 @@ def test_ranks_that_failed_otherwise():
     assert not names_killed_rank(b"exitcode  : -9 (pid: 3)\n")
 
 
+def test_what_only_looks_like_a_report_ends_no_supervisor():
+    years = "9" * 30
+    printed = f"  time      : {years}-01-01_00:00:00\n  exitcode  : -9 (pid: 3)\n".encode()
+    assert not names_killed_rank(printed)
+    assert names_killed_rank(printed + report((0, -9)))
+
+
 def test_a_rank_that_torchrun_itself_has_killed_at_last():
     assert not names_killed_rank(report((0, 1), (30, -signal.SIGKILL)))
 

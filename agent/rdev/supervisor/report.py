@@ -7,6 +7,7 @@ wait status; see torch.distributed.elastic.multiprocessing.errors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -19,9 +20,9 @@ from rdev.wire.job import Attempt
 _AT_MOST = 1 << 20
 
 _FAILURE = re.compile(
-    rb"^ *time +: (\d+)-(\d+)-(\d+)_(\d+):(\d+):(\d+)\n"
+    rb"^ *time +: (\d{4})-(\d\d)-(\d\d)_(\d\d):(\d\d):(\d\d)\n"
     rb"(?: *(?:host|rank) +: .*\n)*"
-    rb" *exitcode +: (-?\d+) \(pid: \d+\)",
+    rb" *exitcode +: (-?\d{1,3}) \(pid: \d+\)",
     re.MULTILINE,
 )
 
@@ -43,8 +44,9 @@ def names_killed_rank(report: bytes) -> bool:
     for found in _FAILURE.findall(report):
         *moment, code = map(int, found)
         year, month, day, hour, minute, second = moment
-        ended = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
-        failures.append((ended, code))
+        with contextlib.suppress(OverflowError):  # no moment at all, so it is none of torchrun's
+            ended = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
+            failures.append((ended, code))
     first = min((ended for ended, _ in failures), default=0.0)
     return any(code in _KILLED and ended < first + _TOGETHER for ended, code in failures)
 
