@@ -71,6 +71,18 @@ def test_anothers_job_is_stopped_and_run_beside_only_with_a_yes(ana: Rdev, ben: 
     assert "was stopped" in ben.run("wait", "anas").stdout
 
 
+def test_anothers_job_is_held_by_a_debugger_only_with_a_yes(ana: Rdev, ben: Rdev):
+    ana.write("train.py", "import time\nwhile True:\n    time.sleep(0.01)\n")
+    assert ana.run("run", "-d", "--name", "anas", "train.py").returncode == 0
+    look = ("debug", "anas", "train.py:3", "--command", "p 6 * 7", "--timeout", "20")
+    refused = ben.run(*look)
+    assert (refused.returncode, refused.stdout) == (125, "")
+    assert "unable to debug anas: it is a job of ana@mbp" in refused.stderr
+    allowed = ben.run(*look, "--yes")
+    assert (allowed.returncode, "42" in allowed.stdout) == (0, True), allowed.stderr
+    assert ana.run("stop", "anas", "--now").returncode == 0
+
+
 def test_ones_own_job_is_stopped_without_a_word(ana: Rdev):
     assert ana.run("run", "-d", "--name", "mine", "--", "sleep", "600").returncode == 0
     assert ana.run("stop", "--now", "mine").returncode == 0

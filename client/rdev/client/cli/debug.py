@@ -2,14 +2,14 @@
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
 exactly as before when you leave. Ctrl-C and Ctrl-D leave. Exit code: 0 after leaving, and if the
-job ends meanwhile.
+job ends meanwhile. A job of somebody else who shares the login takes a yes.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, host_of
+from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to stop")
+    add_yes(parser)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -62,6 +63,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.connection import connect
     from rdev.client.debug.places import parse_condition, split_words
     from rdev.client.lookup import find_job
+    from rdev.client.ownership import require_ours
     from rdev.protocol.errors import UsageError
 
     reference, places = split_words(options.words)
@@ -73,6 +75,7 @@ async def execute(options: argparse.Namespace) -> int:
         options.when = parse_condition(options.when)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, reference)
+        await require_ours(job, "debug", confirm=confirm_of(options))
         if options.listen is not None:
             return await _listen(connection, job, options)
         return await _converse(connection, job, places, options)
