@@ -46,6 +46,8 @@ def test_every_key_is_read(tmp_path: Path):
         ("jobs = true\n", 1, "`jobs`"),
         ('jobs = 1\nstore = "many"\n', 2, "`store`"),
         ("store = 0\n", 1, "`store`"),
+        ("store = -1\n", 1, "`store`"),
+        (f'store = "1{"0" * 400}"\n', 1, "`store`"),
         ('log = "1K"\n', 1, "`log`"),
         ('idle_exit = "5s"\n', 1, "`idle_exit`"),
         ("idle_exit = nan\n", 1, "`idle_exit`"),

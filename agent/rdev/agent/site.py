@@ -135,7 +135,7 @@ def parse(text: str, path: str) -> Site:
         read, meaning = _READERS[key]
         try:
             values[key] = read(value)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError):
             raise ConfigError(f"use {path}", f"{where} has to be {meaning}", hint=_HINT) from None
     return Site(**values)
 
