@@ -73,7 +73,7 @@ _ENV_KEYS: dict[str, tuple[str, type]] = {
 }
 
 # An owner is shown in tables.
-_MAX_OWNER = 128
+MAX_OWNER = 128
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "host": (str,),
@@ -177,7 +177,7 @@ def _owner(values: object, path: str) -> str:
         raise ConfigError(f"use {path}", f"[user] belongs into {user_file()}")
     _require_known(values, ("owner",), path)
     owner = values.get("owner", "") if isinstance(values, dict) else None
-    if not isinstance(owner, str) or not owner.isprintable() or len(owner) > _MAX_OWNER:
+    if not isinstance(owner, str) or not owner.isprintable() or len(owner) > MAX_OWNER:
         raise ConfigError(f"use {path}", f"[user] owner may not be {owner!r}")
     return owner
 

@@ -18,7 +18,15 @@ def owner() -> str:
         ConfigError: The user's configuration cannot be read.
     """
     chosen = config.load(None).owner
-    return chosen or f"{_user()}@{socket.gethostname().partition('.')[0] or 'laptop'}"
+    return chosen or _text(f"{_user()}@{socket.gethostname().partition('.')[0] or 'laptop'}")
+
+
+def _text(name: str) -> str:
+    """A name as it can travel: $USER and a host's name may hold anything."""
+    readable = name.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in readable)[
+        : config.MAX_OWNER
+    ]
 
 
 def _user() -> str:
