@@ -266,6 +266,20 @@ async def test_shells_are_run_once_until_a_file_changes(world, vision):
     assert count.read_text() == "x\n" * 5
 
 
+async def test_an_environment_whose_python_went_away_is_passed_over_and_that_is_said(world):
+    base = world.home / "python3"
+    base.symlink_to(sys.executable)
+    own = virtual(world.workspace / ".venv")
+    for name in ("python", "python3"):
+        (own / "bin" / name).unlink(missing_ok=True)
+        (own / "bin" / name).symlink_to(base)
+    assert (await world.seen())[1].startswith(str(own))
+    base.unlink()  # as a new release of the system does; nothing in the environment changes
+    assert not (await world.seen())[1].startswith(str(own))
+    prepared, _ = await world.environments.show("ws", "", EnvironmentChoice())
+    assert prepared.why.endswith("the workspace's .venv has no Python that can be run")
+
+
 async def test_another_login_environment_is_activated_anew(tmp_path, world, vision):
     choice = EnvironmentChoice(prelude="export DOUBLED=$ONE$ONE")
     for value in ("a", "b"):

@@ -146,7 +146,9 @@ def _stamp(place: Place) -> tuple[int, ...]:
     """Changes whenever a package or an interpreter comes or goes."""
     prefix = place.prefix
     looked_at = [prefix, *(os.path.join(prefix, n) for n in ("bin", "conda-meta", "pyvenv.cfg"))]
-    looked_at += sites(prefix, place.kind, place.python or interpreter(prefix))
+    # A system's Python that is replaced leaves links to it behind, in folders that do not change.
+    python = place.python or interpreter(prefix)
+    looked_at += [python, *sites(prefix, place.kind, python)]
     return tuple(map(mtime, looked_at))
 
 

@@ -35,6 +35,9 @@ from rdev.wire.job import CommandKind, EnvironmentChoice, JobSpec
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
 
+# The environment that a workspace brings along.
+_WORKSPACES = ".venv"
+
 # So many names are told when the one that was asked for is not among them.
 _MOST_NAMED = 8
 
@@ -236,7 +239,7 @@ class EnvironmentManager:
             case Step.NAMED:
                 return self._named(sought.value, request, ambient)
             case Step.WORKSPACE:
-                place = at_path(os.path.join(request.folder, ".venv"))
+                place = at_path(os.path.join(request.folder, _WORKSPACES))
                 is_whole = place is not None and self._looks.at(place).python
                 return place if is_whole else None
             case Step.NAMESAKE:
@@ -301,8 +304,7 @@ class EnvironmentManager:
         words = "" if place.kind is Kind.SYSTEM else environment.words
         python = environment.python
         lead = "" if is_login else os.path.dirname(python)
-        missing = "; `rdev env sync`, or the next run, makes it"
-        why = step.value if python or step is not Step.MANAGED else step.value + missing
+        why = step.value + _notes(step, request, has_python=bool(python))
         return Prepared(environment, why, python, words, lead, made)
 
     def _folder(self, workspace_id: str) -> str:
@@ -331,6 +333,16 @@ def _releases(home: Home) -> tuple[str, ...]:
     usual = os.path.join(home.root, "dist")
     is_release = os.path.isfile(os.path.join(sys.prefix, "release.json"))
     return (usual, os.path.dirname(sys.prefix)) if is_release else (usual,)
+
+
+def _notes(step: Step, request: _Request, *, has_python: bool) -> str:
+    """What a person should know of a choice beside its reason."""
+    if step is Step.MANAGED and not has_python:
+        return "; `rdev env sync`, or the next run, makes it"
+    if step not in (Step.NAMESAKE, Step.LOGIN) or not request.workspace_id:
+        return ""
+    broken = at_path(os.path.join(request.folder, _WORKSPACES))
+    return f"; the workspace's {_WORKSPACES} has no Python that can be run" if broken else ""
 
 
 _HINT_INTERPRETER = "install Python in it, or name an interpreter with --python"
