@@ -63,6 +63,26 @@ def test_shells_of_every_kind_are_asked(person, monkeypatch, shell, rc, line):
 
 
 @pytest.mark.parametrize(
+    ("shell", "rc", "line"),
+    [
+        ("zsh", ".zprofile", "export GREETING='good day'; umask 027"),
+        ("tcsh", ".tcshrc", "setenv GREETING 'good day'; umask 027; echo noise"),
+        ("fish", ".config/fish/config.fish", "set -gx GREETING 'good day'; umask 027"),
+    ],
+)
+def test_the_shell_that_the_logins_own_makes_way_for_is_asked(person, shell, rc, line):
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"no {shell} here")
+    (person / ".profile").write_text(f"export FIRST=1\nexec {found} -l\n")
+    (person / rc).parent.mkdir(parents=True, exist_ok=True)
+    (person / rc).write_text(f"{line}\n")
+    login_ = capture()
+    assert (login_.environment["GREETING"], login_.umask) == ("good day", 0o027)
+    assert login_.environment["FIRST"] == "1"
+
+
+@pytest.mark.parametrize(
     ("rc", "cause"),
     [
         ("sleep 600\n", "took over"),
@@ -102,7 +122,8 @@ def test_a_failing_login_leaves_the_agents_own_and_says_so(person, tmp_path, cap
     (person / ".profile").write_text("exit 1\n")
     mine = own()
     found = login_of(Home(str(tmp_path), "m"), mine, asks_shell=True, anew=False)
-    assert found is mine
+    assert (found.environment, found.umask) == (mine.environment, mine.umask)
+    assert found.fault == "/bin/bash did not run a command"
     assert "jobs get the agent's own environment" in caplog.text
 
 

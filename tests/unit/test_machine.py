@@ -43,6 +43,13 @@ def test_clocks_that_are_apart(home, skew, words):
     assert (finding.ok, words in finding.found, "NTP" in finding.remedy) == (False, True, True)
 
 
+def test_a_login_that_does_not_say_what_it_has(home):
+    finding = found(home, login_fault="the rc files of /bin/bash took over 10 s")["login"]
+    assert (finding.ok, "/bin/bash took over 10 s" in finding.found) == (False, True)
+    assert "rdev up" in finding.remedy
+    assert found(home)["login"].ok
+
+
 def test_a_login_without_python(home):
     finding = found(home, environment={"PATH": "/nowhere"})["python3 on PATH"]
     assert (finding.ok, finding.found) == (False, "none")

@@ -2,7 +2,7 @@
 
     reached over the network (`--login`): captured by the login's shell --> login.json, read by
        '                                   later agents until one is asked to capture it anew
-       '--the shell fails, hangs or says nothing: the agent's own, with a line in its log
+       '--the shell fails, hangs or says nothing: the agent's own; its log and `doctor` say so
     started by a person here: the agent's own is the person's, so jobs get that
 
 Nothing else starts a login shell: rc files cost from 0.5 s up to a minute, and a job must not wait
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rdev.agent import login_report
@@ -68,6 +68,7 @@ class Login:
         nice: The niceness.
         cpus: The CPUs that it may use; empty if the platform does not say.
         groups: The groups it is in. A process cannot give them to itself: jobs have the agent's.
+        fault: Why its shell could not say, so that all this is an agent's; empty if it could.
     """
 
     environment: Mapping[str, str]
@@ -76,6 +77,7 @@ class Login:
     nice: int
     cpus: tuple[int, ...]
     groups: tuple[int, ...]
+    fault: str = ""
 
     @property
     def descriptors(self) -> int:
@@ -97,6 +99,7 @@ class Login:
             nice=int(body["nice"]),
             cpus=tuple(map(int, body["cpus"])),
             groups=tuple(map(int, body["groups"])),
+            fault=str(body.get("fault", "")),
         )
 
 
@@ -138,7 +141,7 @@ def login_of(home: Home, mine: Login, *, asks_shell: bool, anew: bool) -> Login:
         return capture()
     except LoginUnknownError as error:
         _log.warning("jobs get the agent's own environment, for %s", error)
-        return mine
+        return replace(mine, fault=str(error))
 
 
 def read(path: str) -> Login | None:
@@ -180,14 +183,25 @@ def capture(*, patience: float = PATIENCE) -> Login:
             executable=shell,
             env=environment,
             cwd=environment["HOME"] if os.path.isdir(environment["HOME"]) else "/",
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     except OSError as error:
         raise LoginUnknownError(f"the shell {shell} cannot be started: {error}") from error
+    _tell(process)
     return _understood(_said(process, marker.encode(), shell=shell, patience=patience))
+
+
+def _tell(process: subprocess.Popen[bytes]) -> None:
+    """Gives the command as input, too: where rc files say `exec fish`, that shell knows of no -c.
+
+    It is short enough that no pipe makes us wait for a reader.
+    """
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(f"{_COMMAND}\n".encode())
 
 
 def _said(process: subprocess.Popen[bytes], marker: bytes, *, shell: str, patience: float) -> bytes:

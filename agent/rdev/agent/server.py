@@ -162,7 +162,14 @@ async def _composed(
                 identify(home, traits=traits),
                 stopping,
                 check=lambda skew: examine(
-                    Machine(home, environment, skew, environments.seen, LOGIN_NODE in traits)
+                    Machine(
+                        home,
+                        environment,
+                        skew,
+                        environments.seen,
+                        login_fault=login.fault,
+                        is_login_node=LOGIN_NODE in traits,
+                    )
                 ),
             ),
             server,

@@ -24,9 +24,8 @@ def owner() -> str:
 def _text(name: str) -> str:
     """A name as it can travel: $USER and a host's name may hold anything."""
     readable = name.encode(errors="replace").decode()
-    return "".join(letter if letter.isprintable() else "?" for letter in readable)[
-        : config.MAX_OWNER
-    ]
+    shown = (letter if letter.isprintable() else "?" for letter in readable[: config.MAX_OWNER])
+    return "".join(shown)
 
 
 def _user() -> str:

@@ -62,6 +62,7 @@ class Machine:
         environment: What jobs get, the login's.
         skew: Seconds that the caller's clock is ahead of ours; None if it did not say.
         environments: Finds the environments and interpreters that jobs may run in. It blocks.
+        login_fault: Why jobs do not get what a login has; empty if they do.
         is_login_node: Jobs belong on other nodes of this machine's cluster.
     """
 
@@ -69,6 +70,7 @@ class Machine:
     environment: Mapping[str, str]
     skew: float | None = None
     environments: Callable[[], Sequence[Environment]] = tuple
+    login_fault: str = ""
     is_login_node: bool = False
 
 
@@ -288,6 +290,16 @@ def _login_node(machine: Machine) -> _Said:
     )
 
 
+def _login(machine: Machine) -> _Said:
+    if not machine.login_fault:
+        return _Said("jobs get what it has")
+    return _Said(
+        f"jobs get the agent's environment, umask and limits instead: {machine.login_fault}",
+        ok=False,
+        remedy="see that the login's rc files run a command without a terminal, then `rdev up`",
+    )
+
+
 def _debugger(_machine: Machine) -> _Said:
     is_there = find_spec("debugpy") is not None
     remedy = "pip install 'rdev[agent]' into the agent's Python"
@@ -304,6 +316,7 @@ _CHECKS: Mapping[str, Callable[[Machine], _Said]] = {
     "inotify": _inotify,
     "clock": _clock,
     "GPU": _gpu,
+    "login": _login,
     "login node": _login_node,
     "shared memory": _shared_memory,
     "open files": _descriptors,
