@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+from tests.support.disk import small_disk_in
 from tests.support.sync import Host, content_of, sync, workspace_at
 
 from rdev.client.sync.sender import WorkspaceSync
 from rdev.client.workspaces import endpoints
+from rdev.protocol.errors import PermissionRefused
 
 
 async def test_a_file_changed_on_the_host_is_kept_beside_and_said_once(host: Host, laptop: Path):
@@ -51,6 +54,43 @@ async def test_a_file_and_what_lies_in_a_folder_of_its_name_are_both_kept_in_one
     conflicts = (host.folder / ".rdev" / "conflicts").rglob("*")
     kept = sorted(path.read_text() for path in conflicts if path.is_file())
     assert kept == ["a file\n", "in a folder\n"]
+
+
+async def test_a_file_system_that_is_mounted_in_the_folder_is_synced_into(host: Host, laptop: Path):
+    await sync(host, laptop)
+    with small_disk_in(host.folder) as disk:
+        (laptop / "disk").mkdir()
+        (laptop / "disk" / "run.sh").write_text("#!/bin/sh\n")
+        (laptop / "disk" / "run.sh").chmod(0o755)
+        (laptop / "disk" / "link").symlink_to("run.sh")
+        assert (await sync(host, laptop)).problems == ()
+        assert (disk / "run.sh").stat().st_dev != (host.folder / "train.py").stat().st_dev
+        assert (disk / "run.sh").stat().st_mode & 0o777 == 0o700
+        (disk / "run.sh").write_text("the host's own words\n")
+        (laptop / "disk" / "run.sh").write_text("#!/bin/bash\n")
+        receipt = await sync(host, laptop)
+        assert [each.kind for each in receipt.problems] == ["CONFLICT"]
+        assert content_of(disk) == content_of(laptop / "disk")
+        kept = list((host.folder / ".rdev" / "conflicts").rglob("run.sh"))
+        assert [path.read_text() for path in kept] == ["the host's own words\n"]
+
+
+async def test_a_folder_that_may_not_be_changed_is_named_before_anything_is_changed(
+    host: Host, laptop: Path
+):
+    await sync(host, laptop)
+    with small_disk_in(host.folder) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        (laptop / "disk").mkdir()
+        (laptop / "disk" / "x.py").write_text("1\n")
+        (laptop / "a.py").write_text("2\n")
+        with pytest.raises(PermissionRefused, match="disk: Permission denied"):
+            await sync(host, laptop)
+        assert not (host.folder / "a.py").exists()
+        # What is in the way no more is in nobody's way.
+        (laptop / ".rdevignore").write_text("disk/\n")
+        assert (await sync(host, laptop)).problems == ()
+        assert (host.folder / "a.py").exists()
 
 
 async def test_what_the_host_created_is_never_touched(host: Host, laptop: Path):

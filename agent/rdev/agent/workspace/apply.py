@@ -17,7 +17,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rdev.agent.workspace.beneath import Root
@@ -64,6 +64,7 @@ def apply_change(context: Applying, change: Change) -> list[Problem]:
     context.root.forget()  # A job may have moved directories since the last transaction.
     try:
         clear_stage(context.root)
+        _require_folders(context.root, change)
         staged = [_stage(context, number, entry) for number, entry in enumerate(change.upserts)]
         context.seam("staged")
         _write_journal(context, transaction, Change(tuple(staged), change.deletes))
@@ -83,6 +84,7 @@ def replay(context: Applying) -> list[Problem]:
     Raises:
         DiskFull, SyncFailed: It could not be finished; the journal stays.
     """
+    context.root.forget()  # What was opened when it failed may be reached through no path now.
     journal = _read_journal(context.root)
     if journal is None:
         clear_stage(context.root)
@@ -131,6 +133,19 @@ def content_is(root: Root, path: str, digest: bytes) -> bool:
         return False
 
 
+def _require_folders(root: Root, change: Change) -> None:
+    """Returns if all that is to be renamed can be: a journal that nobody can finish would stay.
+
+    Raises:
+        PermissionError: One of the folders may not be changed.
+    """
+    changed = [*(entry.path for entry in change.upserts), *change.deletes]
+    for folder in sorted({path.rpartition("/")[0] for path in changed}):
+        if not root.may_change(folder):
+            code = errno.EACCES
+            raise PermissionError(code, os.strerror(code), folder or root.folder)
+
+
 def _stage(context: Applying, number: int, entry: Entry) -> Entry:
     """Prepares one entry in the stage; returns it with the mtime it will have."""
     name = f"{STAGE}/{number}"
@@ -176,16 +191,27 @@ def _place_all(context: Applying, transaction: int, change: Change) -> list[Prob
     """Deletes, then places, then notes it in the index."""
     placing = _Placing(context)
     for path in change.deletes:
-        placing.delete(path)
+        with _about(path):
+            placing.delete(path)
         context.seam("placing")
     put = []
     for number, entry in enumerate(change.upserts):
-        placing.place(f"{STAGE}/{number}", entry)
+        with _about(entry.path):
+            placing.place(f"{STAGE}/{number}", entry)
         put.append(Applied(entry, placing.stamp(entry)))
         context.seam("placing")
     context.index.record(transaction, put, change.deletes)
     context.seam("indexed")
     return placing.problems
+
+
+@contextlib.contextmanager
+def _about(path: str) -> Iterator[None]:
+    """What fails is about that path, whatever name a system call was given."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 class _Placing:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from typing import Protocol, Self
@@ -25,6 +27,10 @@ _RESOLVE_BENEATH = 0x08
 
 # Directories of a root kept open: the stage, where its files go, that folder's bytecode.
 KEPT_OPEN = 8
+
+
+# What is copied from one file system to another has this name until it is whole.
+_CARRIED = ".rdev-carried"
 
 
 class DirectoryOpener(Protocol):
@@ -229,14 +235,38 @@ class Root:
         self.forget()
 
     def move(self, source: str, destination: str) -> None:
-        """Renames, replacing a file at the destination."""
+        """Renames, replacing a file at the destination.
+
+        From or to a file system that is mounted beneath the root, a file or link is copied beside
+        the destination first, so that there is never half a file under its name.
+        """
         from_parent = os.dup(self.at(source)[0])
         try:
             to_parent, name = self.at(destination)
             source_name = source.rpartition("/")[2]
-            os.rename(source_name, name, src_dir_fd=from_parent, dst_dir_fd=to_parent)
+            try:
+                os.rename(source_name, name, src_dir_fd=from_parent, dst_dir_fd=to_parent)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy_beside(from_parent, source_name, to_parent)
+                os.rename(_CARRIED, name, src_dir_fd=to_parent, dst_dir_fd=to_parent)
+                os.unlink(source_name, dir_fd=from_parent)
         finally:
             os.close(from_parent)
+
+    def may_change(self, path: str) -> bool:
+        """False if a directory lies at `path` in which we may make and remove nothing."""
+        try:
+            parent, name = self.at(path)
+            status = os.stat(name or ".", dir_fd=parent, follow_symlinks=False)
+        except PermissionError:
+            return False
+        except OSError:  # it is not there, or not reached; who puts it there may change it
+            return True
+        wanted = os.R_OK | os.W_OK | os.X_OK
+        is_folder = stat.S_ISDIR(status.st_mode)
+        return not is_folder or os.access(name or ".", wanted, dir_fd=parent, effective_ids=True)
 
     def names(self, path: str) -> list[str]:
         """Names in the directory at `path`; empty if there is none."""
@@ -260,3 +290,29 @@ class Root:
                 self.remove(inner)
         with contextlib.suppress(FileNotFoundError):
             self.remove_directory(path)
+
+
+def _copy_beside(from_parent: int, name: str, to_parent: int) -> None:
+    """Copies a file or link, with mode and time, to where it only needs its name.
+
+    Raises:
+        OSError: It is something else, or cannot be copied.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_CARRIED, dir_fd=to_parent)
+    status = os.stat(name, dir_fd=from_parent, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=from_parent), _CARRIED, dir_fd=to_parent)
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with (
+        open(os.open(name, flags, dir_fd=from_parent), "rb") as source,
+        open(os.open(_CARRIED, made, 0o600, dir_fd=to_parent), "wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+        os.utime(copy.fileno(), ns=(status.st_mtime_ns, status.st_mtime_ns))
