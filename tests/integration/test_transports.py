@@ -346,6 +346,37 @@ async def test_through_a_jump_host(kind, server):
         assert (jump.logins, server.logins) == (1, 1)
 
 
+async def test_a_jump_host_with_a_port_of_its_own(kind, server):
+    with sshd() as jump:
+        name = "localhost"
+        without = [line for line in entry(jump) if not line.startswith(("HostName", "Port"))]
+        trusted = jump.known_hosts.read_text().replace("127.0.0.1", name)
+        jump.known_hosts.write_text(trusted)
+        server.add_host(name, *without, plain=False)
+        server.add_host("behind", f"ProxyJump {jump.user}@{name}:{jump.port}")
+        async with opened(kind, server, "behind") as transport:
+            assert (await transport.run("echo there")).stdout == b"there\n"
+        assert (jump.logins, server.logins) == (1, 1)
+
+
+async def test_through_two_jump_hosts_the_second_is_reached_by_the_first_alone(kind, server):
+    with sshd(lines=["PermitOpen none"]) as first, sshd() as second:
+        server.add_host("first", *entry(first), plain=False)
+        server.add_host("second", *entry(second), plain=False)
+        server.add_host("behind", "ProxyJump first,second")
+        async with opened(kind, server, "behind") as transport:
+            with pytest.raises(HostUnreachable):
+                await transport.run("true")
+        assert (first.logins, second.connections, server.connections) == (1, 0, 0)
+    with sshd() as first, sshd() as second:
+        server.add_host("one", *entry(first), plain=False)
+        server.add_host("two", *entry(second), plain=False)
+        server.add_host("farther", "ProxyJump one,two")
+        async with opened(kind, server, "farther") as transport:
+            assert (await transport.run("echo there")).stdout == b"there\n"
+        assert (first.logins, second.logins, server.logins) == (1, 1, 1)
+
+
 async def test_a_jump_host_that_refuses(kind, server):
     with sshd() as jump:
         (jump.folder / "authorized_keys").write_text("")

@@ -23,11 +23,18 @@ from rdev.client.transport.attempts import attempts_at
 from rdev.client.transport.contract import Ran
 from rdev.client.transport.credentials import log_in
 from rdev.client.transport.hostkeys import fingerprint, known_keys, name_of, write_down
+from rdev.client.transport.jumping import jump_url
 from rdev.client.transport.marker import Preamble
 from rdev.client.transport.openssh import not_begun
 from rdev.client.transport.ownconfig import expand, read_config
 from rdev.client.transport.settings import DEFAULTS, PARAMIKO, Settings
-from rdev.client.transport.sshconfig import HostConfig, understood, words
+from rdev.client.transport.sshconfig import (
+    CONFIG_PATIENCE,
+    HostConfig,
+    config_hangs,
+    understood,
+    words,
+)
 from rdev.client.transport.threads import in_thread
 from rdev.client.transport.verdict import changed_key, unknown_key
 from rdev.protocol.errors import (
@@ -217,15 +224,25 @@ class _Chain:
             proxy.kill()
             proxy.wait()
 
-    def _add(self, destination: str, *, jumps: int) -> HostConfig:
+    def _add(self, destination: str, *, jumps: int, is_beyond: bool = False) -> None:
+        """Connects to one more.
+
+        Args:
+            destination: As ssh takes it.
+            jumps: How many jump hosts led to the wish for this one.
+            is_beyond: It is reached through the last one, whatever its own configuration says, as
+                with `ssh -J`.
+        """
         config = self._config(destination)
         action = f"log in to {self.host}"
         if jumps > _MOST_JUMPS:
             raise HostUnreachable(action, "its jump hosts lead in a circle")
-        for hop in filter(None, config.get("proxyjump").split(",")):
-            self._add(hop, jumps=jumps + 1)
+        hops = [] if is_beyond else config.get("proxyjump").split(",")
+        for hop in filter(None, hops):
+            self._add(jump_url(hop), jumps=jumps + 1, is_beyond=is_beyond)
+            is_beyond = True
         try:
-            way = self._way(config)
+            way = self._way(config, is_beyond=is_beyond)
         except OSError as error:
             hint = "see that it is on and that its sshd listens"
             cause = _sentence(error, config.get("hostname"))
@@ -238,23 +255,26 @@ class _Chain:
         self.transports.append(transport)
         self._negotiate(transport, config, action)
         log_in(transport, self.host, config, ask=self._ask if self.asks else None)
-        return config
 
     def _config(self, destination: str) -> HostConfig:
         if shutil.which("ssh") is None:
             return read_config(self.settings.config, destination)
-        done = subprocess.run(
-            words(self.settings.config, destination),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                words(self.settings.config, destination),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=CONFIG_PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise config_hangs(self.host) from None
         return understood(self.host, done.returncode, done.stdout, done.stderr)
 
-    def _way(self, config: HostConfig) -> socket.socket | paramiko.Channel:
+    def _way(self, config: HostConfig, *, is_beyond: bool) -> socket.socket | paramiko.Channel:
         place = (config.get("hostname"), config.number("port", 22))
         patience = config.number("connecttimeout", self.settings.connecting)
-        if self.transports and config.get("proxyjump"):
+        if is_beyond:
             return self.transports[-1].open_channel(
                 "direct-tcpip", place, ("127.0.0.1", 0), timeout=patience
             )
@@ -277,11 +297,9 @@ class _Chain:
         return way
 
     def _negotiate(self, transport: paramiko.Transport, config: HostConfig, action: str) -> None:
-        name = name_of(
-            config.get("hostkeyalias") or config.get("hostname"), config.number("port", 22)
+        name = config.get("hostkeyalias") or name_of(
+            config.get("hostname"), config.number("port", 22)
         )
-        if alias := config.get("hostkeyalias"):
-            name = alias
         files = [expand(f, config) for f in _split(config, "userknownhostsfile")]
         known = known_keys([*files, *_split(config, "globalknownhostsfile")], name)
         kinds = [key.kind for key in known if not key.is_revoked]

@@ -23,9 +23,14 @@ def jump_command(jumps: str, *, config: str, complaints: str, options: dict[str,
     words = ["ssh", *(["-F", config] if config else [])]
     words += [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     words += ["-J", before] if before else []
-    words += ["--", last if last.startswith("ssh://") else f"ssh://{last}"]
+    words += ["--", jump_url(last)]
     # The host and the port come from ssh by `%h` and `%p`; all else is to be taken as it is.
     fixed = f"{shlex.join(words)} 2>>{shlex.quote(complaints)}".replace("%", "%%")
     where, _, destination = fixed.partition(" -- ")
     script = f"exec {where} -W '[%h]:%p' -- {destination}"
     return f"sh -c {shlex.quote(script)}"
+
+
+def jump_url(hop: str) -> str:
+    """One jump host of a ProxyJump as ssh takes it for a destination: it may name a port there."""
+    return hop if hop.startswith("ssh://") else f"ssh://{hop}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rdev.protocol.errors import HostUnreachable
 
 # `ssh -G` reads files, and runs what `Match exec` names.
-_PATIENCE = 20.0
+CONFIG_PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,20 @@ async def ask_ssh(config: str, host: str) -> HostConfig:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(CONFIG_PATIENCE):
             stdout, stderr = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise HostUnreachable(f"read the ssh configuration of {host}", "ssh -G hangs") from None
+        raise config_hangs(host) from None
     return understood(host, process.returncode, stdout, stderr)
+
+
+def config_hangs(host: str) -> HostUnreachable:
+    """The error for a configuration that `ssh -G` does not come to an end with."""
+    cause = f"`ssh -G {host}` takes longer than {CONFIG_PATIENCE:.0f} s"
+    hint = "see what `Match exec` runs in the configuration"
+    return HostUnreachable(f"read the ssh configuration of {host}", cause, hint=hint)
 
 
 def understood(host: str, code: int | None, stdout: bytes, stderr: bytes) -> HostConfig:
