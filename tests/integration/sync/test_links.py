@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.sync import ID, Host, LocalEndpoint, content_of, workspace_at
 
+from rdev.agent.workspace.parting import part
 from rdev.client.sync.explain import explain
 from rdev.client.sync.root import find_workspace
 from rdev.client.sync.scan import Scanner
@@ -57,6 +58,29 @@ async def test_a_link_is_made_and_sync_neither_follows_nor_deletes_it(
 async def test_a_link_is_made_in_folders_that_only_it_needs(host: Host, laptop: Path, data: Path):
     assert (await sync(host, laptop, deep__er__data=str(data))).problems == ()
     assert (host.folder / "deep" / "er" / "data" / "train.bin").read_text() == "much\n"
+
+
+async def test_folders_that_were_made_for_links_go_with_them_unless_something_lies_there(
+    host: Host, laptop: Path, data: Path
+):
+    await sync(host, laptop, deep__er__data=str(data), used__data=str(data), pkg__data=str(data))
+    (host.folder / "used" / "result.txt").write_text("a job's\n")
+    assert (await sync(host, laptop, deep=str(data))).problems == ()
+    assert os.readlink(host.folder / "deep") == str(data)
+    assert content_of(host.folder / "used") == {"result.txt": b"a job's\n"}
+    assert not (host.folder / "pkg" / "data").is_symlink()
+    assert (host.folder / "pkg" / "model.py").exists()
+    # A folder that was there before is not ours, though a link lay in it.
+    (host.folder / "own").mkdir()
+    await sync(host, laptop, own__data=str(data))
+    await sync(host, laptop)
+    assert (host.folder / "own").is_dir()
+
+
+async def test_who_leaves_takes_the_folders_of_links_along(host: Host, laptop: Path, data: Path):
+    await sync(host, laptop, deep__er__data=str(data))
+    part(str(host.folder))
+    assert not (host.folder / "deep").exists()
 
 
 async def test_links_follow_the_configuration(host: Host, laptop: Path, data: Path):

@@ -1,15 +1,17 @@
 """The links that a person asked for: made in the workspace's folder, and never followed by us.
 
-.rdev/links.json    {"format": 1, "links": {path: target}}: those we made, which we may remove
+.rdev/links.json    {"format": 1, "links": {path: target}, "folders": [path]}: those we made, and
+                    the folders that we made for them; both we may remove
 
 What lies at a link's path and is not ours is left alone, whatever it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from rdev.agent.workspace.beneath import Root
 from rdev.agent.workspace.own import read_own, write_own
@@ -32,15 +34,18 @@ def apply_links(root: Root, wanted: Mapping[str, str]) -> list[Problem]:
         OSError: Our record of them could not be written, or one of ours not removed.
     """
     root.forget()  # A job may have moved directories.
-    ours = _read(root)
+    ours, folders = _read(root)
     for path, target in ours.items():
         if wanted.get(path) != target and _leads_to(root, path, target):
             root.remove(path)
+    kept = _remove_folders(root, folders, wanted)
     new = {path: target for path, target in wanted.items() if root.status(path) is None}
     still = {path: target for path, target in wanted.items() if ours.get(path) == target}
+    kept |= {each for path in new for each in _above(path) if root.status(each) is None}
     # Noted first: a link that was made and not noted would never be removed.
-    if {**still, **new} != ours:
-        write_own(root, RECORD, {"format": 1, "links": {**still, **new}})
+    if ({**still, **new}, kept) != (ours, folders):
+        body = {"format": 1, "links": {**still, **new}, "folders": sorted(kept)}
+        write_own(root, RECORD, body)
     problems = []
     for path, target in sorted(wanted.items()):
         fault = _make(root, path, target) if path in new else _fault(root, path, target)
@@ -59,16 +64,42 @@ def remove_links(root: Root) -> list[str]:
     Raises:
         OSError: One could not be removed.
     """
-    found = [path for path, target in _read(root).items() if _leads_to(root, path, target)]
+    ours, folders = _read(root)
+    found = [path for path, target in ours.items() if _leads_to(root, path, target)]
     for path in found:
         root.remove(path)
+    _remove_folders(root, folders, ())
     return found
 
 
-def _read(root: Root) -> dict[str, str]:
-    found = read_own(root, RECORD).get("links")
+def _read(root: Root) -> tuple[dict[str, str], set[str]]:
+    """The links that we made, and the folders that we made for them."""
+    body = read_own(root, RECORD)
+    found, folders = body.get("links"), body.get("folders")
     pairs = found.items() if isinstance(found, dict) else ()
-    return {path: target for path, target in pairs if isinstance(target, str)}
+    made = folders if isinstance(folders, list) else ()
+    return (
+        {path: target for path, target in pairs if isinstance(target, str)},
+        {path for path in made if isinstance(path, str)},
+    )
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path leads through."""
+    parts = path.split("/")
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _remove_folders(root: Root, folders: Collection[str], wanted: Iterable[str]) -> set[str]:
+    """Removes those of our folders that no link needs; returns the others.
+
+    One that holds something is somebody's by now.
+    """
+    needed = {folder for path in wanted for folder in _above(path)}
+    for folder in sorted(set(folders) - needed, reverse=True):
+        with contextlib.suppress(OSError):
+            root.remove_directory(folder)
+    return needed.intersection(folders)
 
 
 def _leads_to(root: Root, path: str, target: str) -> bool:
