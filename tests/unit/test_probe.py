@@ -129,7 +129,7 @@ def test_only_an_old_python_on_path_is_told_with_its_version(tmp_path):
 
 
 def test_a_python_that_hangs_or_fails_is_left_out(tmp_path):
-    for name, body in {"python3": "sleep 60", "python3.12": "exit 3"}.items():
+    for name, body in {"python3": "trap '' TERM; sleep 60", "python3.12": "exit 3"}.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{body}\n")
@@ -162,6 +162,16 @@ def test_what_an_earlier_contact_put_there_is_found(tmp_path):
     assert parse(ask(tmp_path)).releases == (), "it has no Python"
     (release / "bin" / "python").symlink_to("/usr/bin/python3")
     assert parse(ask(tmp_path)).releases == ("1.0-abc",)
+    for unfinished in ("1.0-abc.new-x1", "1.0-abc.old-x1"):
+        release.rename(release.with_name(unfinished))
+        assert parse(ask(tmp_path)).releases == (), "it may go at any moment"
+        release.with_name(unfinished).rename(release)
+
+
+@pytest.mark.parametrize("name", ["1.0-abc.new-x1", "../../x", "1.0", "9.9-a b", "1.0-\x1b[2J"])
+def test_a_name_that_no_release_has_is_none(answer, name):
+    told = answer.replace(b"rdev-probe end", f"release={name}\nrdev-probe end".encode())
+    assert parse(told).releases == ()
 
 
 def test_a_module_is_asked_for_where_nothing_else_is(tmp_path):

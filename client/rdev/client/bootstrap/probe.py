@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _BEGIN = "rdev-probe begin"
 _END = "rdev-probe end"
+
+# A version and a digest, see `rdev.client.bootstrap.release`; no path, and nothing half made.
+_RELEASE = re.compile(r"[0-9][0-9A-Za-z.+!]*-[0-9a-z]+")
 
 _SCRIPT = os.path.join(os.path.dirname(__file__), "probe.sh")
 
@@ -178,7 +182,7 @@ def _probe(fields: Mapping[str, Sequence[str]]) -> Probe:
         root=roots[0],
         spares=tuple(place for line in fields.get("spare", ()) if (place := _place(line))),
         dist=one("dist"),
-        releases=tuple(fields.get("release", ())),
+        releases=tuple(name for name in fields.get("release", ()) if _RELEASE.fullmatch(name)),
         home_id=one("home_id"),
         has_user_manager=one("user_manager") == "yes",
         kills_processes=one("kill_user_processes") == "yes",

@@ -13,8 +13,11 @@ PATH=${PATH:-/usr/bin:/bin}
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 has() { command -v "$1" >/dev/null 2>&1; }
-# Nothing may hold the probe up: not a module system on a dead file server, not a stopped manager.
-if has timeout && timeout 1 true 2>/dev/null; then
+# Nothing may hold the probe up: not a module system on a dead file server, not a stopped manager,
+# and not a wrapper that ignores that it is to end.
+if has timeout && timeout -k 1 1 true 2>/dev/null; then
+    limit() { timeout -k 1 5 "$@" 2>/dev/null; }
+elif has timeout && timeout 1 true 2>/dev/null; then
     limit() { timeout 5 "$@" 2>/dev/null; }
 else
     limit() { "$@" 2>/dev/null; }
@@ -85,6 +88,8 @@ if [ -d "$dist" ] && [ -O "$dist" ] 2>/dev/null; then
     for release in "$dist"/*/bin/rdev-agent; do
         [ -x "$release" ] || continue
         release=${release%/bin/rdev-agent}
+        # What an installer has begun, or is about to remove, is no release.
+        case ${release##*/} in *.new-* | *.old-*) continue ;; esac
         # A Python that was removed leaves a link to nothing, and a release that does not run.
         [ -x "$release/bin/python" ] && limit "$release/bin/python" -I -S -c '' && say release "${release##*/}"
     done
