@@ -136,6 +136,20 @@ async def test_an_environment_without_pip_has_ensurepips(monkeypatch, tmp_path):
     assert len(content) == chosen[0].size
 
 
+async def test_nothing_of_the_folder_we_stand_in_is_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    for name in ("pip", "logging", "ssl"):
+        (workspace / f"{name}.py").write_text("open('was-run', 'w')\nraise SystemExit(1)\n")
+    monkeypatch.chdir(workspace)
+    target = Target((3, 11), "x86_64", 36)
+    chosen = [w for w in fitting(target, locked())[0] if w.name == "typing-extensions"]
+    (content,) = await fetch(chosen, target, narrate=lambda _: None)
+    assert len(content) == chosen[0].size
+    assert not (workspace / "was-run").exists()
+
+
 async def test_an_agent_that_cannot_be_followed_is_an_error(transport):
     with pytest.raises(BootstrapFailed, match="no Python"):
         await upgrade(HOST, _without_python(transport))

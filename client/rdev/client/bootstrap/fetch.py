@@ -119,7 +119,8 @@ def _options(wheels: Sequence[Wheel], target: Target) -> list[str]:
 def _pip() -> list[str] | None:
     """A command that is pip; an environment made by uv has none of its own."""
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
+        # Without -P a module of the workspace we stand in would be run here, by its name alone.
+        return [sys.executable, "-P", "-m", "pip"]
     with contextlib.suppress(ImportError, AttributeError):
         import ensurepip
 

@@ -301,7 +301,8 @@ def _fetched(wheels: list[dict[str, Any]], new: str) -> Iterator[bytes]:
     listed = os.path.join(folder, "requirements.txt")
     with open(listed, "w", encoding="ascii") as file:
         file.writelines(lines)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    # Isolated as this process is: it stands in the home, where a `logging.py` may lie.
+    command = [sys.executable, "-I", "-m", "pip", "download", "-q", "--disable-pip-version-check"]
     # A cache would stay in the home after a purge.
     command += ["--no-cache-dir", "--no-deps", "--require-hashes", "--only-binary=:all:"]
     command += ["-d", folder, "-r", listed]
