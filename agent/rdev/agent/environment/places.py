@@ -184,8 +184,11 @@ def _virtual(login: Mapping[str, str]) -> Iterator[Place]:
     if login.get("WORKON_HOME"):
         collections.insert(0, login["WORKON_HOME"])
     within = (prefix for folder in collections for prefix in _folders_in(folder))
-    # `python3 -m venv torchenv`, typed after a login, makes it in the home itself.
-    for prefix in (*within, *itertools.islice(_folders_in(home), _MOST_FOLDERS)):
+    # `python3 -m venv torchenv`, typed after a login, makes it in the home itself. Of each folder
+    # there one question is asked, for most are something else.
+    of_home = itertools.islice(_folders_in(home), _MOST_FOLDERS)
+    bare = (prefix for prefix in of_home if os.path.isfile(os.path.join(prefix, "pyvenv.cfg")))
+    for prefix in (*within, *bare):
         if kind_of(prefix) is Kind.VENV:
             yield Place(os.path.basename(prefix), Kind.VENV, prefix)
 
