@@ -200,3 +200,10 @@ def test_umask_limits_groups_and_variables_of_a_job_are_those_of_the_login(rdev,
         assert renewed.returncode == 0, renewed.stderr
         later = laptop.job("-q", "--", "sh", "-c", TELL)
         assert later.stdout == wanted.replace("0002", "0027"), later.stderr
+        # What cannot be had is said to whoever asked.
+        assert "rdev doctor" not in renewed.stderr
+        user.write(".profile", "exit 1\n")
+        failed = laptop.run("up", HOST)
+        assert failed.returncode == 0, failed.stderr
+        assert f"jobs do not get what a login has there; `rdev doctor {HOST}`" in failed.stderr
+        assert "bash did not run a command" in laptop.run("doctor", HOST).stdout

@@ -35,7 +35,7 @@ from rdev.agent.services.log import LogService
 from rdev.agent.services.workspace import WorkspaceService
 from rdev.agent.site import Site, restricted
 from rdev.agent.workspace.manager import WorkspaceManager
-from rdev.protocol.convert import LOGIN_NODE
+from rdev.protocol.convert import LOGIN_NODE, LOGIN_UNKNOWN
 from rdev.protocol.transport import SERVER_OPTIONS
 from rdev.v1 import (
     agent_pb2_grpc,
@@ -155,7 +155,9 @@ async def _composed(
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
-        traits = (LOGIN_NODE,) if await is_login_node(environment) else ()
+        traits = {LOGIN_UNKNOWN} if login.fault else set()
+        if await is_login_node(environment):
+            traits.add(LOGIN_NODE)
         server = grpc.aio.server(interceptors=[ErrorInterceptor(calls)], options=SERVER_OPTIONS)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentService(

@@ -13,6 +13,9 @@ from rdev.v1 import agent_pb2
 # Among the capabilities: the machine is for submitting jobs to others, and has no GPU.
 LOGIN_NODE = "login-node"
 
+# Likewise: the login's shell does not say what a login has, so that jobs get what the agent has.
+LOGIN_UNKNOWN = "login-unknown"
+
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
