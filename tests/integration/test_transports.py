@@ -123,6 +123,18 @@ async def test_much_is_printed_and_fed_whole(kind, server):
         assert len(ran.stderr) == 3_000_000
 
 
+async def test_a_host_that_prints_without_end_is_given_up(kind, server):
+    async with opened(kind, server) as transport:
+        with pytest.raises(HostUnreachable, match="more than 16 MiB"):
+            await transport.run("cat /dev/zero")
+        try:  # ssh holds up what complains without end; in process the rest is thrown away
+            ran = await transport.run("sh -c 'head -c 50000000 /dev/zero >&2'", patience=5)
+            assert len(ran.stderr) == 4 << 20
+        except TimedOut:
+            assert kind is OpenSsh
+        assert (await transport.run("echo on")).stdout == b"on\n"
+
+
 async def test_a_command_that_reads_nothing_may_be_fed(kind, server):
     async with opened(kind, server) as transport:
         assert (await transport.run("true", feed=b"x" * 5_000_000)).code == 0

@@ -16,6 +16,11 @@ from typing import Protocol
 READY = b"rdev-bridge ready"
 FAILED = b"rdev-bridge failed "
 
+# What a command may print in bytes, and complain of: ours print some KiB, and a host that is
+# broken, or wishes us ill, shall not fill this machine's memory.
+LONGEST_OUTPUT = 16 << 20
+LONGEST_COMPLAINT = 4 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -24,7 +29,7 @@ class Ran:
     Attributes:
         code: Its exit code; 127 and 126 where the login shell could not start it.
         stdout: What it printed.
-        stderr: What it complained of, and what ssh did.
+        stderr: What it complained of, and what ssh did; the first `LONGEST_COMPLAINT` of it.
     """
 
     code: int
@@ -70,7 +75,8 @@ class Transport(Protocol):
             patience: Seconds until it is given up; questions that a person is asked do not count.
 
         Raises:
-            TimedOut: It took longer.
+            TimedOut: It took longer, as one does that complains without end.
+            HostUnreachable: It printed more than `LONGEST_OUTPUT`.
         """
         ...
 

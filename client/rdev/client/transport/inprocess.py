@@ -20,7 +20,7 @@ import paramiko
 
 from rdev.client.transport.asking import ask, can_ask, tell
 from rdev.client.transport.attempts import attempts_at
-from rdev.client.transport.contract import Ran
+from rdev.client.transport.contract import LONGEST_COMPLAINT, LONGEST_OUTPUT, Ran
 from rdev.client.transport.credentials import log_in
 from rdev.client.transport.hostkeys import fingerprint, known_keys, name_of, write_down
 from rdev.client.transport.jumping import jump_url
@@ -36,7 +36,7 @@ from rdev.client.transport.sshconfig import (
     words,
 )
 from rdev.client.transport.threads import in_thread
-from rdev.client.transport.verdict import changed_key, unknown_key
+from rdev.client.transport.verdict import changed_key, endless_output, unknown_key
 from rdev.protocol.errors import (
     HostKeyRefused,
     HostUnreachable,
@@ -90,7 +90,7 @@ class Paramiko:
     async def run(self, command: str, *, feed: bytes = b"", patience: float = 60.0) -> Ran:
         """See `Transport`."""
         transport = await self._connected()
-        running = _Running(transport)
+        running = _Running(transport, self._host)
         try:
             async with asyncio.timeout(patience):
                 return await in_thread(lambda: running.run(command, feed), abort=running.close)
@@ -377,8 +377,9 @@ def _sentence(error: OSError, name: str) -> str:
 class _Running:
     """One command and what it prints."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
+    def __init__(self, transport: paramiko.Transport, host: str) -> None:
         self._transport = transport
+        self._host = host
         self._channel: paramiko.Channel | None = None
         self._closed = False
 
@@ -397,6 +398,8 @@ class _Running:
         output = bytearray()
         while data := channel.recv(_PIECE):
             output += data
+            if len(output) > LONGEST_OUTPUT:
+                raise endless_output(self._host)
         code = channel.recv_exit_status()
         channel.close()
         for helper in helpers:
@@ -418,8 +421,10 @@ def _feed(channel: paramiko.Channel, feed: bytes) -> None:
 
 
 def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
+    room = LONGEST_COMPLAINT
     while data := channel.recv_stderr(_PIECE):
-        into.append(data)
+        into.append(data[:room])
+        room -= len(into[-1])
 
 
 class _Joint:

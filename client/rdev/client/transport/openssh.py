@@ -19,13 +19,13 @@ from collections.abc import Callable
 from rdev.client.known import state_folder
 from rdev.client.transport.asking import can_ask, tell
 from rdev.client.transport.attempts import attempts_at
-from rdev.client.transport.contract import Ran
+from rdev.client.transport.contract import LONGEST_COMPLAINT, LONGEST_OUTPUT, Ran
 from rdev.client.transport.jumping import jump_command
 from rdev.client.transport.settings import DEFAULTS, OPENSSH, Settings
 from rdev.client.transport.sshconfig import HostConfig, ask_ssh
-from rdev.client.transport.stream import Outcome, Stream, nameless_file
+from rdev.client.transport.stream import Outcome, Stream, nameless_file, said_in
 from rdev.client.transport.threads import in_thread
-from rdev.client.transport.verdict import judge
+from rdev.client.transport.verdict import endless_output, judge
 from rdev.protocol.errors import (
     CommandNotFound,
     HostKeyRefused,
@@ -49,8 +49,7 @@ _PERSIST = 600
 # sun_path's 103 usable bytes; ssh binds under a name with a dot and 16 random characters first.
 _LONGEST_CONTROL_PATH = 103 - 17
 
-# A command's complaints beyond this are not kept.
-_LONGEST_COMPLAINT = 4 << 20
+_PIECE = 256 << 10
 
 # A bridge may have to start an agent, on a machine that is busy.
 _JOIN_PATIENCE = 60.0
@@ -137,7 +136,7 @@ class OpenSsh:
                 start_new_session=not asks,
             )
             stdout = await self._fed(process, feed, patience=patience)
-            stderr = os.pread(complaints, _LONGEST_COMPLAINT, 0)
+            stderr = said_in(complaints)
         finally:
             os.close(complaints)
         code = process.returncode or 0
@@ -149,12 +148,14 @@ class OpenSsh:
     ) -> bytes:
         try:
             async with asyncio.timeout(patience):
-                stdout, _ = await process.communicate(feed)
+                stdout = await _exchanged(process, feed)
         except TimeoutError:
             cause = f"it took longer than {patience:.0f} s"
             raise TimedOut(f"run a command on {self._host}", cause) from None
         finally:
             await _reap(process)
+        if len(stdout) > LONGEST_OUTPUT:
+            raise endless_output(self._host)
         return stdout
 
     async def join(self, command: str, near: socket.socket) -> None:
@@ -287,7 +288,7 @@ class OpenSsh:
 
     def _jump_complaints(self) -> str:
         with contextlib.suppress(OSError), open(self._jump_log, errors="replace") as file:
-            return file.read(_LONGEST_COMPLAINT)
+            return file.read(LONGEST_COMPLAINT)
         return ""
 
     def _asks(self) -> bool:
@@ -419,6 +420,28 @@ def _is_private(folder: str) -> bool:
 def _environment() -> dict[str, str]:
     # A window that asks for a passphrase must not come up out of the blue, from a jump host either.
     return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+
+
+async def _exchanged(process: asyncio.subprocess.Process, feed: bytes) -> bytes:
+    """Feeds a command and returns what it prints; one that prints too much is ended."""
+    assert process.stdout is not None
+    output = bytearray()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_fed_to(process, feed))
+        while len(output) <= LONGEST_OUTPUT and (data := await process.stdout.read(_PIECE)):
+            output += data
+        if len(output) > LONGEST_OUTPUT:
+            process.kill()
+    await process.wait()
+    return bytes(output)
+
+
+async def _fed_to(process: asyncio.subprocess.Process, feed: bytes) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read it all
+        process.stdin.write(feed)
+        await process.stdin.drain()
+    process.stdin.close()
 
 
 async def _reap(process: asyncio.subprocess.Process) -> None:

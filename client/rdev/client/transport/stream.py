@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rdev.client.transport.contract import LONGEST_COMPLAINT
 from rdev.client.transport.marker import Preamble
 from rdev.protocol.errors import RdevError
 
@@ -119,7 +120,7 @@ class Stream:
         return Outcome(code=self._process.wait(), complaints=self._said())
 
     def _said(self) -> str:
-        return os.pread(self._complaints, _LONGEST_COMPLAINT, 0).decode(errors="replace")
+        return said_in(self._complaints)[:_LONGEST_COMPLAINT].decode(errors="replace")
 
     def _pump(self) -> None:
         _widen(self._output)
@@ -155,14 +156,25 @@ def nameless_file() -> int:
     """A descriptor of a file without a name: what is printed there needs nobody to read it.
 
     A pipe would stay open for as long as a shared connection serves the command, which may be long
-    after whoever asked for it has gone.
+    after whoever asked for it has gone. It takes `LONGEST_COMPLAINT` and refuses more.
     """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("rdev-ssh")
+        import fcntl
+
+        file = os.memfd_create("rdev-ssh", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(file, LONGEST_COMPLAINT)  # takes no memory before something is written
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+        return file
     import tempfile  # macOS: a private folder of the user's own, and removed at once
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def said_in(file: int) -> bytes:
+    """What was printed into a nameless file so far."""
+    # The position is shared with whoever prints, and says how much that was.
+    return os.pread(file, min(os.lseek(file, 0, os.SEEK_CUR), LONGEST_COMPLAINT), 0)
 
 
 def _widen(pipe: int) -> None:

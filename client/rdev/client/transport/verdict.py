@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rdev.client.transport.contract import LONGEST_OUTPUT
 from rdev.protocol.errors import HostKeyRefused, HostUnreachable, LoginRefused, RdevError
 
 
@@ -101,6 +102,13 @@ def unknown_key(host: str, fingerprint: str = "") -> HostKeyRefused:
         hint=f"run `rdev up {host}` or `ssh {host}` in a terminal once, and compare the key with "
         "what the host's owner says",
     )
+
+
+def endless_output(host: str) -> HostUnreachable:
+    """The error for a command that prints more than it can have to say."""
+    cause = f"it printed more than {LONGEST_OUTPUT >> 20} MiB"
+    hint = f"see what `ssh {host} true` prints, such as by ~/.bashrc there"
+    return HostUnreachable(f"run a command on {host}", cause, hint=hint)
 
 
 def _refused(host: str, cause: str) -> LoginRefused:
