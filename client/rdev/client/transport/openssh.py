@@ -432,6 +432,8 @@ async def _exchanged(process: asyncio.subprocess.Process, feed: bytes) -> bytes:
             output += data
         if len(output) > LONGEST_OUTPUT:
             process.kill()
+            while await process.stdout.read(_PIECE):  # what was on its way
+                pass
     await process.wait()
     return bytes(output)
 

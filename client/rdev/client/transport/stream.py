@@ -161,10 +161,10 @@ def nameless_file() -> int:
     if hasattr(os, "memfd_create"):
         import fcntl
 
-        file = os.memfd_create("rdev-ssh", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(file, LONGEST_COMPLAINT)  # takes no memory before something is written
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-        return file
+        made = os.memfd_create("rdev-ssh", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(made, LONGEST_COMPLAINT)  # takes no memory before something is written
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+        return made
     import tempfile  # macOS: a private folder of the user's own, and removed at once
 
     with tempfile.TemporaryFile() as file:
