@@ -325,5 +325,22 @@ def test_an_answer_that_is_none_is_told_by_what_was_said():
 
 
 def test_the_answer_is_found_behind_what_rc_files_print():
-    said = b"hello" + f"{install.DONE}{json.dumps({'dist': '/d'})}\nbye\n".encode()
-    assert installed("put it there", Ran(0, said, b"")) == {"dist": "/d"}
+    answer = {"dist": "/d", "bytes": 3, "home_id": "a"}
+    said = b"hello" + f"{install.DONE}{json.dumps(answer)}\nbye\n".encode()
+    assert installed("put it there", Ran(0, said, b"")) == answer
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{install.DONE}{{",
+        f"{install.DONE}[]",
+        f'{install.DONE}{{"dist": 3, "bytes": 1, "home_id": ""}}',
+        f'{install.DONE}{{"dist": "/a\\r\\nb", "bytes": 1, "home_id": ""}}',
+        f"{install.FAILED}null",
+        f'{install.FAILED}{{"cause": null}}',
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_one_line(said):
+    with pytest.raises(BootstrapFailed, match="no sense"):
+        installed("put it there", Ran(0, said.encode(), b""))

@@ -168,6 +168,12 @@ def test_what_an_earlier_contact_put_there_is_found(tmp_path):
         release.with_name(unfinished).rename(release)
 
 
+def test_a_path_with_control_characters_is_none(answer):
+    told = answer.replace(b"root=/", b"root=/\x1b[2J\r/")
+    with pytest.raises(ProbeUnreadableError):
+        parse(told)
+
+
 @pytest.mark.parametrize("name", ["1.0-abc.new-x1", "../../x", "1.0", "9.9-a b", "1.0-\x1b[2J"])
 def test_a_name_that_no_release_has_is_none(answer, name):
     told = answer.replace(b"rdev-probe end", f"release={name}\nrdev-probe end".encode())

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rdev.client.bootstrap.words import command
+from rdev.client.bootstrap.words import agent_command
 from rdev.client.hosts import LOCAL, endpoint_of, phrase
 from rdev.client.known import KnownHost, forget, recall
 from rdev.client.transport.contract import Ran, Transport
@@ -122,9 +122,7 @@ async def _left_there(
         narrate(f"{host}: removing rdev from {known.home}")
 
     async def ask(*words: str) -> Ran:
-        program = f"{known.dist}/bin/rdev-agent"
-        line = command("env", f"{HOME_VARIABLE}={known.home}", program, *words)
-        return await transport.run(line, patience=_PATIENCE)
+        return await transport.run(agent_command(known, *words), patience=_PATIENCE)
 
     try:
         return await _done(host, wanted, ask)
@@ -149,11 +147,20 @@ async def _done(host: str, wanted: Wanted, ask: Ask) -> Left:
     if wanted.purge:
         discard = ["--discard-outputs"] if wanted.discard else []
         said = _answer(host, "remove rdev from", await ask("purge", "--json", *discard))
-        return Left(paths=tuple(said["paths"]), size=int(said["size"]), kept=str(said["kept"]))
+        return _removed(host, said)
     if wanted.agent:
         said = _answer(host, "stop the agent of", await ask("stop", "--json"))
         return Left(agent=said["pid"])
     return Left()
+
+
+def _removed(host: str, said: dict[str, Any]) -> Left:
+    try:
+        paths = tuple(str(path) for path in said["paths"])
+        return Left(paths=paths, size=int(said["size"]), kept=str(said["kept"]))
+    except (KeyError, TypeError, ValueError):
+        cause = "what it answered makes no sense"
+        raise RdevError(f"remove rdev from {host}", cause) from None
 
 
 async def _ask_here(*words: str) -> Ran:

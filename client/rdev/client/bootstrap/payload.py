@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rdev.client.bootstrap import install
 from rdev.client.bootstrap.lock import Wheel
 from rdev.client.bootstrap.plan import Plan
+from rdev.client.bootstrap.words import has_no_control
 from rdev.client.transport.contract import Ran
 from rdev.protocol.errors import BootstrapFailed
 
@@ -84,9 +85,32 @@ def installed(action: str, ran: Ran, reason: str = "") -> dict[str, Any]:
             _, found, body = line.partition(marker)
             if not found:
                 continue
-            said: dict[str, Any] = json.loads(body)
+            said = _understood(action, body, _DONE if marker == install.DONE else _FAILED)
             if marker == install.DONE:
                 return said
             raise BootstrapFailed(action, reason + said["cause"], hint=said["hint"] or None)
     lines = ran.stderr.decode(errors="replace").strip().splitlines()
     raise BootstrapFailed(action, lines[-1] if lines else f"its Python ended with {ran.code}")
+
+
+# What our installer says, and of which kind it is.
+_DONE = {"dist": str, "bytes": int, "home_id": str}
+_FAILED = {"cause": str, "hint": str}
+
+
+def _understood(action: str, body: str, wanted: Mapping[str, type]) -> dict[str, Any]:
+    """The answer, whose words are those of a machine that we know nothing of.
+
+    Raises:
+        BootstrapFailed: It is none of our installer's.
+    """
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = None
+    is_whole = isinstance(said, dict) and all(
+        isinstance(said.get(key), kind) for key, kind in wanted.items()
+    )
+    if not is_whole or not has_no_control(said.get("dist", "")):
+        raise BootstrapFailed(action, "its installer says what makes no sense")
+    return dict(said)

@@ -14,7 +14,7 @@ from rdev.client.bootstrap.payload import Parcel, installed, payload
 from rdev.client.bootstrap.plan import Plan, make_plan, target_of
 from rdev.client.bootstrap.probe import Probe, ProbeUnreadableError, has_begun, parse, script
 from rdev.client.bootstrap.wheel import OwnWheel, pack
-from rdev.client.bootstrap.words import command
+from rdev.client.bootstrap.words import agent_command, command
 from rdev.client.entries import entry_of
 from rdev.client.known import KnownHost, recall, remember
 from rdev.client.transport.contract import Ran, Transport
@@ -80,8 +80,7 @@ async def take_over(host: str, transport: Transport, known: KnownHost) -> None:
         AgentStartFailed: It does not serve.
         RdevError: What it said itself.
     """
-    program = f"{known.dist}/bin/rdev-agent"
-    line = command("env", f"RDEV_HOME={known.home}", program, "upgrade", "--login", "--json")
+    line = agent_command(known, "upgrade", "--login", "--json")
     ran = await transport.run(line, patience=_UPGRADE_PATIENCE)
     if ran.code:
         raise _said(host, ran)

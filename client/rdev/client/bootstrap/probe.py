@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rdev.client.bootstrap.words import has_no_control
+
 _BEGIN = "rdev-probe begin"
 _END = "rdev-probe end"
 
@@ -181,7 +183,7 @@ def _probe(fields: Mapping[str, Sequence[str]]) -> Probe:
         libc=one("libc"),
         root=roots[0],
         spares=tuple(place for line in fields.get("spare", ()) if (place := _place(line))),
-        dist=one("dist"),
+        dist=one("dist") if has_no_control(one("dist")) else "",
         releases=tuple(name for name in fields.get("release", ()) if _RELEASE.fullmatch(name)),
         home_id=one("home_id"),
         has_user_manager=one("user_manager") == "yes",
@@ -197,7 +199,7 @@ def _probe(fields: Mapping[str, Sequence[str]]) -> Probe:
 
 def _place(line: str) -> Place | None:
     parts = line.split("\t")
-    if len(parts) != 5 or not parts[0].startswith("/"):
+    if len(parts) != 5 or not parts[0].startswith("/") or not has_no_control(parts[0]):
         return None
     path, free, kind, may, able = parts
     return Place(
@@ -225,7 +227,7 @@ def _python(line: str) -> Python | None:
         return None
     source, path, version, implementation, abi, bits, machine, libc, base, pip = parts
     numbers = version.split(".")
-    if not all(map(_is_number, [*numbers, bits])):
+    if not all(map(_is_number, [*numbers, bits])) or not has_no_control(path + base):
         return None
     return Python(
         source=source,
