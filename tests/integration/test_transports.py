@@ -500,6 +500,34 @@ async def test_sharing_of_the_users_own_is_left_alone(server, short_folder, aliv
     subprocess.run([*server.ssh, "-O", "exit", "shared"], check=True, capture_output=True)
 
 
+async def test_a_dead_socket_of_a_shared_connection_is_none(server, short_folder, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_folder))
+    dead = short_folder / "dead"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead))
+    server.add_host("crashed", f"ControlPath {dead}", "ControlMaster no")
+    async with opened(OpenSsh, server, "crashed") as transport:
+        for _ in range(3):
+            assert (await transport.run("echo on")).stdout == b"on\n"
+        assert server.logins == 1, "it is shared by our own"
+        await transport.hang_up()
+
+
+async def test_an_input_that_is_configured_away_is_ours_all_the_same(kind, server):
+    server.add_host("silent", "StdinNull yes")
+    async with opened(kind, server, "silent") as transport:
+        assert (await transport.run("cat", feed=b"fed")).stdout == b"fed"
+
+
+async def test_a_key_that_replaces_a_revoked_one_is_unknown_and_not_changed(kind, server):
+    make_key(server.folder / "old")
+    public = (server.folder / "old.pub").read_text()
+    server.known_hosts.write_text(f"@revoked * {public}")
+    async with opened(kind, server) as transport:
+        with pytest.raises(HostKeyRefused, match="not known"):
+            await transport.run("true")
+
+
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "", "a;b", "unix:", "ssh://", "a\nb"])
 def test_no_name_becomes_an_option_or_a_command(host):
     with pytest.raises(UsageError):

@@ -31,9 +31,6 @@ _PIECE = 1 << 20
 
 _STDIN, _STDOUT = 0, 1
 
-# What sshd gave us is less than a login has.
-_OPTIONS = ("--login",)
-
 # sshd runs a command with less than a login has: an agent started here asks the login's shell.
 _AS_LOGIN = ("--login",)
 

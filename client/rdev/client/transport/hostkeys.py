@@ -36,6 +36,7 @@ class KnownKey:
 
 def name_of(host: str, port: int) -> str:
     """What a host is called in the files."""
+    host = host.lower()  # as ssh looks it up, hashed or not
     return host if port == _SSH_PORT else f"[{host}]:{port}"
 
 

@@ -317,7 +317,8 @@ class _Chain:
             raise changed_key(self.host, revoked[0].place)
         if same:
             return
-        if others := [known for known in known if known.kind == kind] or known:
+        trusted = [known for known in known if not known.is_revoked]
+        if others := [known for known in trusted if known.kind == kind] or trusted:
             raise changed_key(self.host, others[0].place)
         self._meet(config, name, kind=kind, blob=blob, files=files)
 

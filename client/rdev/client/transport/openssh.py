@@ -314,7 +314,7 @@ class OpenSsh:
     @property
     def _is_shared(self) -> bool:
         """Whether a shared connection seems to be there."""
-        return _exists(self._shared_path)
+        return _answers(self._shared_path)
 
     @property
     def _shared_path(self) -> str:
@@ -330,6 +330,8 @@ class OpenSsh:
             wanted |= {"ServerAliveInterval": str(settings.alive), "ServerAliveCountMax": "2"}
         if not self._config.number("connecttimeout", 0):
             wanted["ConnectTimeout"] = str(settings.connecting)
+        if self._config.is_on("stdinnull", default=False):  # older ones do not know the word
+            wanted["StdinNull"] = "no"
         if self._config.get("stricthostkeychecking") in ("false", "no", "off"):
             # A key that changed is refused even so: what may be unknown may not be another's.
             wanted["StrictHostKeyChecking"] = "accept-new"
@@ -371,7 +373,7 @@ def _shares_by_itself(config: HostConfig) -> bool:
     path = config.get("controlpath")
     if not path:
         return False
-    if os.path.exists(path):
+    if _answers(path):
         return True
     makes = config.get("controlmaster", "false").lower() not in ("false", "no")
     return makes and config.get("controlpersist", "no").lower() not in ("no", "false", "0")
@@ -400,6 +402,9 @@ def _exists(path: str) -> bool:
 
 
 def _answers(path: str) -> bool:
+    """Whether a shared connection is there: one that was killed, or a reboot, leaves its socket."""
+    if not path:
+        return False
     try:
         connect(path).close()
     except OSError:
