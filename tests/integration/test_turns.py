@@ -23,7 +23,9 @@ async def waiting(jobs, name: str):
         async for seen in jobs.manager.watch(job.id):
             assert seen.state is JobState.PENDING
             if seen.message:
-                assert "waits for its turn: the site lets each user have 1 live here" in seen.message
+                assert (
+                    "waits for its turn: the site lets each user have 1 live here" in seen.message
+                )
                 return seen
     raise AssertionError("it ended")
 
