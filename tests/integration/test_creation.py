@@ -80,19 +80,6 @@ async def test_a_script_runs_in_its_workspace(tmp_path):
             await jobs.manager.create("r3", outside)
 
 
-async def test_a_workspaces_own_python_comes_first(tmp_path):
-    workspace = tmp_path / "project-1"
-    (workspace / ".venv" / "bin").mkdir(parents=True)
-    own = workspace / ".venv" / "bin" / "python"
-    own.write_text("#!/bin/sh\necho own $@\n")
-    own.chmod(0o700)
-    spec = JobSpec(CommandKind.MODULE, "pkg.train", ("--fast",), workspace_id="w1")
-    options = {"workspaces": {"w1": str(workspace)}}
-    async with tidy(tmp_path / "jobs") as folder, jobs_in(folder, **options) as jobs:
-        job = await jobs.manager.create("r1", spec)
-        assert (await jobs.printed(job)).stdout == b"own -m pkg.train --fast\n"
-
-
 async def test_a_repeated_request_starts_nothing_new(tmp_path):
     spec = JobSpec(CommandKind.PROGRAM, "sh", ("-c", "echo run >> $MARKS"))
     marks = tmp_path / "marks"
