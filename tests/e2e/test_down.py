@@ -111,6 +111,7 @@ def assert_refused(done, code: int, *words: str) -> None:
     assert not missing, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["openssh", "paramiko"])
 def test_a_purge_leaves_the_home_as_it_was(laptop, user, transport):
     laptop.variables["RDEV_TRANSPORT"] = transport
@@ -135,6 +136,7 @@ def test_a_purge_leaves_the_home_as_it_was(laptop, user, transport):
     assert (again.returncode, "never contacted" in again.stdout) == (0, True)
 
 
+@pytest.mark.slow
 def test_live_jobs_outlive_the_connection_and_the_agent_and_bar_a_purge(laptop, user, server):
     laptop.rdev.write("train.py", "import time\ntime.sleep(300)\n")
     assert laptop.job("-d", "--name", "night", "train.py").returncode == 0

@@ -131,6 +131,7 @@ def test_other_login_shells(rdev, wheels, command, shell):
     assert (done.returncode, done.stdout.split()[0]) == (0, "trained"), done.stderr
 
 
+@pytest.mark.slow
 def test_rc_files_that_talk(laptop, user):
     noise = "echo 'Welcome! rdev-probe begin'; printf 'uid=0 no line end'; echo warned >&2\n"
     user.write(".bashrc", noise)
@@ -223,6 +224,7 @@ def _with_python_310(folder: Path, old: Path, new: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", " && ".join(steps), "sh"]
 
 
+@pytest.mark.slow
 def test_only_an_old_python_is_named_and_another_can_be_given(rdev, user, wheels, command):
     found = interpreters()
     if not {"3.10", "3.12"} <= found.keys():
@@ -348,6 +350,7 @@ def test_a_machine_that_was_replaced_is_refused_until_it_is_forgotten(laptop, us
     assert laptop.run("up", HOST).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_older_agent_is_followed_and_a_newer_one_never(laptop, user, tmp_path):
     laptop.rdev.write("wait.py", "import time\ntime.sleep(600)\n")
     command = installed_rdev(tmp_path / "old", "0.0.9")

@@ -170,6 +170,7 @@ TELL = "umask; ulimit -n; ulimit -Hn; id -G; echo $FROM_RC"
 
 
 @AS_ROOT
+@pytest.mark.slow
 def test_umask_limits_groups_and_variables_of_a_job_are_those_of_the_login(rdev, command, wheels):
     """Done means seen, 3: what `ssh host` gives."""
     with guest() as user, sshd(user.name, inside=NO_NETWORK) as server:

@@ -53,6 +53,7 @@ def test_lines_can_begin_with_their_rank_and_their_time(rdev, terminal):
         assert lines == ["[rank 0] one", "[rank 0] two", "[rank 0] open", ""]
 
 
+@pytest.mark.slow
 def test_logs_since_a_time_of_a_stream_and_of_an_attempt(rdev):
     rdev.run("run", "--", "sh", "-c", "echo early; sleep 1.2; echo late; echo err >&2")
     assert rdev.run("logs", "--since", "1h").stdout == "early\nlate\n"

@@ -119,6 +119,7 @@ def test_a_terminal_of_anothers_job_is_watched_freely_and_typed_into_with_a_yes(
         assert watching.wait() == 0
 
 
+@pytest.mark.slow
 def test_cleaning_up_leaves_anothers_jobs_and_says_how_many(ana: Rdev, ben: Rdev):
     for name in ("one", "two"):
         assert ana.run("run", "--name", name, "--", "true").returncode == 0

@@ -67,6 +67,7 @@ def wheels(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a second user")
 def test_every_file_of_a_used_home_is_named(rdev, wheels, tmp_path_factory):
     os.umask(0o022)

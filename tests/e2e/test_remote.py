@@ -22,7 +22,8 @@ def server():
         yield server
 
 
-@pytest.fixture(params=["openssh", "paramiko"])
+# tests/integration/test_transports.py has both in every run.
+@pytest.fixture(params=["openssh", pytest.param("paramiko", marks=pytest.mark.slow)])
 def person(request, rdev, server):
     with away(rdev, server, transport=request.param) as person:
         yield person

@@ -42,6 +42,7 @@ def transport(tmp_path):
     return ShellTransport(home)
 
 
+@pytest.mark.slow
 async def test_a_host_is_remembered_and_a_second_laptop_pushes_nothing(transport, laptop):
     said = []
     known = await first_contact(HOST, transport, narrate=said.append)
@@ -127,6 +128,7 @@ async def test_a_digest_that_no_index_has_is_not_taken(monkeypatch, tmp_path):
         await fetch([replace(chosen, sha256="0" * 64)], target, narrate=lambda _: None)
 
 
+@pytest.mark.slow
 async def test_an_environment_without_pip_has_ensurepips(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)

@@ -490,7 +490,7 @@ def _settings(examples: int) -> settings:
 
 
 class TestBothSidesChangeAndTheAgentCrashes(SyncMachine.TestCase):
-    settings = _settings(40)
+    settings = _settings(20)
 
 
 @pytest.mark.slow

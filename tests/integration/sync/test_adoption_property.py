@@ -57,7 +57,7 @@ def adopt(base: Path, *, is_agreed: bool) -> Receipt:
     return asyncio.run(once())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(laptop=LAPTOPS, host=HOSTS)
 def test_nothing_is_lost(laptop: dict, host: dict):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
