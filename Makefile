@@ -22,7 +22,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -q -m 'not slow' -n 4 --dist worksteal
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 # 1,000 kills over 20 jobs; some five minutes.
 chaos: $(STAMP)

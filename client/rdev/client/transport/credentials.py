@@ -65,9 +65,14 @@ class Login:
         self._ask = ask
         self._user = config.get("user")
         self._allowed: list[str] = []
+        self._open = contextlib.ExitStack()
 
     def run(self) -> None:
         """See `log_in`."""
+        with self._open:
+            self._run()
+
+    def _run(self) -> None:
         try:
             if self._takes(lambda: self._transport.auth_none(self._user)):
                 return
@@ -113,7 +118,7 @@ class Login:
     def _keys(self) -> Iterator[Key]:
         files = [expand(name, self._config) for name in self._config.all("identityfile")]
         wanted = {blob for name in files if (blob := _public(name))}
-        in_agent = _agent_keys(self._config)
+        in_agent = _agent_keys(self._config, self._open)
         first = [key for key in in_agent if key.asbytes() in wanted]
         others = [key for key in in_agent if key.asbytes() not in wanted]
         yield from first
@@ -176,8 +181,11 @@ def _public(file: str) -> bytes | None:
     return None
 
 
-def _agent_keys(config: HostConfig) -> list[Key]:
-    """Keys of the user's ssh agent; none where there is no agent."""
+def _agent_keys(config: HostConfig, until: contextlib.ExitStack) -> list[Key]:
+    """Keys of the user's ssh agent; none where there is no agent.
+
+    They sign by the connection to it, which ends with `until`.
+    """
     path = config.get("identityagent", "SSH_AUTH_SOCK") if _has_agent(config) else ""
     if path == "SSH_AUTH_SOCK":
         path = os.environ.get("SSH_AUTH_SOCK", "")
@@ -185,6 +193,7 @@ def _agent_keys(config: HostConfig) -> list[Key]:
         return []
     try:
         connection = connect(expand(path, config))
+        until.callback(connection.close)
         connection.settimeout(None)
         agent = AgentSSH()
         # It knows no agent but that of the environment by itself.
