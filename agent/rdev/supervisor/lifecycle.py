@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND
 from rdev.wire.channel import clean_text, small_number
-from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
+from rdev.wire.events import DEBUG_PAUSED, DEBUG_RENEWED, DEBUG_RESUMED, Event
 from rdev.wire.job import Attempt, DebugStop, JobState, Reason, Stream
 from rdev.wire.records import Exit, Launch, Started, Status
 
@@ -86,6 +86,9 @@ def signalled(status: Status, number: int) -> Status:
 def noted(status: Status, event: Event) -> Status:
     """An event arrived; those of the debugger show in the status."""
     others = tuple(stop for stop in status.stops if stop.pid != event.pid)
+    if event.kind == DEBUG_RENEWED:
+        renewed = (_renewed(stop, event) for stop in status.stops)
+        return _changed(status, replace(status, stops=tuple(renewed)))
     if event.kind == DEBUG_PAUSED and len(others) < _MAX_STOPS:
         return _held(status, (*others, _stop_of(event)), at=event.time)
     if event.kind in (DEBUG_PAUSED, DEBUG_RESUMED):
@@ -235,7 +238,18 @@ def _stop_of(event: Event) -> DebugStop:
         function=clean_text(fields.get("function", ""))[:_MAX_WORD],
         reason=clean_text(fields.get("reason", ""))[:_MAX_WORD],
         since=event.time,
+        until=_lease_end(event),
+        unattended=fields.get("unattended") is True,
     )
+
+
+def _renewed(stop: DebugStop, event: Event) -> DebugStop:
+    return replace(stop, until=_lease_end(event)) if stop.pid == event.pid else stop
+
+
+def _lease_end(event: Event) -> float:
+    lease = event.fields.get("lease")
+    return event.time + lease if isinstance(lease, int | float) and lease > 0 else 0.0
 
 
 def _changed(before: Status, after: Status) -> Status:

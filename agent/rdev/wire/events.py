@@ -10,13 +10,19 @@ to the kind:
     metric           step, epoch, phase (or ""), values {name: number}
     checkpoint_saved step, path
     debug_attached   file                  debug_detached
-    debug_paused     file, line, function, reason
-    debug_resumed    seconds
+    debug_paused     file, line, function, reason, lease (seconds until it goes on by itself, or
+                     null), unattended (nobody is attached: it waits for a debugger)
+    debug_renewed    lease (seconds from now)
+    debug_resumed    seconds, cause (see `ResumeCause`)
+    debug_armed      groups (process groups whose timeout was raised), seconds (the new timeout)
+    debug_disarmed   groups
+    hang_suspected   file, line, function, seconds (of active time without progress)
     events_dropped   count (the sender's buffer overflowed; exactly so many are missing)
 """
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +30,27 @@ from typing import Any
 
 METRIC = "metric"
 DEBUG_PAUSED = "debug_paused"
+DEBUG_RENEWED = "debug_renewed"
 DEBUG_RESUMED = "debug_resumed"
+DEBUG_ARMED = "debug_armed"
+DEBUG_DISARMED = "debug_disarmed"
+HANG_SUSPECTED = "hang_suspected"
 EVENTS_DROPPED = "events_dropped"
+
+
+class ResumeCause(enum.Enum):
+    """Why a stop of the debugger ended."""
+
+    CLIENT = "client"
+    """Its client said so: continue, next, step."""
+    DETACHED = "detached"
+    """The client left."""
+    LEASE = "lease"
+    """Its lease ended, and nobody had renewed it."""
+    ADAPTER_LOST = "adapter_lost"
+    """The adapter was killed or ended, perhaps with its agent."""
+    UNATTENDED = "unattended"
+    """It waited for a debugger, and none came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,23 @@ class EnvironmentChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class DebugStart:
+    """When a job's processes stop by themselves and wait for a debugger.
+
+    A stop that nobody attends goes on after a while, see `rdev.hook`.
+
+    Attributes:
+        at_start: Before the first line of the script.
+        on_exception: At an exception that nothing catches, with its frames.
+        step: When the loop or the live probe begins that step; 0 means none.
+    """
+
+    at_start: bool = False
+    on_exception: bool = False
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What to run and how; it never changes once the job exists.
 
@@ -178,6 +195,7 @@ class JobSpec:
             long ago it was, does not mean it.
         env: By which interpreter and in which environment; `python` beats it.
         owner: Who asked, as `user@laptop`: several people may share one login.
+        debug: When its processes stop by themselves.
     """
 
     kind: CommandKind
@@ -202,6 +220,7 @@ class JobSpec:
     aside: bool = False
     env: EnvironmentChoice = EnvironmentChoice()
     owner: str = ""
+    debug: DebugStart = DebugStart()
 
     @property
     def takes_input(self) -> bool:
@@ -221,6 +240,9 @@ class DebugStop:
         function: Name of the function.
         reason: DAP's reason, such as `breakpoint` or `step`.
         since: Seconds since the epoch.
+        until: When its lease ends and it goes on by itself, in seconds since the epoch; 0 if it
+            has none.
+        unattended: Nobody is attached: it waits for a debugger.
     """
 
     rank: int
@@ -230,6 +252,8 @@ class DebugStop:
     function: str
     reason: str
     since: float
+    until: float = 0.0
+    unattended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

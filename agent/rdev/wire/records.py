@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rdev.wire.job import (
     Attempt,
     CommandKind,
+    DebugStart,
     DebugStop,
     EnvironmentChoice,
     Gpu,
@@ -293,6 +294,7 @@ def spec_from_json(body: Mapping[str, Any]) -> JobSpec:
             "gpus": GpuRequest(gpus["count"], tuple(gpus["devices"])) if gpus else None,
             "log_full": LogFull(body.get("log_full", "drop")),
             "env": _plainly(EnvironmentChoice, body.get("env", {})),
+            "debug": _plainly(DebugStart, body.get("debug", {})),
         }
     )
 

@@ -11,6 +11,7 @@ from rdev.wire.job import (
     DEFAULT_GRACE,
     Attempt,
     CommandKind,
+    DebugStart,
     DebugStop,
     EnvironmentChoice,
     Gpu,
@@ -48,6 +49,8 @@ def spec_to_proto(spec: JobSpec) -> job_pb2.JobSpec:
         env=choice_to_proto(spec.env),
         owner=spec.owner,
     )
+    if spec.debug != DebugStart():
+        message.debug.CopyFrom(_start_to_proto(spec.debug))
     if spec.terminal is not None:
         message.terminal.CopyFrom(window_to_proto(spec.terminal))
     if spec.gpus is not None:
@@ -92,6 +95,7 @@ def spec_from_proto(message: job_pb2.JobSpec) -> JobSpec:
         aside=message.aside,
         env=choice_from_proto(message.env),
         owner=message.owner,
+        debug=_start_from_proto(message.debug),
     )
 
 
@@ -246,6 +250,16 @@ def _usage_from_proto(message: job_pb2.Usage) -> Usage:
     return Usage(message.user_seconds, message.system_seconds, message.peak_memory)
 
 
+def _start_to_proto(start: DebugStart) -> job_pb2.DebugStart:
+    return job_pb2.DebugStart(
+        at_start=start.at_start, on_exception=start.on_exception, step=start.step
+    )
+
+
+def _start_from_proto(message: job_pb2.DebugStart) -> DebugStart:
+    return DebugStart(message.at_start, message.on_exception, message.step)
+
+
 def _stop_to_proto(stop: DebugStop) -> job_pb2.DebugStop:
     return job_pb2.DebugStop(
         rank=stop.rank,
@@ -255,6 +269,8 @@ def _stop_to_proto(stop: DebugStop) -> job_pb2.DebugStop:
         function=stop.function,
         reason=stop.reason,
         since=timestamp(stop.since),
+        until=timestamp(stop.until) if stop.until else None,
+        unattended=stop.unattended,
     )
 
 
@@ -267,6 +283,8 @@ def _stop_from_proto(message: job_pb2.DebugStop) -> DebugStop:
         function=message.function,
         reason=message.reason,
         since=seconds_since_epoch(message.since),
+        until=seconds_since_epoch(message.until) if message.HasField("until") else 0.0,
+        unattended=message.unattended,
     )
 
 

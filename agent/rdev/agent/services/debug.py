@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from rdev.agent.debug.manager import DebugManager
-from rdev.protocol.errors import InvalidRequest
+from rdev.protocol.errors import FeatureMissing, InvalidRequest
 from rdev.protocol.ids import JOB_ID, require
 from rdev.v1 import debug_pb2 as pb
 from rdev.v1 import debug_pb2_grpc
@@ -46,6 +46,22 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
                     yield pb.AttachDebuggerResponse(data=data)
             finally:
                 feeding.cancel()
+
+    async def GetStacks(
+        self,
+        request: pb.GetStacksRequest,
+        context: grpc.aio.ServicerContext[pb.GetStacksRequest, pb.GetStacksResponse],
+    ) -> pb.GetStacksResponse:
+        """See the proto."""
+        raise FeatureMissing("show the stacks", "this agent cannot yet")
+
+    async def CompareRanks(
+        self,
+        request: pb.CompareRanksRequest,
+        context: grpc.aio.ServicerContext[pb.CompareRanksRequest, pb.CompareRanksResponse],
+    ) -> pb.CompareRanksResponse:
+        """See the proto."""
+        raise FeatureMissing("compare the ranks", "this agent cannot yet")
 
 
 async def _bytes(requests: AsyncIterator[pb.AttachDebuggerRequest]) -> AsyncIterator[bytes]:
