@@ -41,6 +41,17 @@ def test_the_installed_debugpy_is_one_that_was_read():
 
 
 EXPRESSIONS = [
+    # summary.py: who is asked first for a value's text and parts
+    (
+        "all(isinstance(sys.modules['_pydevd_bundle.pydevd_extension_utils'].extensions_of_type(k),"
+        " list) for k in (sys.modules['_pydevd_bundle.pydevd_extension_api']"
+        ".StrPresentationProvider, sys.modules['_pydevd_bundle.pydevd_extension_api']"
+        ".TypeResolveProvider))"
+    ),
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_safe_repr'].SafeRepr._repr)"
+        ".parameters) == ['self', 'obj', 'level']"
+    ),
     # patch.py: our socket instead of a TCP connection
     "'start_client' in pydevd.PyDB.connect.__code__.co_names",
     "list(inspect.signature(pydevd.start_client).parameters) == ['host', 'port']",

@@ -8,6 +8,7 @@ Measured defects of the stock one, and the remedies:
   disconnects in good order, resumes every thread and waits until none is parked.
 - A stop shows in every clock of the program, and nobody is told of it: `PyDB.do_wait_suspend`,
   which runs in the parked thread, is bracketed.
+- It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 
 from rdev.hook.release import parked_threads, until
 from rdev.hook.stops import Stop, Stops
+from rdev.hook.summary import show_arrays
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Patches:
         pydevd.start_client = self._start_client
         _bracket_stops(pydevd.PyDB, stops)
         _resume_before_disposal(pydevd.PyDB, on_disposed)
+        show_arrays()
 
     def debugger(self) -> Any:  # noqa: ANN401 - a PyDB
         """The process's debugger; None when no session is on."""
