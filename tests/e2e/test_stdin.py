@@ -115,15 +115,17 @@ def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
 
 def test_a_job_that_waits_for_room_for_its_output_says_so_and_when_it_goes_on(rdev, small_disk):
     ballast = small_disk / "ballast"
-    script = "read line; head -c 3000000 /dev/zero; read line; echo on"
+    first, then = "head -c 800000 /dev/zero", "head -c 2200000 /dev/zero"
+    script = f"read line; {first}; read line; {then}; read line; echo on"
     words = ("run", "-q", "--name", "full", "--log-full", "block", "--", "sh", "-c", script)
     with started_with_pipe(rdev, *words) as process:
         wait_until(lambda: [job["state"] for job in rdev.json("ps")] == ["running"])
         with rdev.started("logs", "-f", stdout=subprocess.DEVNULL) as follower:
             ballast.write_bytes(bytes(room_of(small_disk) - (1 << 20)))
             process.stdin.write(b"go\n")
-            process.stdin.flush()
             expect(process.stdout, 500_000)
+            # Nobody reads more of its output for now, and it says so all the same.
+            process.stdin.write(b"go\n")
             waits = b"rdev: full waits for room for its output: no space left on device\n"
             goes_on = b"rdev: full goes on: there is room again\n"
             assert process.stderr.readline() == waits

@@ -72,7 +72,10 @@ class Output:
         self._line_ended = asyncio.Event()
         self._line_ended.set()
         self._waiting = asyncio.Event()
-        self._writing = asyncio.Lock()
+        # What leads to one place goes there in turns. A pipe that nobody empties just now keeps
+        # nothing from the other: `rdev run train.py | less` still says what happens to the job.
+        places = {_place_of(target): asyncio.Lock() for target in renderings}
+        self._turns = {target: places[_place_of(target)] for target in renderings}
         self._group = asyncio.TaskGroup()
         self._settling: asyncio.Task[None] | None = None
 
@@ -99,7 +102,7 @@ class Output:
         target = _STDOUT if chunk.stream == "stdout" else _STDERR
         rendering = self._renderings[target]
         self.latest = chunk.time
-        async with self._writing:
+        async with self._turns[target]:
             await _write(target, rendering.feed(chunk))
         self.places[chunk.rank, chunk.stream] = chunk.end
         if rendering.is_waiting:
@@ -119,7 +122,7 @@ class Output:
     async def end(self) -> None:
         """See `rdev.client.follow.Sink`."""
         for target, rendering in self._distinct():
-            async with self._writing:
+            async with self._turns[target]:
                 await _write(target, rendering.end())
 
     async def aside(self, line: str) -> None:
@@ -146,21 +149,17 @@ class Output:
         Whoever writes waits, and so does the reading behind it. What is being written just now may
         never end, on a terminal that takes nothing: then the block runs all the same.
         """
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._writing.acquire()
-        except TimeoutError:
+        async with contextlib.AsyncExitStack() as turns:
+            for turn in dict.fromkeys(self._turns.values()):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE):
+                        await turns.enter_async_context(turn)
             yield
-            return
-        try:
-            yield
-        finally:
-            self._writing.release()
 
     async def _apart(self, line: str) -> None:
         text = f"{line}\n".encode(errors="replace")
         rendering = self._renderings[_STDERR]
-        async with self._writing:
+        async with self._turns[_STDERR]:
             shown = rendering.apart(text) if isinstance(rendering, Labelled) else text
             await _write(_STDERR, _line_break() + shown if shown is text else shown)
 
@@ -172,7 +171,7 @@ class Output:
             await asyncio.sleep(_LINE_PATIENCE)
             for target, rendering in self._distinct():
                 if rendering.is_waiting:
-                    async with self._writing:
+                    async with self._turns[target]:
                         await _write(target, rendering.settle())
 
     def _distinct(self) -> list[tuple[int, Rendering]]:
@@ -181,6 +180,17 @@ class Output:
         for target, rendering in self._renderings.items():
             found.setdefault(id(rendering), (target, rendering))
         return list(found.values())
+
+
+def _place_of(target: int) -> tuple[int, int]:
+    """The same for descriptors that lead to the same place, as after `2>&1`."""
+    try:
+        status = os.fstat(target)
+    except OSError:  # it is closed, which writing tells
+        return -1, target
+    if stat.S_ISCHR(status.st_mode):  # of one terminal there may be several names
+        return 0, status.st_rdev
+    return status.st_dev, status.st_ino
 
 
 class RawOutput(Output):
