@@ -19,6 +19,7 @@ from rdev.loop.callback import Callback, Calls, compiled
 from rdev.loop.sample import take_all
 from rdev.loop.sink import Sink
 from rdev.loop.state import State
+from rdev.wire import gate
 from rdev.wire.clock import active_monotonic
 
 _clock = time.monotonic
@@ -37,6 +38,7 @@ class Probe:
     """
 
     __slots__ = (
+        "__weakref__",
         "_calls",
         "_due",
         "_epoch_open",
@@ -45,6 +47,7 @@ class Probe:
         "_members",
         "_phase_end",
         "_phases",
+        "_report_due",
         "_run_open",
         "_sink",
         "_step_begin",
@@ -66,7 +69,7 @@ class Probe:
         self._fresh: dict[str, tuple[int, object]] = {}
         self._phases: dict[str, tuple[int, Mapping[str, object]]] = {}
         self._run_open = self._epoch_open = self._step_open = False
-        self._due = 0.0
+        self._due = self._report_due = 0.0
         self._held = 0.0
         self._adopt(callbacks)
 
@@ -87,6 +90,12 @@ class Probe:
         self._held = _seconds_held()
         self._sink.event("run_started", {"epochs": epochs, "steps": steps})
         self._tell(self._calls["run_begin"])
+        gate.join(self)
+        gate.passing(1)
+
+    def wake(self) -> None:
+        """Makes the next boundary of steps serve who asked for attention; for any thread."""
+        self._due = 0.0
 
     def epoch_begin(self) -> None:
         """An epoch begins."""
@@ -283,8 +292,18 @@ class Probe:
             raise first
 
     def _serve(self) -> None:
+        now = _clock()
+        is_due = now >= self._report_due
+        if is_due:
+            self._report_due = now + self._sink.interval()
         # The next time first: a request that comes while this one is served is not lost.
-        self._due = _clock() + self._sink.interval()
+        self._due = self._report_due
+        if gate.is_closed():
+            gate.passing(self.state.step + 1)
+            if gate.is_closed():
+                self._due = 0.0
+        if not is_due:
+            return
         held = _seconds_held()
         if held - self._held > _LEAST_HOLD:
             seconds, self._held = held - self._held, held

@@ -30,6 +30,7 @@ from rdev.protocol.ids import JOB_NAME, job_name_from, new_request_id
 from rdev.wire.job import (
     ONE_PER_GPU,
     CommandKind,
+    DebugStart,
     EnvironmentChoice,
     GpuRequest,
     Job,
@@ -54,6 +55,7 @@ class Launch:
         stdin: It reads what is written as its input.
         processes: Ranks to start by torchrun, see `rdev.wire.job.JobSpec`.
         gpus: GPUs it wants.
+        debug: When it stops by itself and waits for a debugger.
     """
 
     command: Command
@@ -66,6 +68,7 @@ class Launch:
     stdin: bool = False
     processes: int = 0
     gpus: GpuRequest | None = None
+    debug: DebugStart = field(default_factory=DebugStart)
 
 
 async def launch(
@@ -234,6 +237,7 @@ def _spec(
         retries=settings.retries,
         keep_children=settings.keep_children,
         log_full=LogFull(settings.log_full),
+        debug=request.debug,
     )
 
 

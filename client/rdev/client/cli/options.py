@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rdev.wire.job import GpuRequest
+    from rdev.wire.job import DebugStart, GpuRequest
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +103,24 @@ def rank(word: str) -> int:
 def attempt(word: str) -> int:
     """An attempt as typed, for argparse; the first is 1."""
     return _count(word, "attempt", least=1, most=_MOST)
+
+
+def stop_condition(word: str) -> tuple[str, int]:
+    """When to stop for a debugger, as typed, for argparse: its name, and a step if it has one."""
+    if word == "exception":
+        return (word, 0)
+    name, _, step = word.partition("=")
+    if name == "step":
+        return (name, _count(step, "step", least=1, most=_MOST_LINES))
+    raise argparse.ArgumentTypeError(f"{word!r} is neither `exception` nor `step=N`")
+
+
+def stops_at(conditions: Sequence[tuple[str, int]], *, at_start: bool = False) -> DebugStart:
+    """The stops that such options ask for; of two steps the last one counts."""
+    from rdev.wire.job import DebugStart
+
+    given = dict(conditions)
+    return DebugStart(at_start, "exception" in given, given.get("step", 0))
 
 
 def gpu_request(word: str) -> GpuRequest:

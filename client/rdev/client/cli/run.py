@@ -27,6 +27,8 @@ from rdev.client.cli.options import (
     processes,
     retries,
     seconds,
+    stop_condition,
+    stops_at,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 _WITH_VALUE = frozenset(
     (
         *("-H", "--host", "--name", "-e", "--set", "--env", "--env-file", "--timeout", "--grace"),
-        *("--python", "--nproc", "--gpus", "--retries", "--log-full", "--detach-keys"),
+        *("--python", "--nproc", "--gpus", "--retries", "--log-full", "--detach-keys", "--on"),
     )
 )
 
@@ -70,6 +72,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_resources(parser)
     parser.add_argument("--no-sync", action="store_true", help="run what the host already has")
     parser.add_argument("--no-hook", action="store_true", help="plant no debug hook in the job")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="wait before the first line until a debugger is attached, at most a minute",
+    )
+    parser.add_argument(
+        "--on",
+        type=stop_condition,
+        action="append",
+        default=[],
+        metavar="exception|step=N",
+        help="wait for a debugger at an exception that nothing catches, or before a step",
+    )
     add_terminal(parser)
     add_detach_keys(parser)
     add_input(parser)
@@ -119,6 +134,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
         parser.parse_args(words)
     ours, command = split_command(words, with_value=_WITH_VALUE)
     options = parser.parse_args(ours)
+    if options.no_hook and (options.debug or options.on):
+        parser.error("--debug and --on need the hook that --no-hook leaves out")
     if options.json and not options.detach:
         parser.error("--json goes with --detach: otherwise stdout is the job's")
     options.command = command
@@ -250,6 +267,7 @@ def _request(options: argparse.Namespace, workspace: Workspace) -> Launch:
         stdin=options.stdin or (not options.detach and source_of(options) is not None),
         processes=options.nproc,
         gpus=options.gpus,
+        debug=stops_at(options.on, at_start=options.debug),
     )
 
 

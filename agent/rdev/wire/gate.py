@@ -1,0 +1,64 @@
+"""The gate: a step before which the training is to be held, which whoever counts steps asks for.
+
+It costs nothing while it is open: a probe looks at it only at a boundary that is due, and whoever
+closes it makes the next boundary due by waking the probes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Counter(Protocol):
+    """Counts the steps of a run; held weakly."""
+
+    def wake(self) -> None:
+        """Makes the next boundary look at the gate; may be called on any thread."""
+        ...
+
+
+_at = 0
+_hold: Callable[[], None] | None = None
+_counters: weakref.WeakSet[Counter] = weakref.WeakSet()
+
+
+def join(counter: Counter) -> None:
+    """A run of this process begins: its boundaries are to pass the gate."""
+    _counters.add(counter)
+    if _at:
+        counter.wake()
+
+
+def counted() -> bool:
+    """True if somebody in this process counts steps."""
+    return bool(_counters)
+
+
+def close(step: int, hold: Callable[[], None]) -> None:
+    """Closes the gate before a step.
+
+    Args:
+        step: The step that is not to begin; one that has begun already is passed at the next one.
+        hold: Called once, on the training's thread, and returns when the step may begin.
+    """
+    global _at, _hold
+    _at, _hold = step, hold
+    for counter in list(_counters):
+        counter.wake()
+
+
+def is_closed() -> bool:
+    """True while a step is to be held."""
+    return _at > 0
+
+
+def passing(step: int) -> None:
+    """The training is about to begin this step; holds it if the gate is closed before it."""
+    global _at, _hold
+    hold = _hold
+    if not _at or step < _at or hold is None:
+        return
+    _at, _hold = 0, None
+    hold()
