@@ -53,6 +53,9 @@ def test_what_misses_a_module_says_who_has_it_in_its_last_line(rdev, vision):
     interpreter = rdev.json("ps", "-a")[0]["interpreter"]
     assert last.startswith(f"rdev: {interpreter}")
     assert last.endswith("has no onlythere; onlythere is in: conda env vision (--env vision)")
+    for verb in ("logs", "attach"):  # of those who were not there
+        assert rdev.run(verb).stderr.splitlines()[-1] == last
+    assert last not in rdev.run("logs", "--json").stderr
     assert rdev.run("run", "--env", "vision", "train.py").returncode == 0
 
 

@@ -60,6 +60,18 @@ def test_a_job_is_run_there_with_its_output_and_its_code(person, server):
     assert '"far"' in listed.stdout
     assert person.known()["agent_id"]
     assert person.run("ps", "-a", "--json").stdout.strip() == "[]"  # nothing of it is here
+    assert "`-H gpu1` asks another" in person.run("ps").stdout
+    assert "`-H gpu1` asks another" in person.run("logs", "far").stderr
+    assert "`rdev ps -a -H gpu1` lists" in person.run("logs", "-H", "gpu1", "x").stderr
+
+
+def test_a_command_runs_on_a_host_by_its_name(person, server):
+    done = person.run("exec", "gpu1", "--", "pwd")
+    assert (done.returncode, done.stdout) == (0, f"{os.path.expanduser('~')}\n"), done.stderr
+    server.add_host("gpu2", "HostName nowhere.invalid", plain=False)  # never met, but ssh has it
+    assert_told(person.run("exec", "gpu2", "--", "pwd"), 255, "no host is called nowhere.invalid")
+    assert_told(person.run("exec", "gpu3", "--", "pwd"), 125, "no job has that name")
+    assert_told(person.run("exec", "gpu1", "pwd"), 2, "'pwd' is no option of ours")
 
 
 def test_logs_go_on_where_they_were_when_the_link_was_cut(person, server):

@@ -64,3 +64,13 @@ def test_an_option_is_written_out():
     assert parser.parse_args(["--timeout", "3"]).timeout == 3
     with pytest.raises(SystemExit):
         parser.parse_args(["--time", "3"])
+
+
+def test_no_option_of_run_takes_its_value_for_the_script():
+    samples = {"-e": "K=V", "--set": "K=V", "--gpus": "all", "--log-full": "drop", "--on": "step=3"}
+    samples |= {"--transport": "openssh", "--detach-keys": "ctrl-p"}
+    module, parser = parser_for("run")
+    for action in parser._actions:  # argparse has no other way to ask
+        for option in action.option_strings if action.nargs is None else ():
+            words = [option, samples.get(option, "1"), "train.py"]
+            assert module.parse(parser, words).command.target == "train.py", option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -210,13 +211,18 @@ async def missing_module(connection: Connection, job: Job) -> str:
     module = await _missing(connection, job)
     if not module:
         return ""
-    found = await Environments(connection).list(workspace_id=job.spec.workspace_id, module=module)
+    environments, workspace = Environments(connection), job.spec.workspace_id
+    found = await environments.list(workspace_id=workspace, module=module)
     others = [each for each in found if each.python and each.python != job.interpreter]
     place = f"{job.interpreter} ({job.env})" if job.env else job.interpreter
     if not others:
         ls = phrase("env ls", connection.host)
         return f"{place} has no {module}, and neither has any environment of `{ls}`"
-    named = ", ".join(f"{each.words} ({_way_to(each)})" for each in others[:_MOST_NAMED])
+    meant: dict[str, str] = {}
+    for each in await environments.list(workspace_id=workspace):
+        meant.setdefault(each.name, each.prefix)  # the host takes the first of a name
+    ways = [(each, _way_to(each, meant.get(each.name))) for each in others[:_MOST_NAMED]]
+    named = ", ".join(f"{each.words} ({way})" for each, way in ways)
     more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     return f"{place} has no {module}; {module} is in: {named}{more}"
 
@@ -240,11 +246,19 @@ async def module_in(tail: AsyncGenerator[Chunk | Gap, None]) -> str:
     return ""
 
 
-def _way_to(environment: HostEnvironment) -> str:
+def _way_to(environment: HostEnvironment, meant: str | None) -> str:
+    """The option that leads to an environment.
+
+    Args:
+        environment: The environment.
+        meant: Folder of the environment that the host takes for its name.
+    """
     if environment.kind == "python":
-        return f"--python {environment.python}"
-    is_named = environment.kind == "conda" and environment.name != "base"
-    return f"--env {environment.name if is_named else environment.prefix}"
+        return f"--python {shlex.quote(environment.python)}"
+    # `base` is conda's in many places, and what begins so is taken for a path.
+    is_named = environment.kind in ("conda", "venv") and environment.name != "base"
+    is_named = is_named and meant == environment.prefix and environment.name[:1] not in (".", "~")
+    return f"--env {shlex.quote(environment.name if is_named else environment.prefix)}"
 
 
 def _from_proto(message: environment_pb2.Environment) -> HostEnvironment:

@@ -38,7 +38,7 @@ async def execute(options: argparse.Namespace) -> int:
 
     poll_directly()
     from rdev.client.cli.attending import output_of, return_to
-    from rdev.client.cli.narrating import outlived
+    from rdev.client.cli.narrating import explain_end, outlived
     from rdev.client.connection import connect
     from rdev.client.lookup import find_job
 
@@ -46,4 +46,7 @@ async def execute(options: argparse.Namespace) -> int:
         job = await find_job(connection, options.job)
         shown = output_of(job, prefix=options.prefix)
         async with outlived(connection, job), shown as output:
-            return await return_to(connection, job, output, options=options)
+            code = await return_to(connection, job, output, options=options)
+        if code:
+            await explain_end(connection, job)
+        return code

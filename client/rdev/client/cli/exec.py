@@ -3,12 +3,15 @@
     rdev exec JOB -- COMMAND [args...]      where that job runs
     rdev exec HOST -- COMMAND [args...]     in the home folder of that host
 
+A name that a host and a job have is the host's; with -H it is a job's there.
+
 Exit code: the command's own.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from rdev.client.cli.options import (
     add_detach_keys,
@@ -19,6 +22,10 @@ from rdev.client.cli.options import (
     confirm_of,
     host_of,
 )
+
+if TYPE_CHECKING:
+    from rdev.client.connection import Connection
+    from rdev.wire.job import Job
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +44,10 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     from rdev.protocol.errors import UsageError
 
     ours = words[: words.index("--")] if "--" in words else words
-    options = parser.parse_args(ours)
+    options, stray = parser.parse_known_args(ours)
+    if stray:
+        hint = "write the command after --, as in `rdev exec HOST -- nvidia-smi`"
+        raise UsageError("run", f"{stray[0]!r} is no option of ours", hint=hint)
     options.command = words[len(ours) + 1 :]
     if not options.command:
         raise UsageError("run", "a command is missing", hint="write it after --")
@@ -51,31 +61,50 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.protocol.polling import poll_directly
 
     poll_directly()
+    from rdev.client.cli.attending import terminal_of
+    from rdev.client.connection import connect
+    from rdev.client.hosts import LOCAL
+    from rdev.client.lookup import find_job, names_host, ssh_knows
+    from rdev.client.ownership import require_ours
+    from rdev.protocol.errors import JobNotFound
+
+    terminal_of(options)  # what is wrong is said before anything is done
+    target = options.target
+    is_host = target == LOCAL or (not options.host and names_host(target))
+    host = target if is_host else host_of(options)
+    async with connect(host) as connection:
+        if target == host:
+            return await _run(connection, None, options)
+        try:
+            neighbour = await find_job(connection, target)
+        except JobNotFound:
+            if options.host or not await ssh_knows(target):
+                raise
+        else:
+            await require_ours(neighbour, "run a command beside", confirm=confirm_of(options))
+            return await _run(connection, neighbour, options)
+    async with connect(target) as connection:
+        return await _run(connection, None, options)
+
+
+async def _run(connection: Connection, neighbour: Job | None, options: argparse.Namespace) -> int:
+    """Runs it beside a job, or in the host's home folder without one."""
     import contextlib
 
     from rdev.client.cli.attending import attend, output_of, source_of, terminal_of
     from rdev.client.cli.narrating import outlived
-    from rdev.client.connection import connect
-    from rdev.client.hosts import LOCAL
     from rdev.client.jobs import Jobs
     from rdev.client.launch import beside, start
-    from rdev.client.lookup import find_job
-    from rdev.client.ownership import require_ours
     from rdev.protocol.errors import RdevError
 
     terminal, source = terminal_of(options), source_of(options)
-    host = LOCAL if options.target == LOCAL else host_of(options)
-    async with connect(host) as connection:
-        neighbour = None if options.target == LOCAL else await find_job(connection, options.target)
-        if neighbour is not None:
-            await require_ours(neighbour, "run a command beside", confirm=confirm_of(options))
-        spec = beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
-        job = await start(connection, spec)
-        async with outlived(connection, job), output_of(job) as output:
-            keys = options.detach_keys
-            code = await attend(connection, job, output, source=source, detach_keys=keys)
-        # It was a means, not a job that anybody will ask for; one that still runs stays, and one
-        # that is gone already was tidied up by somebody else.
-        with contextlib.suppress(RdevError):
-            await Jobs(connection).delete(job.id)
+    spec = beside(neighbour, options.command, terminal=terminal, stdin=source is not None)
+    job = await start(connection, spec)
+    async with outlived(connection, job), output_of(job) as output:
+        keys = options.detach_keys
+        code = await attend(connection, job, output, source=source, detach_keys=keys)
+    # It was a means, not a job that anybody will ask for; one that still runs stays, and one that
+    # is gone already was tidied up by somebody else.
+    with contextlib.suppress(RdevError):
+        await Jobs(connection).delete(job.id)
     return code

@@ -79,7 +79,7 @@ async def execute(options: argparse.Namespace) -> int:
     import asyncio
     import contextlib
 
-    from rdev.client.cli.narrating import explain_block
+    from rdev.client.cli.narrating import explain_block, explain_end
     from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
@@ -87,7 +87,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import Output, say
     from rdev.protocol.buffers import keep_buffers
     from rdev.protocol.errors import JobNotFound
-    from rdev.wire.job import LogFull, Reason
+    from rdev.wire.job import JobState, LogFull, Reason
 
     keep_buffers()
     since = _since(options.since)
@@ -107,6 +107,8 @@ async def execute(options: argparse.Namespace) -> int:
         with contextlib.suppress(JobNotFound):  # it was removed while we read
             # All is shown: a break at this moment is no reason to fail.
             job = await persisting(connection, lambda: Jobs(connection).get(job.id))
+            if job.state is JobState.FAILED and not options.json:
+                await explain_end(connection, job)
     if job.reason is Reason.START_FAILED:
         say(closing_line(job))
     return 0

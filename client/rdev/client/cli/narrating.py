@@ -92,6 +92,17 @@ def closed(job: Job, *, is_quiet: bool = False) -> int:
     return exit_code(job)
 
 
+async def explain_end(connection: Connection, job: Job) -> None:
+    """Says who has the module that an ended job died for want of, if it did."""
+    from rdev.client.environments import missing_module  # few jobs end so
+
+    # Whatever goes wrong here, how the job ended has been said.
+    with contextlib.suppress(RdevError):
+        line = await missing_module(connection, await Jobs(connection).get(job.id))
+        if line:
+            say(line)
+
+
 def say_detached(connection: Connection, job: Job, *, is_fed: bool = True) -> None:
     """Says that the job goes on, and how to return to it.
 

@@ -30,5 +30,13 @@ async def execute(options: argparse.Namespace) -> int:
     elif jobs:
         print(table(jobs, now=time.time()))
     else:
-        print("no jobs" if options.all else "no live jobs; `rdev ps -a` lists ended ones")
+        print(_nothing(connection.host, is_all=options.all))
     return 0
+
+
+def _nothing(host: str, *, is_all: bool) -> str:
+    from rdev.client.hosts import phrase
+    from rdev.client.lookup import elsewhere
+
+    ended = "" if is_all else f"; `{phrase('ps -a', host)}` lists ended ones"
+    return f"no {'' if is_all else 'live '}jobs{ended}{elsewhere(host)}"

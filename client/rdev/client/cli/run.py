@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # Our options that take the next word; `split_command` steps over both.
 _WITH_VALUE = frozenset(
     (
+        "--transport",
         *("-H", "--host", "--name", "-e", "--set", "--env", "--env-file", "--timeout", "--grace"),
         *("--python", "--nproc", "--gpus", "--retries", "--log-full", "--detach-keys", "--on"),
     )
@@ -148,7 +149,7 @@ async def execute(options: argparse.Namespace) -> int:
 
     poll_directly()
     from rdev.client.cli.attending import attend, output_of, source_of
-    from rdev.client.cli.narrating import outlived
+    from rdev.client.cli.narrating import explain_end, outlived
     from rdev.client.connection import connect
     from rdev.client.launch import launch
     from rdev.client.ui.output import say
@@ -177,24 +178,8 @@ async def execute(options: argparse.Namespace) -> int:
             keys = options.detach_keys
             code = await attend(connection, job, output, source=source, detach_keys=keys)
         if code and not options.quiet:
-            await _explain(connection, job)
+            await explain_end(connection, job)
         return code
-
-
-async def _explain(connection: Connection, job: Job) -> None:
-    """Says who has the module that the job died for want of, if it did."""
-    import contextlib
-
-    from rdev.client.environments import missing_module
-    from rdev.client.jobs import Jobs
-    from rdev.client.ui.output import say
-    from rdev.protocol.errors import RdevError
-
-    # Whatever goes wrong here, how the job ended has been said.
-    with contextlib.suppress(RdevError):
-        line = await missing_module(connection, await Jobs(connection).get(job.id))
-        if line:
-            say(line)
 
 
 def _silent(_line: str) -> None:
