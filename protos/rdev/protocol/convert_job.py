@@ -50,7 +50,7 @@ def spec_to_proto(spec: JobSpec) -> job_pb2.JobSpec:
         owner=spec.owner,
     )
     if spec.debug != DebugStart():
-        message.debug.CopyFrom(_start_to_proto(spec.debug))
+        message.debug.CopyFrom(start_to_proto(spec.debug))
     if spec.terminal is not None:
         message.terminal.CopyFrom(window_to_proto(spec.terminal))
     if spec.gpus is not None:
@@ -95,7 +95,7 @@ def spec_from_proto(message: job_pb2.JobSpec) -> JobSpec:
         aside=message.aside,
         env=choice_from_proto(message.env),
         owner=message.owner,
-        debug=_start_from_proto(message.debug),
+        debug=start_from_proto(message.debug),
     )
 
 
@@ -250,13 +250,15 @@ def _usage_from_proto(message: job_pb2.Usage) -> Usage:
     return Usage(message.user_seconds, message.system_seconds, message.peak_memory)
 
 
-def _start_to_proto(start: DebugStart) -> job_pb2.DebugStart:
+def start_to_proto(start: DebugStart) -> job_pb2.DebugStart:
+    """The message for `start`."""
     return job_pb2.DebugStart(
         at_start=start.at_start, on_exception=start.on_exception, step=start.step
     )
 
 
-def _start_from_proto(message: job_pb2.DebugStart) -> DebugStart:
+def start_from_proto(message: job_pb2.DebugStart) -> DebugStart:
+    """The inverse of `start_to_proto`."""
     return DebugStart(message.at_start, message.on_exception, message.step)
 
 

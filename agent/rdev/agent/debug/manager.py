@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rdev.agent.debug.holds import Told, set_stops
 from rdev.agent.debug.process import AdapterProcess
 from rdev.agent.debug.proxy import Proxy
 from rdev.agent.debug.vendor import debugpy_folder
@@ -27,7 +28,7 @@ from rdev.protocol.errors import (
     JobNotRunning,
     RdevError,
 )
-from rdev.wire.job import CommandKind, Job, JobState
+from rdev.wire.job import CommandKind, DebugStart, Job, JobState
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +194,11 @@ class DebugManager:
             closing = self._group.create_task(self._close(key, adapter, attached))
             self._closing[key] = closing
             await asyncio.shield(closing)
+
+    async def set_stops(self, job_id: str, stops: DebugStart, *, rank: int | None) -> Told:
+        """Tells a running job when to stop and wait for a debugger; see `holds`."""
+        job = await self._running_job(job_id, f"let job {job_id} wait for a debugger")
+        return await set_stops(self._jobs, job.id, stops, rank=rank)
 
     async def _running_job(self, job_id: str, action: str) -> Job:
         job = await self._jobs.get(job_id)

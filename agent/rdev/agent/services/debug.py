@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from rdev.agent.debug.manager import DebugManager
+from rdev.protocol.convert_job import start_from_proto
 from rdev.protocol.errors import FeatureMissing, InvalidRequest
 from rdev.protocol.ids import JOB_ID, require
 from rdev.v1 import debug_pb2 as pb
@@ -62,6 +63,18 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
     ) -> pb.CompareRanksResponse:
         """See the proto."""
         raise FeatureMissing("compare the ranks", "this agent cannot yet")
+
+    async def SetStops(
+        self,
+        request: pb.SetStopsRequest,
+        context: grpc.aio.ServicerContext[pb.SetStopsRequest, pb.SetStopsResponse],
+    ) -> pb.SetStopsResponse:
+        """See the proto."""
+        del context
+        job_id = require(JOB_ID, request.job_id, "job id")
+        rank = request.rank if request.HasField("rank") else None
+        told = await self._manager.set_stops(job_id, start_from_proto(request.stops), rank=rank)
+        return pb.SetStopsResponse(ranks=told.ranks, uncounted=told.uncounted)
 
 
 async def _bytes(requests: AsyncIterator[pb.AttachDebuggerRequest]) -> AsyncIterator[bytes]:
