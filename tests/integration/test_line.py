@@ -25,13 +25,14 @@ class Told:
         self.error: Exception | None = None
         self.ends: list[socket.socket] = []
 
-    async def join(self, command: str, near: socket.socket) -> None:
+    async def join(self, command: str, near: socket.socket) -> str:
         self.commands.append(command)
         if self.error is not None:
             near.close()
             raise self.error
         near.sendall(b"ready")
         self.ends.append(near)
+        return ""
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def dial(line) -> socket.socket:
 @contextlib.asynccontextmanager
 async def dialled(line):
     made = []
-    await line.open(lambda: made.append(dial(line)))
+    await line.open(lambda: bool(made.append(dial(line))))
     try:
         yield made[0]
     finally:
@@ -124,6 +125,42 @@ async def test_what_a_killed_process_left_is_removed_by_the_next(transport):
             assert not os.path.exists(left)
             assert os.path.exists(elsewhere)
             assert os.path.exists(line.path)
+
+
+@pytest.fixture
+def end(tmp_path):
+    """What a shortcut leads to."""
+    with socket.socket(socket.AF_UNIX) as listener, short_socket_path(str(tmp_path / "e")) as path:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(10)
+        yield str(tmp_path / "e"), listener
+
+
+async def test_its_path_is_a_shortcuts_until_that_is_left(transport, end):
+    shortcut, listener = end
+    async with Line(transport, "bridge", shortcut=shortcut) as line:
+        assert line.is_short
+        with dial(line):
+            listener.accept()[0].close()
+        line.leave_shortcut()
+        assert not line.is_short
+        async with dialled(line) as connection:
+            assert await asyncio.to_thread(connection.recv, 10) == b"ready"
+    assert transport.commands == ["bridge"]
+    assert os.path.exists(shortcut)
+
+
+async def test_who_got_through_as_the_shortcut_was_left_needs_no_bridge(transport, end):
+    shortcut, listener = end
+    async with Line(transport, "bridge", shortcut=shortcut) as line:
+        with dial(line):  # such as gRPC, by itself
+            listener.accept()[0].close()
+            line.leave_shortcut()
+            await line.open(lambda: True)
+        assert transport.commands == []
+        async with dialled(line):  # it broke: this is an ordinary return
+            assert transport.commands == ["bridge"]
 
 
 async def test_another_user_is_not_let_through(transport, monkeypatch):

@@ -212,7 +212,7 @@ def test_machines_that_share_a_home_may_share_a_name(tmp_path):
     ],
 )
 def test_which_agent_is_older(monkeypatch, version, ours, outdated, later):
-    monkeypatch.setattr(contact, "release_id", lambda: f"{ours}-abc")
+    monkeypatch.setattr(contact, "our_version", lambda: ours)
     assert contact.is_outdated(version) is outdated
     assert contact.is_later(version) is later
     assert release.version_in(f"{ours}-abc") == ours

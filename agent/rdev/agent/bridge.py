@@ -3,7 +3,8 @@
     ssh --stdin--> bridge --> agent.sock     an end of file is passed on; the agent then hangs up
     ssh <-stdout-- bridge <-- agent.sock     the end of the agent's bytes ends the bridge
 
-One line on stdout comes first: `rdev-bridge ready`, or `rdev-bridge failed` and an error as JSON.
+Two lines on stdout come first: `rdev-bridge at` with the agent's socket, and `rdev-bridge ready`; or
+one, `rdev-bridge failed` and an error as JSON.
 Bytes are moved by the kernel where it can, so a bridge costs little beside ssh's own work. It ends
 when ssh hangs up, whatever the agent does.
 """
@@ -24,7 +25,7 @@ from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, this_home
 from rdev.wire.unix import connect, peer_uid
 
 # The first words of the line that says how it went; rc files may have printed anything before.
-_READY, _FAILED = b"\nrdev-bridge ready\n", b"\nrdev-bridge failed %s\n"
+_READY, _FAILED = b"\nrdev-bridge at %s\nrdev-bridge ready\n", b"\nrdev-bridge failed %s\n"
 
 # As much as a pipe may hold for an ordinary user; more only moves the waiting.
 _PIECE = 1 << 20
@@ -52,12 +53,13 @@ def main(words: list[str]) -> int:
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
     try:
-        agent = _reach(this_home())
+        home = this_home()
+        agent = _reach(home)
     except (RdevError, OSError) as error:
         _write(_STDOUT, _FAILED % error_as_json(_known(error)).encode())
         return 1
     with agent, contextlib.suppress(OSError):  # ssh has gone: so do we
-        _write(_STDOUT, _READY)
+        _write(_STDOUT, _READY % os.fsencode(home.socket))
         _pump(agent)
     return 0
 

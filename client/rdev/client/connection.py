@@ -75,11 +75,20 @@ class Way(Protocol):
         """Path of the socket that gRPC connects to."""
         ...
 
-    async def reach(self, dial: Callable[[], object]) -> None:
+    @property
+    def is_short(self) -> bool:
+        """Whether the agent, if it is there, answers at `socket` without `reach`."""
+        ...
+
+    async def turn_back(self) -> None:
+        """Gives up what `is_short` speaks of, because nothing answered; `reach` is needed now."""
+        ...
+
+    async def reach(self, dial: Callable[[], bool]) -> None:
         """Makes the agent reachable, starting it where that is ours to do.
 
         Args:
-            dial: Makes gRPC connect to `socket`.
+            dial: Makes gRPC connect to `socket`; true once it is connected.
 
         Raises:
             HostUnreachable: It is not there; trying again later may help, except after a refusal.
@@ -108,7 +117,15 @@ class Local:
         """See `Way`; an agent of ours says it when it is reached."""
         return self._endpoint.socket
 
-    async def reach(self, dial: Callable[[], object]) -> None:  # noqa: ARG002  # gRPC dials soon
+    @property
+    def is_short(self) -> bool:
+        """See `Way`; an agent of ours may have to be started."""
+        return False
+
+    async def turn_back(self) -> None:
+        """See `Way`."""
+
+    async def reach(self, dial: Callable[[], bool]) -> None:  # noqa: ARG002  # gRPC dials soon
         """See `Way`."""
         await asyncio.to_thread(_reach, self._endpoint)
 
@@ -132,6 +149,11 @@ class Connection:
         self.agent = agent
         self._way = way
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a shared connection of ssh's leads straight to the agent, without a bridge."""
+        return self._way.is_short
+
     async def recover(self) -> None:
         """Makes the agent reachable again after a break, starting it where that is ours to do.
 
@@ -140,8 +162,7 @@ class Connection:
                 `REFUSALS`.
             PermissionRefused: Somebody else answers in its place.
         """
-        await self._way.reach(_dialling(self.channel))
-        self.agent = await _welcomed(self.host, self.channel, self._way)
+        self.agent = await _met(self.host, self.channel, self._way)
 
 
 @contextlib.asynccontextmanager
@@ -169,9 +190,7 @@ async def connect(
             await way.reach(_nothing)
         with short_socket_path(way.socket) as path:
             async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
-                if not is_here:
-                    await way.reach(_dialling(channel))
-                agent = await _welcomed(host, channel, way)
+                agent = await (_welcomed if is_here else _met)(host, channel, way)
                 yield Connection(host, channel, agent, way=way)
 
 
@@ -189,6 +208,21 @@ async def _way_to(
         yield way
 
 
+async def _met(host: str, channel: grpc.aio.Channel, way: Way) -> AgentInfo:
+    """Who answers, by a shortcut if there is one, else once the agent has been reached."""
+    if way.is_short:
+        try:
+            agent = await _ask(host, channel, patience=UNARY_DEADLINE, waits=False)
+        except ConnectionLost:  # its master or its agent has gone
+            await way.turn_back()
+        else:
+            check_version(host, agent)
+            await way.accept(agent)
+            return agent
+    await way.reach(_dialling(channel))
+    return await _welcomed(host, channel, way)
+
+
 async def _welcomed(host: str, channel: grpc.aio.Channel, way: Way) -> AgentInfo:
     """Who answers; an agent that is older than this release is followed by one of it first."""
     agent = await _identify(host, channel, way)
@@ -199,12 +233,13 @@ async def _welcomed(host: str, channel: grpc.aio.Channel, way: Way) -> AgentInfo
     return agent
 
 
-def _dialling(channel: grpc.aio.Channel) -> Callable[[], object]:
-    return lambda: channel.get_state(try_to_connect=True)
+def _dialling(channel: grpc.aio.Channel) -> Callable[[], bool]:
+    ready = grpc.ChannelConnectivity.READY
+    return lambda: channel.get_state(try_to_connect=True) is ready
 
 
-def _nothing() -> None:
-    pass
+def _nothing() -> bool:
+    return False
 
 
 def _reach(endpoint: Endpoint) -> None:

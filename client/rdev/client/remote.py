@@ -1,8 +1,11 @@
 """A host that ssh leads to: its transport, what is remembered of it, and the line to its agent.
 
-login -> recall or first contact -> line open -> GetAgent -> pinned, and not too old
+login -> recall or first contact -> line open -> GetAgent -> pinned, and not too old -> shortcut
                   ^                    | no such command: what was put there has gone
                   '--------------------'  (once)
+
+recall -> shortcut there -> GetAgent -> pinned, and not too old
+                               '-- nothing answers, or too old: all of the above
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from rdev.client.known import KnownHost, recall
 from rdev.client.transport.contract import Transport
 from rdev.client.transport.line import Line
 from rdev.client.transport.opening import open_transport
+from rdev.client.transport.shortcut import Shortcut
 from rdev.protocol.convert import AgentInfo
 from rdev.protocol.errors import BootstrapFailed, CommandNotFound, os_failure
 
@@ -45,17 +49,28 @@ class Remote:
         self._transport = transport
         self._line = line
         self._narrate = narrate
+        self._shortcut: Shortcut | None = None
+        self._was_in = False
+
+    def comes_by(self, shortcut: Shortcut) -> None:
+        """Says which shortcut the line's path is a link to."""
+        self._shortcut = shortcut
+
+    @property
+    def is_short(self) -> bool:
+        """See `Way`."""
+        return self._line.is_short
 
     @property
     def socket(self) -> str:
         """Path of the socket here that leads to the agent."""
         return self._line.path
 
-    async def reach(self, dial: Callable[[], object]) -> None:
+    async def reach(self, dial: Callable[[], bool]) -> None:
         """Returns when a bridge to the agent is ready.
 
         Args:
-            dial: Makes gRPC connect to `socket`.
+            dial: Makes gRPC connect to `socket`; true once it is connected.
 
         Raises:
             RdevError: What the transport, the bridge or a first contact said.
@@ -65,6 +80,12 @@ class Remote:
         except CommandNotFound:
             await self._contact()
             await self._line.open(dial)
+
+    async def turn_back(self) -> None:
+        """See `Way`."""
+        self._line.leave_shortcut()
+        if not self._was_in:  # who returns after a break asks nobody
+            await self._transport.login()
 
     async def accept(self, agent: AgentInfo) -> bool:
         """Looks at who answered; True if another agent answers from now on, by a new bridge.
@@ -84,13 +105,20 @@ class Remote:
             )
         except OSError as error:
             raise os_failure("remember the host", error) from error
+        if self._shortcut is not None and self.is_short:
+            self._was_in = True
+            if contact.is_outdated(agent.version):  # the next one comes by a bridge, and sees to it
+                self._shortcut.remove()
+            return False
         is_other = self.follows_others and agent.dist != self.known.dist
         renews = self.renews and not is_other and bool(self.known.dist)
         self.follows_others = self.renews = False  # once is enough, should it not come to be
-        if contact.is_later(agent.version):
+        is_due = is_other or contact.is_outdated(agent.version)
+        if contact.is_later(agent.version) or not (is_due or renews):
+            await self._shorten()
             return False
-        if not (is_other or contact.is_outdated(agent.version)):
-            return renews and await self._renew()
+        if not is_due:
+            return await self._renew()
         try:
             known = await contact.upgrade(self._host, self._transport, narrate=self._narrate)
         except BootstrapFailed as error:
@@ -101,6 +129,12 @@ class Remote:
         self._learn(known)
         self._line.drop()  # what it led to has ended, which may not have shown yet
         return True
+
+    async def _shorten(self) -> None:
+        """Has later commands come by a shortcut."""
+        shortcut = await self._transport.shortcut(_name_of(self.known))
+        if shortcut is not None and self._line.far:
+            self._transport.lay(shortcut, self._line.far)
 
     async def _renew(self) -> bool:
         from rdev.client.bootstrap.placing import take_over
@@ -135,8 +169,16 @@ async def opened(
     """
     transport = open_transport(host)
     try:
-        await transport.login()
         known = recall(host)
+        if known is not None and wishes is None:
+            shortcut = await transport.shortcut(_name_of(known))
+            if shortcut is not None and shortcut.is_there():
+                async with Line(transport, known.bridge, shortcut=shortcut.path) as line:
+                    remote = Remote(host, transport, known, line, narrate)
+                    remote.comes_by(shortcut)
+                    yield remote
+                return
+        await transport.login()
         is_known = known is not None
         if known is None or wishes is not None:
             from rdev.client.bootstrap import contact
@@ -150,3 +192,11 @@ async def opened(
             yield remote
     finally:
         await transport.close()
+
+
+def _name_of(known: KnownHost) -> str:
+    """Names who a shortcut is for and leads to: after an upgrade of either a bridge comes first."""
+    from rdev.client.bootstrap.contact import our_version
+
+    whom = (known.host, known.agent_id, known.machine_id, known.home, known.bridge)
+    return "\n".join((*whom, our_version()))

@@ -9,6 +9,7 @@ contact needs of this module imports nothing else.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -68,16 +69,22 @@ async def first_contact(
 
 
 def is_outdated(version: str) -> bool:
-    """Whether an agent of that version is older than the rdev that runs here; costs 2 ms.
+    """Whether an agent of that version is older than the rdev that runs here.
 
     One that is newer, or of the same version, is spoken to by its capabilities.
     """
-    return is_older(version, version_in(release_id()))
+    return is_older(version, our_version())
 
 
 def is_later(version: str) -> bool:
     """Whether an agent of that version is later than the rdev that runs here: never replaced."""
-    return is_older(version_in(release_id()), version)
+    return is_older(our_version(), version)
+
+
+@functools.cache  # a process does not become another release
+def our_version() -> str:
+    """The version of the rdev that runs here; costs 2 ms the first time."""
+    return version_in(release_id())
 
 
 async def upgrade(

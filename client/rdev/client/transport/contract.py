@@ -1,8 +1,9 @@
 """What rdev needs of an ssh connection: run a command there, and join a socket to one.
 
-A bridge says one line on its stdout before the bytes of the agent, because rc files may have
+A bridge says this on its stdout before the bytes of the agent, because rc files may have
 printed anything before it:
 
+    rdev-bridge at /home/me/.rdev/..  the agent's socket there; an earlier release's does not say it
     rdev-bridge ready                 from here on stdin and stdout are the agent's socket
     rdev-bridge failed {"reason":..}  an error as JSON, see `rdev.protocol.errors.error_as_json`
 """
@@ -13,6 +14,9 @@ import socket
 from dataclasses import dataclass
 from typing import Protocol
 
+from rdev.client.transport.shortcut import Shortcut
+
+AT = b"rdev-bridge at "
 READY = b"rdev-bridge ready"
 FAILED = b"rdev-bridge failed "
 
@@ -80,15 +84,39 @@ class Transport(Protocol):
         """
         ...
 
-    async def join(self, command: str, near: socket.socket) -> None:
+    async def join(self, command: str, near: socket.socket) -> str:
         """Joins a connected socket to a bridge there; returns once the bridge said it is ready.
 
         From then on bytes pass until either side ends, when `near` is closed; this object owns it.
         Both directions block their writer when the other end does not read.
 
+        Returns:
+            Path of the agent's socket there; empty if the bridge did not say it.
+
         Raises:
             CommandNotFound: The login shell found no such command: rdev is not there any more.
             RdevError: What the bridge said itself.
+        """
+        ...
+
+    async def shortcut(self, agent: str) -> Shortcut | None:
+        """Where a socket here would be that leads to an agent without a bridge; None for nowhere.
+
+        Nothing is asked of the host, and hardly anything of ssh.
+
+        Args:
+            agent: Names the agent, and its release.
+        """
+        ...
+
+    def lay(self, shortcut: Shortcut, far: str) -> None:
+        """Begins to have a shortcut lead to a socket of the host, for later commands.
+
+        It never raises, and nobody is told if it cannot be; `close` waits for it.
+
+        Args:
+            shortcut: As `shortcut` gave it.
+            far: The path that `join` returned.
         """
         ...
 

@@ -28,6 +28,7 @@ from rdev.client.transport.marker import Preamble
 from rdev.client.transport.openssh import not_begun
 from rdev.client.transport.ownconfig import expand, read_config
 from rdev.client.transport.settings import DEFAULTS, PARAMIKO, Settings
+from rdev.client.transport.shortcut import Shortcut
 from rdev.client.transport.sshconfig import (
     CONFIG_PATIENCE,
     HostConfig,
@@ -102,7 +103,7 @@ class Paramiko:
         finally:
             running.close()
 
-    async def join(self, command: str, near: socket.socket) -> None:
+    async def join(self, command: str, near: socket.socket) -> str:
         """See `Transport`."""
         try:
             transport = await self._connected()
@@ -113,7 +114,7 @@ class Paramiko:
         self._joints = [j for j in self._joints if j.is_open] + [joint]
         try:
             async with asyncio.timeout(_JOIN_PATIENCE):
-                await in_thread(lambda: joint.begin(command), abort=joint.close)
+                return await in_thread(lambda: joint.begin(command), abort=joint.close)
         except TimeoutError:
             cause = f"its bridge was not ready within {_JOIN_PATIENCE:.0f} s"
             raise HostUnreachable(f"reach the agent of {self._host}", cause) from None
@@ -123,6 +124,13 @@ class Paramiko:
         except BaseException:
             joint.close()
             raise
+
+    async def shortcut(self, agent: str) -> Shortcut | None:  # noqa: ARG002  # nothing is shared
+        """See `Transport`."""
+        return None
+
+    def lay(self, shortcut: Shortcut, far: str) -> None:
+        """See `Transport`."""
 
     async def hang_up(self) -> bool:
         """See `Transport`; nothing outlives this process."""
@@ -440,8 +448,8 @@ class _Joint:
         self._one = threading.Lock()
         self.is_open = True
 
-    def begin(self, command: str) -> None:
-        """Starts the bridge; returns when it is ready and bytes pass."""
+    def begin(self, command: str) -> str:
+        """Starts the bridge; returns when it is ready and bytes pass, with the agent's path."""
         channel = self._channel = self._transport.open_session(window_size=_WINDOW)
         channel.exec_command(command)
         self._near.settimeout(None)
@@ -459,6 +467,7 @@ class _Joint:
             thread = threading.Thread(target=work, daemon=True)
             self._threads.append(thread)
             thread.start()
+        return preamble.at
 
     def wait(self) -> None:
         """Returns when all has ended."""

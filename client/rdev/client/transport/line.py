@@ -4,7 +4,7 @@
 
 gRPC dials again by itself as often as it likes. A line lets one connection through each time it is
 opened and refuses the rest, so a host is asked only when somebody here wants it and can be told how
-it went.
+it went. Where a shortcut leads to the agent, the line's path is a link to it until it is of no use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from rdev.wire.unix import peer_uid, short_socket_path
 # gRPC connects within milliseconds of being asked; after a failure it waits for up to a second.
 _DIAL_PATIENCE = 15.0
 
+# A shortcut may come to life again in the moment in which it is left.
+_SLIP_PATIENCE = 0.25
+
 
 class Line:
     """The socket, and the connection that it leads to.
@@ -35,13 +38,18 @@ class Line:
     Attributes:
         path: Of the socket, in a folder of its own that only we may enter.
         command: Starts the bridge; may be changed between two openings.
+        far: Path of the agent's socket there, as the last bridge said it; empty if none did.
     """
 
-    def __init__(self, transport: Transport, command: str) -> None:
+    def __init__(self, transport: Transport, command: str, *, shortcut: str = "") -> None:
         self.command = command
+        self.far = ""
+        self._shortcut = shortcut
+        self._may_have_slipped = False
         self._transport = transport
         self._folder = os.path.join(_place(), f"{_ours()}{os.getpid()}-{secrets.token_hex(4)}")
         self.path = os.path.join(self._folder, "s")
+        self._bound = os.path.join(self._folder, "l") if shortcut else self.path
         self._near: socket.socket | None = None
         self._opening: asyncio.Future[None] | None = None
         self._dialled = asyncio.Event()
@@ -76,6 +84,17 @@ class Line:
         """Whether a connection leads through it, as far as can be seen from here."""
         return self._near is not None and self._near.fileno() >= 0
 
+    @property
+    def is_short(self) -> bool:
+        """Whether its path leads to the agent by a shortcut, for which nothing has to be opened."""
+        return bool(self._shortcut)
+
+    def leave_shortcut(self) -> None:
+        """Has its path lead to a bridge from now on, once it is opened."""
+        self._shortcut = ""
+        self._may_have_slipped = True
+        os.replace(self._bound, self.path)
+
     def drop(self) -> None:
         """Lets go of the connection that leads through it, because another one shall."""
         if self._near is not None:
@@ -83,11 +102,11 @@ class Line:
                 self._near.shutdown(socket.SHUT_RDWR)
             self._near = None
 
-    async def open(self, dial: Callable[[], object]) -> None:
+    async def open(self, dial: Callable[[], bool]) -> None:
         """Lets one connection through; returns when it leads to a bridge that is ready.
 
         Args:
-            dial: Makes gRPC connect.
+            dial: Makes gRPC connect; true once it is connected.
 
         Raises:
             RdevError: What the transport, or the bridge, said instead.
@@ -99,19 +118,25 @@ class Line:
             self._dialled.clear()
             try:
                 dial()
-                await self._await_dial()
-                await opening
+                if await self._is_dialled(dial):
+                    await opening
+                self._may_have_slipped = False
             finally:
                 self._opening = None
                 if not opening.cancel() and not opening.cancelled():
                     opening.exception()  # it may have come when nobody waited any more
 
-    async def _await_dial(self) -> None:
-        try:
-            async with asyncio.timeout(_DIAL_PATIENCE):
-                await self._dialled.wait()
-        except TimeoutError:
-            raise HostUnreachable("reach the host", "nothing was dialled") from None
+    async def _is_dialled(self, dial: Callable[[], bool]) -> bool:
+        """Whether gRPC dialled; false if the shortcut let it through after all, as it was left."""
+        patience = _SLIP_PATIENCE if self._may_have_slipped else _DIAL_PATIENCE
+        for _ in range(round(_DIAL_PATIENCE / patience)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._dialled.wait()
+                return True
+            if self._may_have_slipped and dial():
+                return False
+        raise HostUnreachable("reach the host", "nothing was dialled")
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -119,9 +144,11 @@ class Line:
             make_private(_place())
             _sweep()
             os.mkdir(self._folder, 0o700)
-            with short_socket_path(self.path) as address:
+            with short_socket_path(self._bound) as address:
                 listener.bind(address)
-            os.chmod(self.path, 0o600)
+            os.chmod(self._bound, 0o600)
+            if self._shortcut:
+                os.symlink(self._shortcut, self.path)
         except OSError as error:
             listener.close()
             raise os_failure("open a line to the host", error) from error
@@ -145,7 +172,7 @@ class Line:
     async def _join(self, near: socket.socket, opening: asyncio.Future[None]) -> None:
         error: RdevError | None = None
         try:
-            await self._transport.join(self.command, near)
+            self.far = await self._transport.join(self.command, near)
         except RdevError as raised:
             error = raised
         except OSError as raised:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rdev.client.transport.contract import FAILED, READY
+from rdev.client.transport.contract import AT, FAILED, READY
 from rdev.protocol.errors import RdevError, error_from_json
 
 # A bridge's last words are one line of an error; what is before them may be dropped.
@@ -14,10 +14,12 @@ class Preamble:
 
     Attributes:
         rest: Bytes after the line, once it was found: the agent's first.
+        at: Path of the agent's socket on the host; empty if the bridge did not say it.
     """
 
     def __init__(self) -> None:
         self.rest = b""
+        self.at = ""
         self._seen = b"\n"
 
     def feed(self, data: bytes) -> bool:
@@ -31,6 +33,7 @@ class Preamble:
             raise self._failure()
         if (at := self._seen.find(b"\n" + READY + b"\n")) >= 0:
             self.rest = self._seen[at + len(READY) + 2 :]
+            self.at = _said_last(self._seen[:at])
             return True
         self._seen = self._seen[-_LONGEST:]
         return False
@@ -50,3 +53,9 @@ class Preamble:
             return error_from_json(line.decode())
         except ValueError:
             return RdevError("reach the agent", line.decode(errors="replace"))
+
+
+def _said_last(seen: bytes) -> str:
+    """The agent's socket, if the line before the last one names it."""
+    last = seen.rpartition(b"\n")[2]
+    return last.removeprefix(AT).decode(errors="replace") if last.startswith(AT) else ""

@@ -15,14 +15,23 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
-from rdev.client.known import state_folder
 from rdev.client.transport.asking import can_ask, tell
 from rdev.client.transport.attempts import attempts_at
 from rdev.client.transport.contract import LONGEST_COMPLAINT, LONGEST_OUTPUT, Ran
+from rdev.client.transport.folders import private_folder
+from rdev.client.transport.footing import footing_of
 from rdev.client.transport.jumping import jump_command
 from rdev.client.transport.settings import DEFAULTS, OPENSSH, Settings
-from rdev.client.transport.sshconfig import HostConfig, ask_ssh
+from rdev.client.transport.shortcut import (
+    Laying,
+    Shortcut,
+    can_be_named,
+    shortcut_for,
+    sweep,
+)
+from rdev.client.transport.sshconfig import HostConfig, ask_ssh, digest_of
 from rdev.client.transport.stream import Outcome, Stream, nameless_file, said_in
 from rdev.client.transport.threads import in_thread
 from rdev.client.transport.verdict import endless_output, judge
@@ -34,6 +43,7 @@ from rdev.protocol.errors import (
     RdevError,
     TimedOut,
 )
+from rdev.wire.home import machine_id
 from rdev.wire.unix import connect
 
 # ssh's own failures; a command may end with it too, and then does not complain as ssh does.
@@ -47,7 +57,8 @@ _NOT_FOUND = re.compile(r"not found|No such file or directory|No module named", 
 _PERSIST = 600
 
 # sun_path's 103 usable bytes; ssh binds under a name with a dot and 16 random characters first.
-_LONGEST_CONTROL_PATH = 103 - 17
+# A slash and 20 digits come before that.
+_ROOM = 103 - 17 - 21
 
 _PIECE = 256 << 10
 
@@ -89,10 +100,12 @@ class OpenSsh:
         self._settings = settings
         self._can_ask = asks
         self._config: HostConfig | None = None
+        self._footing: str | None = None
         self._control = ""
         self._refused: RdevError | None = None
         self._was_in = False
         self._streams: list[Stream] = []
+        self._layings: list[Laying] = []
         self._jump_log = ""
         self._attempts = attempts_at(OPENSSH, settings.config, self._destination)
 
@@ -158,7 +171,7 @@ class OpenSsh:
             raise endless_output(self._host)
         return stdout
 
-    async def join(self, command: str, near: socket.socket) -> None:
+    async def join(self, command: str, near: socket.socket) -> str:
         """See `Transport`."""
         try:
             await self._prepare()
@@ -174,11 +187,30 @@ class OpenSsh:
             near.close()
             raise
         self._streams = [s for s in self._streams if s.is_open] + [stream]
-        self._judge_outcome(await self._begun(stream))
+        outcome = await self._begun(stream)
+        self._judge_outcome(outcome)
+        return outcome.at
+
+    async def shortcut(self, agent: str) -> Shortcut | None:
+        """See `Transport`."""
+        self._stand()
+        if not self._footing:
+            await self._prepare()
+        return shortcut_for(self._footing or "", agent)
+
+    def lay(self, shortcut: Shortcut, far: str) -> None:
+        """See `Transport`."""
+        if not (self._config and self._shares and self._persists):
+            return
+        master = self._shared_path
+        if can_be_named(master, far, shortcut.path):
+            laying = Laying(shortcut, far, master=master, destination=self._destination)
+            self._layings.append(laying)
 
     async def hang_up(self) -> bool:
         """See `Transport`."""
         await self._prepare()
+        sweep(self._shared_path)
         if not _exists(self._control):
             return False
         config = ["-F", self._settings.config] if self._settings.config else []
@@ -203,7 +235,9 @@ class OpenSsh:
             stream.end()
         for stream in self._streams:
             await in_thread(stream.wait, abort=stream.end)
-        self._streams = []
+        for laying in self._layings:
+            await in_thread(laying.wait, abort=laying.end)
+        self._streams, self._layings = [], []
         with contextlib.suppress(OSError):
             os.unlink(self._jump_log)
 
@@ -298,8 +332,15 @@ class OpenSsh:
 
     async def _prepare(self) -> None:
         if self._config is None:
+            self._stand()  # before ssh reads the files, which may change at any time
             self._config = await ask_ssh(self._settings.config, self._destination)
             self._control = _control_path(self._config)
+            # Where files alone do not decide, what ssh makes of them does.
+            self._footing = self._footing or digest_of(self._config)
+
+    def _stand(self) -> None:
+        if self._footing is None:
+            self._footing = footing_of(replace(self._settings, destination=self._destination))
 
     @property
     def _shares(self) -> bool:
@@ -310,6 +351,12 @@ class OpenSsh:
     def _users_sharing(self) -> bool:
         assert self._config is not None
         return _shares_by_itself(self._config)
+
+    @property
+    def _persists(self) -> bool:
+        # The master of a person's own that does not is in their terminal, where it says what fails.
+        assert self._config is not None
+        return not self._users_sharing or _lasts(self._config)
 
     @property
     def _is_shared(self) -> bool:
@@ -376,25 +423,23 @@ def _shares_by_itself(config: HostConfig) -> bool:
     if _answers(path):
         return True
     makes = config.get("controlmaster", "false").lower() not in ("false", "no")
-    return makes and config.get("controlpersist", "no").lower() not in ("no", "false", "0")
+    return makes and _lasts(config)
+
+
+def _lasts(config: HostConfig) -> bool:
+    return config.get("controlpersist", "no").lower() not in ("no", "false", "0")
 
 
 def _control_path(config: HostConfig) -> str:
     """Where our shared connection to the host listens; empty if there is no room for it."""
-    parts = (config.get(key) for key in ("hostname", "port", "user", "proxyjump", "proxycommand"))
-    # As ssh's own %C: who, where and by which way. Its length is known, and so it can be looked at.
-    name = hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest()
-    for folder in _private_folders():
-        path = os.path.join(folder, name)
-        if len(os.fsencode(path)) <= _LONGEST_CONTROL_PATH and _is_private(folder):
-            return path
-    return ""
-
-
-def _private_folders() -> list[str]:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    state = os.path.join(state_folder(), "run")
-    return [os.path.join(runtime, "rdev"), state] if runtime else [state]
+    folder = private_folder(room=_ROOM)
+    if not folder:
+        return ""
+    parts = [config.get(key) for key in ("hostname", "port", "user", "proxyjump", "proxycommand")]
+    # As ssh's own %C: who, where and by which way, and this machine, since homes are shared. Its
+    # length is known, and so it can be looked at.
+    seed = "\n".join([machine_id(), *parts]).encode()
+    return os.path.join(folder, hashlib.blake2b(seed, digest_size=10).hexdigest())
 
 
 def _exists(path: str) -> bool:
@@ -407,16 +452,6 @@ def _answers(path: str) -> bool:
         return False
     try:
         connect(path).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_private(folder: str) -> bool:
-    from rdev.wire.home import make_private
-
-    try:
-        make_private(folder)
     except OSError:
         return False
     return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rdev.protocol.errors import HostUnreachable
+from rdev.wire.home import machine_id
 
 # `ssh -G` reads files, and runs what `Match exec` names.
 CONFIG_PATIENCE = 20.0
@@ -49,6 +51,12 @@ def parse(text: str) -> HostConfig:
         if keyword:
             values.setdefault(keyword.lower(), []).append(value)
     return HostConfig(values)
+
+
+def digest_of(config: HostConfig) -> str:
+    """Names a configuration by all that it says."""
+    said = repr(sorted((keyword, *values) for keyword, values in config.values.items()))
+    return hashlib.blake2b(f"{machine_id()}{said}".encode(), digest_size=16).hexdigest()
 
 
 def words(config: str, host: str) -> list[str]:

@@ -40,11 +40,18 @@ class Outcome:
         error: What the bridge said instead of being ready.
         code: Exit code of ssh where it ended before a word of the bridge's; None otherwise.
         complaints: What it printed on stderr until then.
+        at: Path of the agent's socket there, if the bridge is ready and said it.
     """
 
     error: RdevError | None = None
     code: int | None = None
     complaints: str = ""
+    at: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether bytes pass from now on."""
+        return self.error is None and self.code is None
 
 
 class Stream:
@@ -101,7 +108,7 @@ class Stream:
         try:
             outcome = self._begin()
             self._on_outcome(outcome)
-            if outcome == Outcome():
+            if outcome.is_ready:
                 self._pump()
         finally:
             self._finish()
@@ -112,7 +119,7 @@ class Stream:
             while data := os.read(self._output, _PIECE):
                 if preamble.feed(data):
                     _send(self._near, preamble.rest)
-                    return Outcome()
+                    return Outcome(at=preamble.at)
         except RdevError as error:
             return Outcome(error=error)
         except OSError:  # the near side has gone already
