@@ -105,6 +105,15 @@ def test_a_home_that_others_may_enter_is_refused(rdev):
         assert (done.returncode, "mode 0755" in done.stderr) == (code, True)
 
 
+def test_a_home_that_is_a_link_is_refused_with_how_to_name_another(rdev):
+    (rdev.home / "scratch").mkdir(mode=0o700)
+    (rdev.home / ".rdev").symlink_to(rdev.home / "scratch")
+    done = rdev.run("ps")
+    assert done.returncode == 77
+    assert "is a symbolic link" in done.stderr
+    assert "RDEV_HOME" in done.stderr
+
+
 def test_a_socket_path_beyond_the_limit_is_reached(tmp_path):
     folder = tmp_path / ("x" * 120)
     folder.mkdir()

@@ -239,6 +239,14 @@ def test_a_home_that_others_may_enter_is_refused(home):
     assert list(home.iterdir()) == []
 
 
+def test_a_home_that_is_a_link_is_refused_with_what_it_leads_to(home, tmp_path):
+    (tmp_path / "scratch").mkdir(mode=0o700)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.symlink_to(tmp_path / "scratch")
+    assert refused(plan(home)).hint.endswith(f"`rdev up HOST --home {tmp_path / 'scratch'}`")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_too_little_room_is_told_in_numbers_before_anything_is_sent(home):
     error = refused(plan(home, needed=1 << 60))
     assert "MB free" in error.cause

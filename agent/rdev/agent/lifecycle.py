@@ -8,6 +8,7 @@ serve --replace:  all is imported and checked -> the agent that serves is asked 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -43,7 +44,14 @@ from rdev.wire.guard import (
     record_path,
     write_agent,
 )
-from rdev.wire.home import HOME_VARIABLE, Home, HomeUnknownError, UnsafePathError, answers
+from rdev.wire.home import (
+    HOME_VARIABLE,
+    Home,
+    HomeUnknownError,
+    LinkedPathError,
+    UnsafePathError,
+    answers,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +66,13 @@ _GLANCE = 0.1
 _POLL = 0.002
 
 _NAME_HOME = "RDEV_HOME=/a/folder/of/yours"
+_NAME_OTHER = (
+    "see that it can be written, or name another folder: RDEV_HOME here, `rdev up HOST --home DIR` "
+    "for another host"
+)
+_NAME_TARGET = (
+    "name the folder that it leads to: RDEV_HOME here, `rdev up HOST --home DIR` for another host"
+)
 
 # An agent that was started in a job is no process of that job.
 _MARKERS = frozenset({JOB_VARIABLE, SOCKET_VARIABLE})
@@ -341,9 +356,13 @@ def known(error: RdevError | OSError) -> RdevError:
     if isinstance(error, RdevError):
         return error
     if isinstance(error, UnsafePathError):
-        return PermissionRefused("trust the agent's home", str(error))
+        hint = _NAME_TARGET if isinstance(error, LinkedPathError) else None
+        return PermissionRefused("trust the agent's home", str(error), hint=hint)
     if isinstance(error, HomeUnknownError):
         return ConfigError("find the agent's home", str(error), hint=_NAME_HOME)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        cause = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return PermissionRefused("use the agent's home", cause, hint=_NAME_OTHER)
     return os_failure("use the agent's home", error)
 
 

@@ -40,6 +40,10 @@ class UnsafePathError(PermissionError):
     """A file, folder or socket is not ours alone; nothing in it may be trusted."""
 
 
+class LinkedPathError(UnsafePathError):
+    """A folder is a link, so that somebody else may decide where it leads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folders of one agent.
@@ -194,7 +198,7 @@ def check_private(path: str) -> None:
     """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        raise UnsafePathError(f"{path} is a symbolic link")
+        raise LinkedPathError(f"{path} is a symbolic link")
     if found.st_uid != os.geteuid():
         raise UnsafePathError(f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}")
     if stat.S_IMODE(found.st_mode) & 0o077:

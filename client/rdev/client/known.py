@@ -15,6 +15,8 @@ import urllib.parse
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from rdev.client.folders import STATE_VARIABLE, movable
+
 
 @dataclass(frozen=True, slots=True)
 class KnownHost:
@@ -68,10 +70,11 @@ def remember(known: KnownHost) -> None:
         OSError: It cannot be written.
     """
     path = _path(known.host)
-    for folder in (state_folder(), _folder()):  # a mode is given to the last part of a path only
-        os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with movable(STATE_VARIABLE):
+        for folder in (state_folder(), _folder()):  # a mode is given to a path's last part only
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(known), file, indent=1)

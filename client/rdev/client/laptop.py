@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 
 from rdev.client import config
-from rdev.client.sync.root import cache_folder
+from rdev.client.bootstrap.release import cache_folder
+from rdev.client.folders import CACHE_VARIABLE, STATE_VARIABLE
+from rdev.client.known import state_folder
 from rdev.protocol.errors import RdevError
 from rdev.protocol.finding import Finding
 
@@ -50,20 +52,28 @@ def _watches() -> list[Finding]:
 
 
 def _cache() -> list[Finding]:
-    folder = there = cache_folder()
-    while not os.path.isdir(there):
+    return [_folder("cache here", cache_folder(), CACHE_VARIABLE, least=_LEAST_FREE)]
+
+
+def _state() -> list[Finding]:
+    return [_folder("state here", state_folder(), STATE_VARIABLE)]
+
+
+def _folder(what: str, folder: str, variable: str, *, least: float = 0) -> Finding:
+    """Whether a folder, which need not exist yet, can be written and has room."""
+    there = folder
+    while not os.path.lexists(there) and there != os.path.dirname(there):
         there = os.path.dirname(there)
-    try:
-        found = os.statvfs(there)
-    except OSError as error:
-        remedy = "see to its mode, or set XDG_CACHE_HOME to another folder"
-        return [Finding("cache here", f"{folder}: {error.strerror}", ok=False, remedy=remedy)]
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        remedy = f"see to the owner and the mode of {there}, or set {variable} to another folder"
+        return Finding(what, f"{folder} cannot be written", ok=False, remedy=remedy)
+    found = os.statvfs(there)
     free = found.f_bavail * found.f_frsize
-    has_room = free >= _LEAST_FREE and os.access(there, os.W_OK)
-    remedy = "" if has_room else "free some space there, or set XDG_CACHE_HOME to another folder"
-    may = "" if os.access(there, os.W_OK) else ", and cannot be written"
-    said = f"{folder} has {free / 2**30:.1f} GiB free{may}"
-    return [Finding("cache here", said, ok=has_room, remedy=remedy)]
+    remedy = "" if free >= least else f"free some space there, or set {variable} to another folder"
+    said = f"{folder} has {free / 2**30:.1f} GiB free"
+    return Finding(what, said, ok=free >= least, remedy=remedy)
 
 
-_CHECKS: tuple[Callable[[], list[Finding]], ...] = (_client, _configuration, _watches, _cache)
+_CHECKS: tuple[Callable[[], list[Finding]], ...] = (
+    *(_client, _configuration, _watches, _cache, _state),
+)

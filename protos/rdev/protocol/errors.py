@@ -432,15 +432,18 @@ def os_failure(action: str, error: OSError, *, otherwise: type[RdevError] = Rdev
         action: What was attempted.
         error: How it failed.
         otherwise: The class where it is neither a full disk nor a refused access.
+
+    A note that was added to the error is the hint.
     """
     cause = f"{error.strerror or error}"
     if error.filename:
         cause = f"{error.filename}: {cause}"
     if error.errno in DISK_FULL_ERRNOS:
         return DiskFull(action, cause)
-    if isinstance(error, PermissionError):
-        return PermissionRefused(action, cause)
-    return otherwise(action, cause)
+    hint = next(iter(getattr(error, "__notes__", ())), None)
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return PermissionRefused(action, cause, hint=hint)
+    return otherwise(action, cause, hint=hint)
 
 
 def all_errors(root: type[RdevError] = RdevError) -> Iterator[type[RdevError]]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from rdev.client.bootstrap.lock import Target, Wheel
 from rdev.client.bootstrap.release import cache_folder
+from rdev.client.folders import CACHE_VARIABLE, movable
 
 # An index that does not answer must not hold up a contact for which the host may have one.
 _CONNECT_PATIENCE = "10"
@@ -78,8 +79,9 @@ async def _download(wheels: Sequence[Wheel], target: Target) -> None:
     pip = _pip()
     if pip is None:
         raise NoIndexError("neither pip nor uv is here to ask one")
-    for folder in (cache_folder(), _folder()):  # a mode is given to the last part of a path only
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+    with movable(CACHE_VARIABLE):
+        for folder in (cache_folder(), _folder()):  # a mode is given to a path's last part only
+            os.makedirs(folder, mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_folder(), prefix="new-") as folder:
         listed = os.path.join(folder, "requirements.txt")
         _write(listed, [requirement(wheel) for wheel in wheels])

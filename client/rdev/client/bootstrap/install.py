@@ -206,6 +206,11 @@ def _make_private(folder: str, made: list[str]) -> None:
             os.mkdir(path, 0o700)
             made.append(path)
     found = os.lstat(folder)
+    if stat.S_ISLNK(found.st_mode):
+        raise InstallError(
+            f"{folder} is a symbolic link",
+            f"name what it leads to, as in `rdev up HOST --home {os.path.realpath(folder)}`",
+        )
     if not stat.S_ISDIR(found.st_mode):
         raise InstallError(f"{folder} is no folder")
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:

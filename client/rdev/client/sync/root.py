@@ -8,6 +8,7 @@ links  [workspace] links, which the host makes in that folder
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from rdev.client.folders import CACHE_VARIABLE, STATE_VARIABLE, movable
 from rdev.protocol.errors import ConfigError, WorkspaceRefused
 from rdev.protocol.exchange import MAX_LINKS
 from rdev.protocol.ids import WORKSPACE_ID
@@ -125,11 +127,12 @@ def client_id() -> str:
     """
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     path = os.path.join(base, "rdev", "client-id")
-    if found := _read(path).strip():
-        return found
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with movable(STATE_VARIABLE):
+            if found := _read(path).strip():
+                return found
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return _read(path).strip() or "laptop"
     with os.fdopen(descriptor, "w") as file:
@@ -145,7 +148,8 @@ def cache_folder() -> str:
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = os.path.join(base, "rdev")
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    with movable(CACHE_VARIABLE):
+        os.makedirs(path, mode=0o700, exist_ok=True)
     return path
 
 
@@ -279,11 +283,12 @@ def _known_ids() -> dict[str, str]:
 
 
 def _remember_id(known: dict[str, str]) -> None:
-    path = os.path.join(cache_folder(), "identities.json")
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w") as file:
-        json.dump(known, file)
-    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, and no more
+        path = os.path.join(cache_folder(), "identities.json")
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "w") as file:
+            json.dump(known, file)
+        os.replace(temporary, path)
 
 
 def _laptop_path_id(root: str) -> str:
