@@ -1,5 +1,6 @@
 """Fixtures that every kind of test shares."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from tests.support.command import Rdev
 
 # A run in the background of a shell has SIGINT ignored, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Commands run in processes of their own, and leave none behind; tests of the session ask for it.
+os.environ["RDEV_SESSION"] = "0"
 
 
 @pytest.fixture

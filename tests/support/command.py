@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,9 +10,17 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+from rdev.agent import lifecycle
+from rdev.client.connection import connect
+from rdev.client.hosts import LOCAL
+from rdev.client.jobs import Jobs
+from rdev.protocol.errors import RdevError
+from rdev.wire.home import Home, machine_id
 
 BIN = Path(sys.executable).parent
 
@@ -32,6 +41,7 @@ class Rdev:
         return kept | {
             "HOME": str(self.home),
             "RDEV_HOME": str(self.home / ".rdev"),
+            "RDEV_SESSION": "0",
             "XDG_CONFIG_HOME": str(self.home / "config"),
             "XDG_STATE_HOME": str(self.home / "state"),
             "XDG_CACHE_HOME": str(self.home / "cache"),
@@ -93,7 +103,7 @@ class Rdev:
     @property
     def agent_pid(self) -> int:
         """Process id of the agent that serves."""
-        return json.loads(self.command("rdev-agent", "status", "--json").stdout)["pid"]
+        return lifecycle.serving_pid(Home(str(self.home / ".rdev"), machine_id()))
 
     def kill_agent(self) -> None:
         """Kills the agent as a crash would, and returns when it is gone."""
@@ -106,11 +116,32 @@ class Rdev:
 
     def tidy(self) -> None:
         """Ends what the test left: live jobs first, then the agent."""
-        if not (self.home / ".rdev").exists():
-            return
-        # An agent that was killed may be about to come back: `ps` brings one or waits for it.
-        places = (".rdev/hosts/*/jobs/*", ".rdev/hosts/*/local")
-        if any(any(self.home.glob(place)) for place in places):
-            for job in json.loads(self.run("ps", "--json").stdout or "[]"):
-                self.run("stop", job["id"], "--now")
-        self.command("rdev-agent", "stop")
+        end_all(self.home / ".rdev", self.environment)
+
+
+def end_all(root: Path, environment: Mapping[str, str]) -> None:
+    """Ends all jobs and the agent of a home, for a person with that environment.
+
+    In this process, not by commands: it comes after every test.
+    """
+    home = Home(str(root), machine_id())
+    if not os.path.exists(home.host):
+        return
+    # An agent that was killed may be about to come back: this brings one or waits for it.
+    if (os.path.isdir(home.jobs) and os.listdir(home.jobs)) or os.path.exists(home.local):
+        own = {**environment, "RDEV_HOME": str(root)}
+        with patch.dict(os.environ, own, clear=True), contextlib.suppress(RdevError):
+            asyncio.run(_end_jobs())
+    if (pid := lifecycle.holder(home) or lifecycle.call_off(home)) is not None:
+        lifecycle.end(pid)
+        lifecycle.call_off_others(home)
+
+
+async def _end_jobs() -> None:
+    async with connect(LOCAL) as connection:
+        jobs = Jobs(connection)
+        left = await jobs.list()
+        for job in left:
+            await jobs.stop(job.id, now=True)
+        for job in left:
+            await jobs.wait(job.id)

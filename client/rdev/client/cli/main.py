@@ -47,6 +47,7 @@ VERBS = {
     "shell": Verb("[HOST]", "open a login shell on a host", passes_code=True),
     "exec": Verb("JOB|HOST -- CMD", "run a command beside a job", passes_code=True),
     "debug": Verb("[JOB] FILE:LINE ...", "put a breakpoint into a running job", passes_code=True),
+    "dap": Verb("[JOB]", "serve an editor as its debug adapter, on stdin and stdout"),
     "metrics": Verb("[JOB] [--plot]", "show a job's metrics"),
     "events": Verb("[JOB] [-f]", "show what a job reported"),
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),
@@ -63,6 +64,14 @@ VERBS = {
 # Whoever interrupts these before there is a job wants to know that there is none.
 _STARTING = frozenset({"run", "exec", "shell"})
 
+# Verbs that a session may run. The others are rare, and may ask at the terminal or prepare a host.
+_BY_SESSION = frozenset(
+    (
+        *("run", "ps", "logs", "attach", "wait", "stop", "shell", "exec", "metrics", "events"),
+        *("rm", "sync", "env", "version"),
+    )
+)
+
 # What a shell reports for a command that SIGPIPE ended, as when `head` has read enough.
 _EXIT_PIPE = 141
 
@@ -76,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _prepare_streams()
+    are_whole = _prepare_streams()
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["help"] and len(words) > 1:
         words = [words[1], "--help"]
@@ -91,11 +100,34 @@ def main(arguments: list[str] | None = None) -> int:
             f"error: unable to run rdev: {name!r} is no verb\nhint: `rdev --help` lists the verbs"
         )
         return 2
+    if arguments is None and are_whole and name in _BY_SESSION:
+        code = _by_session(name)
+        if code is not None:
+            return code
     return _run(name, rest)
 
 
-def _prepare_streams() -> None:
+def _by_session(name: str) -> int | None:
+    """The exit code of a command that the session has run; None if it is to be run here."""
+    from rdev.client.session.front import Lost, run
+
+    try:
+        return run(sys.argv)
+    except KeyboardInterrupt:
+        return _fail(name, None, _interrupted(name))
+    except Lost:
+        from rdev.protocol.errors import ConnectionLost
+
+        hint = "a job goes on without it; `rdev ps -a` shows them"
+        cause = "the process that ran it was ended"
+        return _fail(name, None, ConnectionLost(f"finish `rdev {name}`", cause, hint=hint))
+
+
+def _prepare_streams() -> bool:
+    """Makes the standard streams usable; False if one was closed when we were started."""
     import os
+
+    are_whole = True
 
     # A closed stdout's number would be given to the next file or socket opened, and a job's output
     # be written there.
@@ -103,10 +135,12 @@ def _prepare_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
+            are_whole = False
             os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # a person's locale must not make a name unprintable
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file
+    return are_whole
 
 
 def overview() -> str:

@@ -9,12 +9,19 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 
+from rdev.client.session.foreground import require_own_terminal
+
 # How soon a question that nobody wants answered any more goes away.
 _GLANCE = 0.1
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at our stdin and looks at us, and not at another job of their shell."""
+    """Whether somebody sits at our stdin and looks at us, and not at another job of their shell.
+
+    Raises:
+        HandedBack: Somebody does, and it is not this process that their terminal belongs to.
+    """
+    require_own_terminal()
     try:
         return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
