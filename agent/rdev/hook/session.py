@@ -13,7 +13,9 @@ import contextlib
 import os
 import sys
 import threading
+from functools import partial
 
+from rdev.hook.groups import Groups
 from rdev.hook.patch import Patches
 from rdev.hook.release import (
     THREADS_GONE,
@@ -49,6 +51,7 @@ class Session:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._stops = Stops(report)
+        self._groups = Groups(report)
         self._lock = threading.Lock()
         self._patches: Patches | None = None
         self._connection: socket.socket | None = None
@@ -63,6 +66,7 @@ class Session:
             "attach": lambda: self._attach(args),
             "detach": self._detach,
             "status": self._status,
+            **{name: partial(action, args) for name, action in self._groups.commands.items()},
         }
         if name not in actions:
             raise RuntimeError(f"the hook does not know the command {name!r}")
@@ -82,6 +86,7 @@ class Session:
         """Nothing of the parent's session is alive in a forked child."""
         self._lock = threading.Lock()
         self._stops.forget()
+        self._groups.forget()
         connection, self._connection = self._connection, None
         if connection is None:
             return

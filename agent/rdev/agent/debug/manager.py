@@ -20,6 +20,7 @@ from typing import Any, Protocol, Self
 from rdev.agent.debug.holds import Told, set_stops
 from rdev.agent.debug.process import AdapterProcess
 from rdev.agent.debug.proxy import Proxy
+from rdev.agent.debug.ranks import Ranks
 from rdev.agent.debug.vendor import debugpy_folder
 from rdev.protocol.dap import DapError, Framer, encode
 from rdev.protocol.errors import (
@@ -144,6 +145,7 @@ class DebugManager:
         self._sessions: set[tuple[str, int]] = set()
         self._closing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
+        self._ranks = Ranks(jobs, self._group.create_task)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -181,17 +183,22 @@ class DebugManager:
         self._sessions.add(key)
         adapter: AdapterProcess | None = None
         attached: Attached | None = None
+        has_joined = False
         try:
             job = await self._running_job(job_id, action)
             folder = debugpy_folder()
             await self._await_hook(job, rank, action=action)
+            await self._ranks.join(job_id)
+            has_joined = True
             directory = self._jobs.record(job_id).files.directory
             adapter = await AdapterProcess.start(directory, rank, folder)
             attached = await self._attach(job, rank, adapter, action=action)
             yield DebugSession(attached, adapter)
         finally:
             # The caller may be cancelled at any moment; the detach is not.
-            closing = self._group.create_task(self._close(key, adapter, attached))
+            closing = self._group.create_task(
+                self._close(key, adapter, attached, has_joined=has_joined)
+            )
             self._closing[key] = closing
             await asyncio.shield(closing)
 
@@ -255,7 +262,12 @@ class DebugManager:
         return any((peer.get("role"), peer.get("rank")) == ("hook", rank) for peer in peers)
 
     async def _close(
-        self, key: tuple[str, int], adapter: AdapterProcess | None, attached: Attached | None
+        self,
+        key: tuple[str, int],
+        adapter: AdapterProcess | None,
+        attached: Attached | None,
+        *,
+        has_joined: bool,
     ) -> None:
         try:
             if adapter is not None:
@@ -271,6 +283,8 @@ class DebugManager:
                         timeout=DETACH_SECONDS,
                     )
                 await adapter.close()
+            if has_joined:
+                await self._ranks.leave(key[0])
         except Exception:  # noqa: BLE001 - one session's end must not end the others
             _log.exception("the debug session of rank %d of job %s did not end well", *key[::-1])
         finally:
