@@ -35,6 +35,15 @@ class Elsewhere(Rdev):
         assert socket.gethostname() != "elsewhere"
         return done
 
+    @property
+    def agent_pid(self) -> int:
+        return json.loads(self.command("rdev-agent", "status", "--json").stdout)["pid"]
+
+    def tidy(self) -> None:
+        for job in json.loads(self.run("ps", "--json").stdout or "[]"):
+            self.run("stop", job["id"], "--now")
+        self.command("rdev-agent", "stop")
+
 
 @pytest.fixture
 def other(rdev: Rdev) -> Iterator[Elsewhere]:

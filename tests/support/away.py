@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.command import Rdev
+from tests.support.command import Rdev, end_all
 from tests.support.sshd import HOST, Server
+
+from rdev.agent import lifecycle
+from rdev.wire.home import Home, machine_id
 
 
 @dataclass
@@ -53,16 +56,11 @@ class Away(Rdev):
     @property
     def agent_pid(self) -> int:
         """Process id of the agent at `gpu1`."""
-        there = {"RDEV_HOME": str(self.agent_home)}
-        return json.loads(self.command("rdev-agent", "status", "--json", env=there).stdout)["pid"]
+        return lifecycle.serving_pid(Home(str(self.agent_home), machine_id()))
 
     def tidy(self) -> None:
         super().tidy()
-        there = {"RDEV_HOME": str(self.agent_home)}
-        if self.agent_home.exists():
-            for job in json.loads(self.run("ps", "--json", env=there).stdout or "[]"):
-                self.run("stop", job["id"], "--now", "--yes", env=there)
-            self.command("rdev-agent", "stop", env=there)
+        end_all(self.agent_home, self.environment)
 
 
 @contextlib.contextmanager
