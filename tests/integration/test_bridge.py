@@ -5,13 +5,14 @@ import os
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 
 import pytest
 
-from rdev.client.transport.contract import FAILED, READY
+from rdev.client.transport.contract import AT, FAILED, READY
 
 DEADLINE = 30.0
 
@@ -52,9 +53,18 @@ def line_of(ours) -> bytes:
     return seen.strip()
 
 
+def assert_ready(ours) -> str:
+    """It said where the agent's socket is, and that it is ready."""
+    where = line_of(ours)
+    assert where.startswith(AT)
+    assert line_of(ours) == READY
+    return where.removeprefix(AT).decode()
+
+
 def test_it_starts_an_agent_and_is_its_socket(rdev, bridge):
     process, ours = bridge()
-    assert line_of(ours) == READY
+    path = assert_ready(ours)
+    assert stat.S_ISSOCK(os.stat(path).st_mode)
     ours.sendall(PREFACE)
     assert len(ours.recv(9)) == 9  # a frame: the agent's own settings
     ours.shutdown(socket.SHUT_WR)
@@ -66,7 +76,7 @@ def test_it_starts_an_agent_and_is_its_socket(rdev, bridge):
 
 def test_what_is_no_http_ends_it_quietly(rdev, bridge):
     process, ours = bridge()
-    assert line_of(ours) == READY
+    assert_ready(ours)
     ours.sendall(b"some rc file asked: are you sure? (y/n)\n" * 10)
     while ours.recv(65536):
         pass
@@ -76,16 +86,16 @@ def test_what_is_no_http_ends_it_quietly(rdev, bridge):
 
 def test_a_second_one_finds_the_same_agent(rdev, bridge):
     _, ours = bridge()
-    assert line_of(ours) == READY
+    assert_ready(ours)
     pid = rdev.agent_pid
     _, more = bridge()
-    assert line_of(more) == READY
+    assert_ready(more)
     assert rdev.agent_pid == pid
 
 
 def test_it_ends_with_the_agent(rdev, bridge):
     process, ours = bridge()
-    assert line_of(ours) == READY
+    assert_ready(ours)
     rdev.kill_agent()
     assert process.wait(DEADLINE) == 0
     while ours.recv(65536):
@@ -94,7 +104,7 @@ def test_it_ends_with_the_agent(rdev, bridge):
 
 def test_it_ends_with_ssh_though_the_agent_hangs(rdev, bridge):
     process, ours = bridge()
-    assert line_of(ours) == READY
+    assert_ready(ours)
     pid = rdev.agent_pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -117,7 +127,7 @@ def test_it_says_why_there_is_no_agent(rdev, bridge, tmp_path):
 
 def test_no_message_is_lost_on_the_way(rdev, bridge):
     _, ours = bridge()
-    assert line_of(ours) == READY
+    assert_ready(ours)
     ours.sendall(PREFACE)
     # The agent answers each ping.
     ping = b"\0\0\x08\6\0\0\0\0\0" + b"rdevping"
