@@ -74,6 +74,18 @@ def test_it_starts_an_agent_and_is_its_socket(rdev, bridge):
     assert rdev.agent_pid
 
 
+def test_a_bridge_to_an_agent_that_serves_imports_little():
+    # Each first contact waits for it: these cost more than all else it does.
+    script = (
+        "import sys; before = set(sys.modules); import rdev.agent.bridge;"
+        "print(*set(sys.modules) - before)"
+    )
+    command = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    dear = {"asyncio", "dataclasses", "hashlib", "inspect", "json", "re", "socket", "subprocess"}
+    assert not dear & set(done.stdout.split())
+
+
 def test_what_is_no_http_ends_it_quietly(rdev, bridge):
     process, ours = bridge()
     assert_ready(ours)

@@ -3,26 +3,25 @@
     ssh --stdin--> bridge --> agent.sock     an end of file is passed on; the agent then hangs up
     ssh <-stdout-- bridge <-- agent.sock     the end of the agent's bytes ends the bridge
 
-Two lines on stdout come first: `rdev-bridge at` with the agent's socket, and `rdev-bridge ready`; or
-one, `rdev-bridge failed` and an error as JSON.
-Bytes are moved by the kernel where it can, so a bridge costs little beside ssh's own work. It ends
-when ssh hangs up, whatever the agent does.
+Two lines on stdout come first: `rdev-bridge at` with the agent's socket, and `rdev-bridge ready`;
+or one, `rdev-bridge failed` and an error as JSON. Bytes are moved by the kernel where it can, so a
+bridge costs little beside ssh's own work. It ends when ssh hangs up, whatever the agent does.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import select
-import socket
 import sys
-import threading
-from collections.abc import Callable
 
-from rdev.protocol.errors import RdevError, error_as_json, os_failure
-from rdev.protocol.starting import ensure_agent
-from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, this_home
+from rdev.wire.home import HOME_VARIABLE, Home, UnsafePathError, check_private, this_home
 from rdev.wire.unix import connect, peer_uid
+
+TYPE_CHECKING = False  # as the type checker reads it; `typing` costs more than a bridge imports
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
 
 # The first words of the line that says how it went; rc files may have printed anything before.
 _READY, _FAILED = b"\nrdev-bridge at %s\nrdev-bridge ready\n", b"\nrdev-bridge failed %s\n"
@@ -54,25 +53,44 @@ def main(words: list[str]) -> int:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
     try:
         home = this_home()
-        agent = _reach(home)
-    except (RdevError, OSError) as error:
-        _write(_STDOUT, _FAILED % error_as_json(_known(error)).encode())
+        agent = _serving(home) or _started(home)
+    except Exception as error:
+        if (known := _known(error)) is None:
+            raise
+        _write(_STDOUT, _FAILED % known.encode())
         return 1
-    with agent, contextlib.suppress(OSError):  # ssh has gone: so do we
+    with contextlib.suppress(OSError):  # ssh has gone: so do we
         _write(_STDOUT, _READY % os.fsencode(home.socket))
         _pump(agent)
+    agent.close()
     return 0
 
 
-def _reach(home: Home) -> socket.socket:
-    """A connection to the home's agent, which is ours."""
+def _serving(home: Home) -> _socket.socket | None:
+    """A connection to the agent that serves; None if none does, as far as can be seen at once."""
+    try:
+        if (live := home.live) != home.host:
+            check_private(live)  # others may write beside it
+        return _ours(connect(home.socket), home)
+    except OSError:  # whatever is wrong is said by what would start one
+        return None
+
+
+def _started(home: Home) -> _socket.socket:
+    """A connection to the home's agent, which is started if need be."""
+    # What starts one costs several times what a bridge to one that serves imports.
+    from rdev.protocol.starting import ensure_agent
+
     ensure_agent(home, options=_AS_LOGIN)
     try:
         found = connect(home.socket)
     except OSError:  # it died between the two
         ensure_agent(home, options=_AS_LOGIN)
         found = connect(home.socket)
-    agent = socket.socket(fileno=found.detach())
+    return _ours(found, home)
+
+
+def _ours(agent: _socket.socket, home: Home) -> _socket.socket:
     if (uid := peer_uid(agent)) != os.geteuid():
         agent.close()
         raise UnsafePathError(f"{home.socket} is served by user {uid}")
@@ -80,17 +98,22 @@ def _reach(home: Home) -> socket.socket:
     return agent
 
 
-def _known(error: RdevError | OSError) -> RdevError:
-    if isinstance(error, RdevError):
-        return error
-    return os_failure("reach the agent", error)
+def _known(error: Exception) -> str | None:
+    """What a person can be told of an error, as JSON; None for a defect."""
+    from rdev.protocol.errors import RdevError, error_as_json, os_failure
+
+    if isinstance(error, OSError):
+        error = os_failure("reach the agent", error)
+    return error_as_json(error) if isinstance(error, RdevError) else None
 
 
-def _pump(agent: socket.socket) -> None:
+def _pump(agent: _socket.socket) -> None:
     """Moves bytes both ways; returns when the agent hangs up or ssh does."""
+    import threading
+
     ended = threading.Event()
     for work in (
-        lambda: _move(_STDIN, agent.fileno(), at_end=lambda: agent.shutdown(socket.SHUT_WR)),
+        lambda: _move(_STDIN, agent.fileno(), at_end=lambda: agent.shutdown(_socket.SHUT_WR)),
         lambda: _move(agent.fileno(), _STDOUT, at_end=ended.set),
         lambda: _await_hang_up(ended),
     ):
@@ -100,6 +123,8 @@ def _pump(agent: socket.socket) -> None:
 
 def _await_hang_up(ended: threading.Event) -> None:
     # An end of file on stdin may be half a goodbye; nobody reading stdout any more is a whole one.
+    import select
+
     waiting = select.poll()
     waiting.register(_STDOUT, 0)
     waiting.poll()

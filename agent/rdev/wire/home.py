@@ -14,12 +14,10 @@ Client, agent and supervisors of one machine all come here to agree on the place
 
 from __future__ import annotations
 
+import _socket
 import contextlib
-import hashlib
 import os
-import socket
 import stat
-from dataclasses import dataclass
 
 from rdev.wire.unix import connect
 
@@ -27,6 +25,11 @@ HOME_VARIABLE = "RDEV_HOME"
 
 # In a folder on a local disk: names the home that it belongs to.
 ROOT_NAME = "home"
+
+try:
+    from _blake2 import blake2b as _blake2b  # as hashlib has it, without OpenSSL
+except ImportError:  # another Python than CPython
+    from hashlib import blake2b as _blake2b
 
 # A path is at most 4096 bytes long, see limits.h.
 _MAX_PATH = 4096
@@ -44,7 +47,6 @@ class LinkedPathError(UnsafePathError):
     """A folder is a link, so that somebody else may decide where it leads."""
 
 
-@dataclass(frozen=True, slots=True)
 class Home:
     """The folders of one agent.
 
@@ -54,6 +56,16 @@ class Home:
         root: The state folder, `~/.rdev` or RDEV_HOME.
         machine_id: Id of this machine.
     """
+
+    # No dataclass: what makes one costs a bridge to an agent more than all else that it imports.
+    __slots__ = ("machine_id", "root")
+
+    def __init__(self, root: str, machine_id: str) -> None:
+        self.root = root
+        self.machine_id = machine_id
+
+    def __repr__(self) -> str:
+        return f"Home({self.root!r}, {self.machine_id!r})"
 
     root: str
     machine_id: str
@@ -163,8 +175,8 @@ def machine_id() -> str:
             machine = file.read().strip()
     except OSError:
         machine = ""
-    seed = f"{machine}\n{socket.gethostname()}".encode()
-    return hashlib.blake2b(seed, digest_size=8).hexdigest()
+    seed = f"{machine}\n{_socket.gethostname()}".encode()
+    return _blake2b(seed, digest_size=8).hexdigest()
 
 
 def boot_id() -> str:
