@@ -99,7 +99,10 @@ def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
     script.write_text("# one\n# two\n# three\n" + text)
     job.run("sync")
     done = job.run("debug", "train.py:8", "--command", "list")
-    assert "train.py has changed here since the job started: lines are the job's\n" in done.stdout
+    script.write_text(text)
+    assert (
+        "train.py: your editor is 1 edit ahead of job train; lines are the job's\n" in done.stdout
+    )
     line = text.splitlines()[7]
     assert f"    8->{line}\n" in done.stdout
     assert f"    8  {line}\n" in done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rdev.client.debug.listen import launch_configuration, with_path_mappings
+from rdev.client.debug.listen import launch_configuration
 from rdev.client.debug.places import Place, Sources, parse_condition, parse_place, split_words
 from rdev.client.debug.session import Breakpoint, DebugClient, Placed
 from rdev.client.debug.texts import Texts
@@ -78,9 +78,9 @@ async def test_lines_are_those_that_the_job_runs(tmp_path):
     texts = Texts(Sources(str(tmp_path.resolve()), "/host/ws"), fetch)
     assert await texts.lines("/host/ws/train.py", 1, 9) == [(1, "a"), (2, "b")]
     assert await texts.lines("/host/ws/train.py", 2, 2) == [(2, "b")]
-    assert await texts.is_behind("/host/ws/train.py")
-    assert not await texts.is_behind("/host/ws/same.py")
-    assert not await texts.is_behind("/host/ws/gone.py")
+    assert (await texts.pairing("/host/ws/train.py")).notice("run-7")
+    assert not (await texts.pairing("/host/ws/same.py")).notice("run-7")
+    assert not (await texts.pairing("/host/ws/gone.py")).notice("run-7")
     assert await texts.lines("/host/ws/gone.py", 1, 9) == []
 
 
@@ -97,39 +97,15 @@ def test_without_the_workspace_here_paths_are_relative_to_the_hosts():
     assert sources.on_host("train.py") == "/host/ws/train.py"
 
 
-def attach(arguments):
-    return {"seq": 1, "type": "request", "command": "attach", "arguments": arguments}
-
-
-def test_an_ides_attach_learns_where_the_workspace_is():
-    sources = Sources("/home/me/ws", "/host/ws")
-    mapped = with_path_mappings(attach({"justMyCode": True}), sources)
-    assert mapped["arguments"]["pathMappings"] == [
-        {"localRoot": "/home/me/ws", "remoteRoot": "/host/ws"}
-    ]
-    assert mapped["arguments"]["justMyCode"] is True
-
-
-def test_mappings_that_the_ide_has_are_kept_and_other_requests_untouched():
-    sources = Sources("/home/me/ws", "/host/ws")
-    own = attach({"pathMappings": [{"localRoot": "x", "remoteRoot": "y"}]})
-    assert with_path_mappings(own, sources) == own
-    other = {"seq": 1, "type": "request", "command": "threads"}
-    assert with_path_mappings(other, sources) == other
-
-
 def test_the_launch_configuration_names_the_port():
-    configuration = launch_configuration("train", 5678, Sources("/home/me/ws", "/host/ws"))
+    configuration = launch_configuration("train", 5678)
     assert configuration["connect"] == {"host": "127.0.0.1", "port": 5678}
-    mapping = {"localRoot": "/home/me/ws", "remoteRoot": "/host/ws"}
-    assert configuration["pathMappings"] == [mapping]
-    assert (configuration["type"], configuration["request"]) == ("debugpy", "attach")
 
 
 async def test_control_characters_of_the_program_do_not_reach_the_terminal():
     said: list[str] = []
     sources = Sources("", "/host/ws")
-    view = View(DebugClient(Nowhere()), sources, Texts(sources, nothing), say=said.append)
+    view = View(DebugClient(Nowhere()), sources, Texts(sources, nothing), job="x", say=said.append)
     path = "/host/ws/a\x1b[2Jb.py"
     await view.say_placed([Placed(Breakpoint(path, 3), verified=False, line=3, message="bad\x07")])
     assert said == ["no breakpoint at a\\x1b[2Jb.py:3: bad\\x07"]

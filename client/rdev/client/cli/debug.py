@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_yes, confirm_of, host_of
+from rdev.client.cli.options import add_host, add_terms, add_yes, confirm_of, host_of, terms_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
     from rdev.client.connection import Connection
+    from rdev.client.debug.editor import Joint
     from rdev.client.debug.places import Place
     from rdev.client.debug.session import Ended
     from rdev.client.debug.terminal import Commands
+    from rdev.protocol.dap import Message
     from rdev.wire.job import Job
 
 # A job is over a moment after its process, when its output is recorded; one that is not by then
@@ -50,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to stop")
+    add_terms(parser)
     add_yes(parser)
 
 
@@ -129,7 +135,7 @@ async def _session(
         )
         plan = Plan(job.name, breakpoints, options.timeout)
         texts = Texts(sources, lambda path: read_snapshot_file(connection, job.spec.snapshot, path))
-        view = View(client, sources, texts, say=lambda text: print(text, flush=True))
+        view = View(client, sources, texts, job=job.name, say=_say)
         return await converse(view, sources, commands, plan)
 
 
@@ -155,6 +161,10 @@ async def _farewell(connection: Connection, job: Job, ended: Ended | None = None
         return f"\n{ended.cause}; the job goes on"
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
 def _prompt() -> None:
     import sys
 
@@ -164,21 +174,28 @@ def _prompt() -> None:
 
 async def _listen(connection: Connection, job: Job, options: argparse.Namespace) -> int:
     from rdev.client.debug.listen import listening, paste
-    from rdev.client.debug.places import Sources
-    from rdev.client.debug.remote import attached
+    from rdev.client.debug.opening import here, joined
     from rdev.client.debug.terminal import until_interrupted
     from rdev.client.jobs import Jobs
 
-    root = _local_root(job)
-    async with listening(
-        options.listen,
-        attach=lambda: attached(connection, job.id, options.rank),
-        sources=lambda workspace: Sources(root, workspace),
-        say=lambda text: print(text, flush=True),
-    ) as ide:
+    terms, folder = terms_of(options), here()
+
+    def opening(
+        arguments: Message, tell: Callable[[str], None]
+    ) -> AbstractAsyncContextManager[Joint]:
+        return joined(
+            connection,
+            job,
+            rank=options.rank,
+            terms=terms.over(arguments),
+            folder=folder,
+            tell=tell,
+        )
+
+    async with listening(options.listen, opening=opening, say=_say) as ide:
         print(f"listening on 127.0.0.1:{ide.port} for one IDE at a time; Ctrl-C ends it")
         print("paste into .vscode/launch.json, under configurations:")
-        print(paste(job.name, ide.port, Sources(root, job.workspace_folder)), flush=True)
+        print(paste(job.name, ide.port), flush=True)
         await until_interrupted(ide.serve())
     final = (await Jobs(connection).get(job.id)).state.is_final
     print("\nclosed; the job has ended" if final else "\nclosed; the job goes on")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rdev.client.debug.terms import Terms
     from rdev.wire.job import DebugStart, GpuRequest
 
 
@@ -163,6 +164,35 @@ def add_environment(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|PATH",
         help="environment of the host to run in: conda's, a virtual one, or its folder",
     )
+
+
+def add_terms(parser: argparse.ArgumentParser) -> None:
+    """--lease, --allow-kill and --unsafe, for verbs that attach a debugger."""
+    from rdev.client.debug.terms import duration
+
+    parser.add_argument(
+        "--lease",
+        type=duration,
+        metavar="TIME",
+        help="how long a stop may last after your last word, such as 90s, 15m, 1h; default: 15m",
+    )
+    parser.add_argument(
+        "--allow-kill",
+        action="store_true",
+        help="let an IDE's red button, and `kill` at the prompt, end the job",
+    )
+    parser.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="attach though a stop may run other ranks into a timeout",
+    )
+
+
+def terms_of(options: argparse.Namespace) -> Terms:
+    """What `add_terms` was told."""
+    from rdev.client.debug.terms import Terms
+
+    return Terms(options.lease, options.allow_kill, options.unsafe)
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

@@ -11,44 +11,24 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
-from rdev.client.debug.places import Sources
-from rdev.client.debug.remote import RemotePipe
-from rdev.protocol.dap import DapError, Framer, Message, encode
-from rdev.protocol.errors import RdevError
-
-Attach = Callable[[], AbstractAsyncContextManager[RemotePipe]]
+from rdev.client.debug.editor import EditorSession, Opening
 
 _LOOPBACK = "127.0.0.1"
 _READ_BYTES = 64 * 1024
 
 
-def launch_configuration(name: str, port: int, sources: Sources) -> dict[str, Any]:
+def launch_configuration(name: str, port: int) -> dict[str, Any]:
     """What goes into `.vscode/launch.json` under `configurations`."""
-    # VS Code's extension maps the folder to itself for a local port that comes without a mapping.
-    local = sources.local or "${workspaceFolder}"
     return {
         "name": f"rdev: {name}",
         "type": "debugpy",
         "request": "attach",
         "connect": {"host": _LOOPBACK, "port": port},
-        "pathMappings": [{"localRoot": local, "remoteRoot": sources.remote}],
         "justMyCode": True,
     }
-
-
-def with_path_mappings(message: Message, sources: Sources) -> Message:
-    """An `attach` request that knows where the workspace is here and there; others unchanged."""
-    if message.get("type") != "request" or message.get("command") != "attach":
-        return message
-    arguments = message.get("arguments")
-    arguments = dict(arguments) if isinstance(arguments, dict) else {}
-    if sources.local and not arguments.get("pathMappings"):
-        mapping = {"localRoot": sources.local, "remoteRoot": sources.remote}
-        arguments["pathMappings"] = [mapping]
-    return {**message, "arguments": arguments}
 
 
 class IdePort:
@@ -58,13 +38,11 @@ class IdePort:
         self,
         listener: socket.socket,
         *,
-        attach: Attach,
-        sources: Callable[[str], Sources],
+        opening: Opening,
         say: Callable[[str], None],
     ) -> None:
         self._listener = listener
-        self._attach = attach
-        self._sources = sources
+        self._opening = opening
         self._say = say
         self._busy = False
         self.port: int = listener.getsockname()[1]
@@ -99,30 +77,21 @@ class IdePort:
 
     async def _join(self, client: socket.socket) -> None:
         self._say("the IDE has connected")
-        try:
-            async with self._attach() as pipe, asyncio.TaskGroup() as group:
-                sources = self._sources(pipe.opened.workspace)
-                back = group.create_task(_to_client(pipe, client))
-                await _to_adapter(client, pipe, sources)
-                back.cancel()
-        except* (RdevError, DapError, OSError) as group_of_errors:
-            for error in group_of_errors.exceptions:
-                self._say(error.message if isinstance(error, RdevError) else str(error))
+        await EditorSession(_SocketStream(client), self._opening).run()
         self._say("the IDE has left")
 
 
-async def _to_adapter(client: socket.socket, pipe: RemotePipe, sources: Sources) -> None:
-    loop, framer = asyncio.get_running_loop(), Framer()
-    while data := await loop.sock_recv(client, _READ_BYTES):
-        for message in framer.feed(data):
-            await pipe.send(encode(with_path_mappings(message, sources)))
+class _SocketStream:
+    """See `rdev.client.debug.editor.Stream`."""
 
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
 
-async def _to_client(pipe: RemotePipe, client: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    while data := await pipe.receive():
-        await loop.sock_sendall(client, data)
-    client.shutdown(socket.SHUT_RDWR)  # the IDE sees the end, and so does its reader here
+    async def receive(self) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self._client, _READ_BYTES)
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._client, data)
 
 
 def peer_uid_of_tcp(ours: tuple[str, int], theirs: tuple[str, int]) -> int | None:
@@ -149,16 +118,14 @@ def _table_address(address: tuple[str, int]) -> str:
 async def listening(
     port: int,
     *,
-    attach: Attach,
-    sources: Callable[[str], Sources],
+    opening: Opening,
     say: Callable[[str], None],
 ) -> AsyncIterator[IdePort]:
     """Opens a port; 0 lets the kernel choose one.
 
     Args:
         port: Where to listen on the loopback.
-        attach: Opens a debug session of the job.
-        sources: Where files are, given the workspace's folder on the host.
+        opening: Opens a debug session of the job.
         say: Shows a line to the person.
 
     Raises:
@@ -169,9 +136,9 @@ async def listening(
         listener.bind((_LOOPBACK, port))
         listener.listen(1)
         listener.settimeout(0)  # as asyncio wants it
-        yield IdePort(listener, attach=attach, sources=sources, say=say)
+        yield IdePort(listener, opening=opening, say=say)
 
 
-def paste(name: str, port: int, sources: Sources) -> str:
+def paste(name: str, port: int) -> str:
     """The text to paste into `.vscode/launch.json`."""
-    return json.dumps(launch_configuration(name, port, sources), indent=2)
+    return json.dumps(launch_configuration(name, port), indent=2)

@@ -71,16 +71,26 @@ class Sources:
 
     def on_host(self, file: str) -> str:
         """The path on the host of a file as typed here, relative to the current folder."""
-        if self.local:
-            path = os.path.realpath(file)
-            if path.startswith(self.local + os.sep):
-                return os.path.join(self.remote, os.path.relpath(path, self.local))
-        return os.path.join(self.remote, file)
+        found = self.counterpart(file)
+        return os.path.join(self.remote, file) if found is None else found
+
+    def counterpart(self, file: str) -> str | None:
+        """Where a file of the workspace here lies on the host; None for any other file."""
+        path = os.path.realpath(file)
+        if not self.local or not path.startswith(self.local.rstrip(os.sep) + os.sep):
+            return None
+        return os.path.join(self.remote, os.path.relpath(path, self.local))
 
     def inside(self, path: str) -> str | None:
         """A host's path relative to the workspace; None if it lies elsewhere."""
-        is_inside = path.startswith(self.remote.rstrip("/") + "/")
-        return os.path.relpath(path, self.remote) if is_inside else None
+        root = self.remote.rstrip("/")
+        if path.startswith(root + "/"):
+            return os.path.relpath(path, root)
+        # Where a home is a link, a process knows the folder by the link's target: the same to its
+        # last two names, which no other folder of a home has.
+        *_, parent, name = root.split("/") if root.count("/") > 1 else ("", "", "")
+        _, found, rest = path.partition(f"/{parent}/{name}/") if name else ("", "", "")
+        return os.path.normpath(rest) if found and rest else None
 
     def here(self, path: str) -> str | None:
         """Where a host's file of the workspace lies here; None if it does not."""

@@ -73,9 +73,11 @@ class View:
         sources: Sources,
         texts: Texts,
         *,
+        job: str,
         say: Callable[[str], None],
     ) -> None:
         self.client = client
+        self._job = job
         self._sources = sources
         self._texts = texts
         self._show = say
@@ -138,9 +140,10 @@ class View:
     async def say_placed(self, placed: Sequence[Placed]) -> None:
         """Says what became of breakpoints, and whose line numbers count."""
         for path in dict.fromkeys(one.breakpoint.path for one in placed):
-            if await self._texts.is_behind(path):
-                shown = self._sources.shown(path)
-                self._say(f"{shown} has changed here since the job started: lines are the job's")
+            pairing = await self._texts.pairing(path)
+            notice = pairing.notice(self._job) if pairing is not None else ""
+            if notice:
+                self._say(f"{notice}; lines are the job's")
         for one in placed:
             shown = f"{self._sources.shown(one.breakpoint.path)}:{one.breakpoint.line}"
             if not one.verified:

@@ -1,0 +1,82 @@
+"""From a job to a debug session of it: the adapter's pipe, and the files of both sides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from rdev.client.connection import Connection
+from rdev.client.debug.editor import Joint
+from rdev.client.debug.places import Sources
+from rdev.client.debug.remote import attached
+from rdev.client.debug.terms import Terms
+from rdev.client.debug.texts import Texts
+from rdev.client.debug.translation import Translator
+from rdev.client.sync.root import find_workspace
+from rdev.client.workspaces import read_snapshot_file
+from rdev.protocol.errors import RdevError
+from rdev.wire.job import Job
+
+# The host that is this machine.
+_HERE = "local"
+
+
+@asynccontextmanager
+async def joined(
+    connection: Connection,
+    job: Job,
+    *,
+    rank: int,
+    terms: Terms,
+    folder: str,
+    tell: Callable[[str], None],
+) -> AsyncIterator[Joint]:
+    """Attaches to a rank for an editor; leaving the block detaches.
+
+    Args:
+        connection: Where the job is.
+        job: The job.
+        rank: Which of its ranks.
+        terms: What the session may do.
+        folder: A folder of the workspace here, if it is here.
+        tell: Shows a line to the person.
+
+    Raises:
+        DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
+    """
+    del tell, terms
+    async with attached(connection, job.id, rank) as pipe:
+        texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
+        is_here = connection.host == _HERE
+        yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
+
+
+def texts_of(connection: Connection, job: Job, folder: str, *, workspace: str = "") -> Texts:
+    """The files of a job and of the folder here.
+
+    Args:
+        connection: Where the job is.
+        job: The job.
+        folder: A folder of the workspace here, if it is here.
+        workspace: The workspace's folder on the host, as the agent named it.
+    """
+    sources = Sources(local_root(job, folder), workspace or job.workspace_folder)
+    return Texts(sources, lambda path: read_snapshot_file(connection, job.spec.snapshot, path))
+
+
+def local_root(job: Job, folder: str) -> str:
+    """The job's workspace here; empty if the folder lies in another, or in none."""
+    try:
+        workspace = find_workspace(folder)
+    except (RdevError, OSError):
+        return ""
+    return workspace.root if workspace.id == job.spec.workspace_id else ""
+
+
+def here() -> str:
+    """The current folder; empty if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
