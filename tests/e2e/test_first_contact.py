@@ -150,6 +150,16 @@ def test_an_rc_file_that_waits_is_told_as_one(laptop, user):
 
 
 @pytest.mark.slow
+def test_a_profile_that_waits_is_told_meanwhile_and_given_up(laptop, user):
+    user.write(".profile", "sleep 600\n")
+    done = laptop.job("train.py")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "trained"), done.stderr
+    assert "its agent asks the login's shell what jobs get" in done.stderr
+    assert done.stderr.count("jobs do not get what a login has there") == 1
+    assert "jobs do not get" not in laptop.job("train.py").stderr, "it was said"
+
+
+@pytest.mark.slow
 def test_neither_end_has_a_network_but_the_wheels_are_known(rdev, user, wheels, command):
     with sshd(user.name, inside=NO_NETWORK) as server:  # the cache may be filled by this
         assert Laptop(rdev, server, wheels, command).run("up", HOST).returncode == 0

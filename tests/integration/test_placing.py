@@ -102,6 +102,17 @@ async def test_a_login_that_runs_no_commands(transport, tmp_path):
         await first_contact(HOST, transport)
 
 
+async def test_a_login_that_makes_way_for_another_shell_is_told_what_to_do(transport, tmp_path):
+    shell = tmp_path / "bash"
+    complaint = "fish: Unexpected ')' found\n    case in\n    ^~~~~^"
+    shell.write_text(f'#!/bin/sh\necho "tput: no terminal\n{complaint}" >&2\nexit 127\n')
+    shell.chmod(0o755)
+    transport.shell = str(shell)
+    with pytest.raises(BootstrapFailed, match="fish: Unexpected") as failure:
+        await first_contact(HOST, transport)
+    assert "in terminals alone" in failure.value.hint
+
+
 @pytest.mark.slow
 async def test_two_laptops_at_once(transport, monkeypatch):
     found = await asyncio.gather(*(first_contact(f"{HOST}-{n}", transport) for n in range(3)))

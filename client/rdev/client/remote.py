@@ -10,8 +10,9 @@ recall -> shortcut there -> GetAgent -> pinned, and not too old
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rdev.client.known import KnownHost, recall
@@ -19,13 +20,16 @@ from rdev.client.transport.contract import Transport
 from rdev.client.transport.line import Line
 from rdev.client.transport.opening import open_transport
 from rdev.client.transport.shortcut import Shortcut
-from rdev.protocol.convert import AgentInfo
+from rdev.protocol.convert import LOGIN_UNKNOWN, AgentInfo
 from rdev.protocol.errors import BootstrapFailed, CommandNotFound, os_failure
 
 if TYPE_CHECKING:
     from rdev.client.bootstrap.contact import Wishes
 
 Narrate = Callable[[str], None]
+
+# An agent starts within a second; its login's shell is waited for up to ten, see rdev.agent.login.
+_SLOW = 3.0
 
 
 class Remote:
@@ -37,6 +41,7 @@ class Remote:
             followed by one of ours; else only an older one is.
         renews: Whether one of the same release is followed too: a new one asks the login's shell
             again what jobs get.
+        is_first: Whether rdev was just put there or looked at, and an agent may have to start.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Remote:
         self.known = known
         self.follows_others = False
         self.renews = False
+        self.is_first = False
         self._host = host
         self._transport = transport
         self._line = line
@@ -76,10 +82,25 @@ class Remote:
             RdevError: What the transport, the bridge or a first contact said.
         """
         try:
-            await self._line.open(dial)
+            with self._told_if_slow():
+                await self._line.open(dial)
         except CommandNotFound:
             await self._contact()
-            await self._line.open(dial)
+            with self._told_if_slow():
+                await self._line.open(dial)
+
+    @contextlib.contextmanager
+    def _told_if_slow(self) -> Iterator[None]:
+        """Says, after a first contact, what the agent's first start may be waiting for."""
+        if not self.is_first:
+            yield
+            return
+        line = f"{self._host}: its agent asks the login's shell what jobs get; rc files hold it up"
+        telling = asyncio.get_running_loop().call_later(_SLOW, self._narrate, line)
+        try:
+            yield
+        finally:
+            telling.cancel()
 
     async def turn_back(self) -> None:
         """See `Way`."""
@@ -94,6 +115,15 @@ class Remote:
             HostChanged: It is not the agent that is known under this name.
             RdevError: An older one could not be followed by one of this release.
         """
+        is_left = await self._judge(agent)
+        if self.is_first and not is_left:
+            self.is_first = False
+            if LOGIN_UNKNOWN in agent.capabilities:
+                said = "jobs do not get what a login has there"
+                self._narrate(f"{self._host}: {said}; `rdev doctor {self._host}` says why")
+        return is_left
+
+    async def _judge(self, agent: AgentInfo) -> bool:
         from rdev.client.bootstrap import contact
 
         try:
@@ -147,6 +177,7 @@ class Remote:
         from rdev.client.bootstrap.contact import first_contact
 
         self._learn(await first_contact(self._host, self._transport, narrate=self._narrate))
+        self.is_first = True
 
     def _learn(self, known: KnownHost) -> None:
         self.known = known
@@ -180,6 +211,7 @@ async def opened(
                 return
         await transport.login()
         is_known = known is not None
+        is_first = known is None or wishes is not None
         if known is None or wishes is not None:
             from rdev.client.bootstrap import contact
 
@@ -189,6 +221,7 @@ async def opened(
             remote = Remote(host, transport, known, line, narrate)
             remote.follows_others = wishes is not None
             remote.renews = wishes is not None and is_known
+            remote.is_first = is_first
             yield remote
     finally:
         await transport.close()

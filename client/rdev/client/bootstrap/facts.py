@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rdev.client.bootstrap.plan import NEWEST, OLDEST, flaw_of
-from rdev.client.bootstrap.probe import Place, Probe, ProbeUnreadableError, parse, script
+from rdev.client.bootstrap.probe import (
+    Place,
+    Probe,
+    ProbeUnreadableError,
+    parse,
+    script,
+    shell_hint,
+)
 from rdev.client.entries import entry_of
 from rdev.client.known import recall
 from rdev.client.transport.contract import Transport
@@ -34,8 +41,7 @@ async def facts(host: str, transport: Transport) -> list[Finding]:
         ran = await transport.run("sh -s", feed=script(home=home), patience=_PATIENCE)
         probe = parse(ran.stdout)
     except ProbeUnreadableError as error:
-        remedy = f"see that `ssh {host} sh` starts a shell there"
-        return [Finding("login shell", str(error), ok=False, remedy=remedy)]
+        return [Finding("login shell", str(error), ok=False, remedy=shell_hint(host))]
     except RdevError as error:
         return [Finding("login shell", error.message, ok=False, remedy=error.hint)]
     return [check(probe) for check in _CHECKS]

@@ -12,7 +12,15 @@ from rdev.client.bootstrap.fetch import NoIndexError, fetch
 from rdev.client.bootstrap.lock import Wheel, locked
 from rdev.client.bootstrap.payload import Parcel, installed, payload
 from rdev.client.bootstrap.plan import Plan, make_plan, target_of
-from rdev.client.bootstrap.probe import Probe, ProbeUnreadableError, has_begun, parse, script
+from rdev.client.bootstrap.probe import (
+    Probe,
+    ProbeUnreadableError,
+    complaint_in,
+    has_begun,
+    parse,
+    script,
+    shell_hint,
+)
 from rdev.client.bootstrap.wheel import OwnWheel, pack
 from rdev.client.bootstrap.words import agent_command, command
 from rdev.client.entries import entry_of
@@ -121,10 +129,9 @@ async def _probe(host: str, transport: Transport, *, home: str, python: str) -> 
         return parse(ran.stdout)
     except ProbeUnreadableError as error:
         begun = has_begun(ran.stdout)
-        said = "" if begun else _last_line(ran.stderr, ran.stdout)
+        said = "" if begun else complaint_in(ran.stderr, ran.stdout)
         cause = f"{error}: {said}" if said else str(error)
-        hint = f"see that `ssh {host} sh` starts a shell there"
-        raise BootstrapFailed(action, cause, hint=hint) from error
+        raise BootstrapFailed(action, cause, hint=shell_hint(host)) from error
 
 
 async def _python_of_uv(host: str, transport: Transport, probe: Probe) -> str:

@@ -16,6 +16,10 @@ _END = "rdev-probe end"
 # A version and a digest, see `rdev.client.bootstrap.release`; no path, and nothing half made.
 _RELEASE = re.compile(r"[0-9][0-9A-Za-z.+!]*-[0-9a-z]+")
 
+# What a shell that reads `sh`'s language as its own begins its complaints with.
+_SHELL = re.compile(r"(?:-|/\S+/)?(?:fish|zsh|csh|tcsh|nu|xonsh|elvish)\b")
+_WORD = re.compile(r"[^\W\d_]{2}")
+
 _SCRIPT = os.path.join(os.path.dirname(__file__), "probe.sh")
 
 
@@ -147,6 +151,29 @@ def parse(answer: bytes) -> Probe:
 def has_begun(answer: bytes) -> bool:
     """Whether the script was reached at all."""
     return _BEGIN.encode() in answer
+
+
+def complaint_in(*outputs: bytes) -> str:
+    """The line that says best why the script was not reached; empty if nothing was said.
+
+    Args:
+        outputs: What was printed, where to look first coming first.
+    """
+    for output in outputs:
+        lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+        lines = [line for line in lines if _WORD.search(line)]
+        if lines:
+            # fish shows the place below what it says, and we are interested in that it is fish.
+            return next((line for line in lines if _SHELL.match(line)), lines[-1])
+    return ""
+
+
+def shell_hint(host: str) -> str:
+    """What a person can do whose login runs no `sh`."""
+    return (
+        f"`ssh {host} sh` must start a shell: an rc file there, such as ~/.bashrc, that starts "
+        "another one may do so in terminals alone, in bash by `[[ $- == *i* ]] || return` before it"
+    )
 
 
 def _fields(text: str) -> Mapping[str, Sequence[str]]:

@@ -49,8 +49,6 @@ async def execute(options: argparse.Namespace) -> int:
 
     from rdev.client.bootstrap.contact import Wishes
     from rdev.client.connection import connect
-    from rdev.client.ui.output import say
-    from rdev.protocol.convert import LOGIN_UNKNOWN
 
     host = _host(options)
     _choose(options.transport)
@@ -64,8 +62,6 @@ async def execute(options: argparse.Namespace) -> int:
     if options.transport:
         _keep(host, options.transport)
     print(json.dumps(_described(host, agent), indent=2) if options.json else _line(host, agent))
-    if LOGIN_UNKNOWN in agent.capabilities:
-        say(f"{host}: jobs do not get what a login has there; `rdev doctor {host}` says why")
     return 0
 
 
