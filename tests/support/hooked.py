@@ -115,7 +115,8 @@ class HookedJob:
         except ConnectionError:
             pass
         finally:
-            self._writers.pop(pid, None)
+            if self._writers.get(pid) is writer:
+                del self._writers[pid]
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(JobConflict("route the job", "the process has gone"))
@@ -125,7 +126,8 @@ class HookedJob:
         async with self._changed:
             if message["type"] == "hello":
                 self.hellos.append(message)
-                self._writers[message["pid"]] = writer
+                if message["role"] == "hook":
+                    self._writers[message["pid"]] = writer
                 if message["pid"] == self.process.pid:
                     self.hello = message
                 welcome = {"type": "welcome", "version": 1, "job": "0" * 12, "acknowledged": 0}

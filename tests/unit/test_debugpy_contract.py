@@ -41,6 +41,21 @@ def test_the_installed_debugpy_is_one_that_was_read():
 
 
 EXPRESSIONS = [
+    # patch.py: the client is ready, and a stop that the program asks for
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI.run).parameters)"
+        " == ['self', 'py_db']"
+    ),
+    (
+        "'self.api.run(py_db)' in inspect.getsource(__import__("
+        "'_pydevd_bundle.pydevd_process_net_command_json', fromlist=['_'])"
+        ".PyDevJsonCommandProcessor.on_configurationdone_request)"
+    ),
+    (
+        "list(inspect.signature(pydevd.PyDB.trigger_exception_handler).parameters)"
+        " == ['self', 'excinfo', 'as_uncaught']"
+    ),
+    "'stop_at_frame' in inspect.signature(pydevd.settrace).parameters",
     # summary.py: who is asked first for a value's text and parts
     (
         "all(isinstance(sys.modules['_pydevd_bundle.pydevd_extension_utils'].extensions_of_type(k),"

@@ -29,6 +29,7 @@ def arm() -> None:
     # First to be registered, so last to be called: what the program's own end says is said by then.
     atexit.register(_leave, session, _dialer)
     _dialer.start()
+    session.arm()
 
 
 def _report(kind: str, fields: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
 # A parked thread looks at its state every 0.2 s (pydevd's TIMEOUT_SLOW).
@@ -46,10 +47,39 @@ class Patches:
     def __init__(self, pydevd: Any, stops: Stops, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - pydevd has no type information
         self.pydevd = pydevd
         self._connection: socket.socket | None = None
+        self._ready: Any = None  # the debugger whose client is ready
         pydevd.start_client = self._start_client
         _bracket_stops(pydevd.PyDB, stops)
         _resume_before_disposal(pydevd.PyDB, on_disposed)
+        _notice_readiness(self._on_ready)
         show_arrays()
+
+    def is_ready(self) -> bool:
+        """True while a client is attached that has set its breakpoints."""
+        debugger = self.debugger()
+        return debugger is not None and self._ready is debugger
+
+    def stop_here(self, frame: FrameType) -> None:
+        """Stops the calling thread at the next line of the frame."""
+        if self.is_ready():
+            # The client may go just now, and pydevd would look for another one.
+            with contextlib.suppress(ConnectionError):
+                self.pydevd.settrace(
+                    suspend=True,
+                    trace_only_current_thread=True,
+                    patch_multiprocessing=False,
+                    stop_at_frame=frame,
+                )
+
+    def stop_at_exception(self, error: BaseException) -> None:
+        """Stops the calling thread with the frames of an exception; returns when it goes on."""
+        debugger = self.debugger()
+        if debugger is not None:
+            raised = (type(error), error, error.__traceback__)
+            debugger.trigger_exception_handler(raised, as_uncaught=False)
+
+    def _on_ready(self, debugger: Any) -> None:  # noqa: ANN401 - a PyDB
+        self._ready = debugger
 
     def debugger(self) -> Any:  # noqa: ANN401 - a PyDB
         """The process's debugger; None when no session is on."""
@@ -67,6 +97,7 @@ class Patches:
         package = os.path.dirname(os.path.abspath(sys.modules["debugpy"].__file__ or ""))
         ours = os.path.dirname(os.path.abspath(__file__))
         wire = os.path.join(os.path.dirname(ours), "wire")
+        loop = os.path.join(os.path.dirname(ours), "loop")
         try:
             self.pydevd.settrace(
                 host="unix",
@@ -75,7 +106,7 @@ class Patches:
                 patch_multiprocessing=False,
                 wait_for_ready_to_run=False,
                 block_until_connected=True,
-                dont_trace_start_patterns=(package, ours, wire),
+                dont_trace_start_patterns=(package, ours, wire, loop),
                 dont_trace_end_patterns=("debugpy_launcher.py",),
                 access_token=server_token,
                 client_access_token=client_token,
@@ -100,6 +131,18 @@ class Patches:
         if self._connection is None:
             raise ConnectionError("rdev opens no TCP connection for a debugger")
         return self._connection
+
+
+def _notice_readiness(on_ready: Callable[[Any], None]) -> None:
+    # What pydevd calls when the client has said `configurationDone`.
+    api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI
+    original = api.run
+
+    def run(self: Any, py_db: Any) -> None:  # noqa: ANN401 - objects of pydevd's
+        original(self, py_db)
+        on_ready(py_db)
+
+    api.run = run
 
 
 def _bracket_stops(py_db: Any, stops: Stops) -> None:  # noqa: ANN401 - the class PyDB

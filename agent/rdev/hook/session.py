@@ -27,12 +27,14 @@ from rdev.hook.release import (
 )
 from rdev.hook.stops import Stops
 from rdev.hook.vendor import load
+from rdev.hook.waiting import Waiting
 from rdev.wire.unix import connect, peer_uid
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
+    from types import FrameType
     from typing import Any
 
     from rdev.hook.stops import Report
@@ -55,6 +57,25 @@ class Session:
         self._lock = threading.Lock()
         self._patches: Patches | None = None
         self._connection: socket.socket | None = None
+        self._waiting = Waiting(self._stops, report, self)
+
+    def arm(self) -> None:
+        """The process begins: what its job is to stop at is watched for."""
+        self._waiting.arm(os.environ)
+
+    def is_ready(self) -> bool:
+        """True while a debugger is attached whose client has set its breakpoints."""
+        return self._patches is not None and self._patches.is_ready()
+
+    def stop_here(self, frame: FrameType) -> None:
+        """Stops the calling thread at the next line of the frame."""
+        if self._patches is not None:
+            self._patches.stop_here(frame)
+
+    def stop_at_exception(self, error: BaseException) -> None:
+        """Stops the calling thread with the frames of an exception; returns when it goes on."""
+        if self._patches is not None:
+            self._patches.stop_at_exception(error)
 
     def command(self, name: str, args: dict[str, Any]) -> Mapping[str, Any]:
         """Executes one command on a thread of its own and returns its result.
@@ -66,6 +87,7 @@ class Session:
             "attach": lambda: self._attach(args),
             "detach": self._detach,
             "status": self._status,
+            "stops": lambda: self._waiting.stop_at(args),
             **{name: partial(action, args) for name, action in self._groups.commands.items()},
         }
         if name not in actions:

@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """Where a thread is parked, in the words of the `debug_paused` event."""
+    """Where a thread is parked, in the words of the `debug_paused` event.
+
+    `lease` is the number of seconds after which it goes on by itself, or None; `unattended` says
+    that no debugger is there, and that it waits for one.
+    """
 
     # No dataclass: that import alone is half of what the dormant hook costs.
-    __slots__ = ("file", "function", "line", "reason")
+    __slots__ = ("file", "function", "lease", "line", "reason", "unattended")
 
     def __init__(self, file: str, line: int, function: str, reason: str) -> None:
         self.file = file
         self.line = line
         self.function = function
         self.reason = reason
+        self.lease: float | None = None
+        self.unattended = False
 
 
 class Stops:
@@ -51,11 +57,13 @@ class Stops:
             if telling:
                 self.current = stop
         if telling:
-            fields = {"file": stop.file, "line": stop.line, "function": stop.function}
+            fields: dict[str, Any] = {"file": stop.file, "line": stop.line}
+            fields["function"] = stop.function
+            fields |= {"lease": stop.lease, "unattended": stop.unattended}
             self._report("debug_paused", {**fields, "reason": stop.reason})
 
-    def leave(self) -> None:
-        """The thread runs again."""
+    def leave(self, cause: str = "client") -> None:
+        """The thread runs again; `cause` is one of `rdev.wire.events.ResumeCause`."""
         with self._lock:
             seconds = release()
             self._parked -= 1
@@ -63,7 +71,7 @@ class Stops:
             if last:
                 self.current = None
         if last:
-            self._report("debug_resumed", {"seconds": round(seconds, 3)})
+            self._report("debug_resumed", {"seconds": round(seconds, 3), "cause": cause})
 
     def forget(self) -> None:
         """In a forked child no thread is parked, whatever its parent's threads do."""

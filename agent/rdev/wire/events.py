@@ -16,7 +16,7 @@ to the kind:
     debug_resumed    seconds, cause (see `ResumeCause`)
     debug_armed      groups (process groups whose timeout was raised), seconds (the new timeout)
     debug_disarmed   groups
-    exception_raised type, message, frames [{file, line, function, locals {name: text}}], the
+    exception_raised exception, message, frames [{file, line, function, locals {name: text}}], the
                      innermost first; only of a job that stops at exceptions
     hang_suspected   file, line, function, seconds (of active time without progress)
     events_dropped   count (the sender's buffer overflowed; exactly so many are missing)

@@ -1,0 +1,261 @@
+"""Stops that wait for a debugger: at `breakpoint()`, at the start, at an exception, before a step.
+
+    running --hold--> waiting --a debugger is attached and ready--> stopped by the debugger
+                         '--- nobody came in time ---> running; that `breakpoint()` is off
+
+No debugger is in the process before somebody comes, so none of these costs anything until then.
+The thread that waits does so in Python, and takes no lock that the program can hold.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from rdev.hook.stops import Stop
+from rdev.wire import gate
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+    from typing import Any, Protocol
+
+    from rdev.hook.stops import Report, Stops
+
+    class Debugger(Protocol):
+        """The debugger of this process, which may not be there."""
+
+        def is_ready(self) -> bool:
+            """True once one is attached and its client has set its breakpoints."""
+            ...
+
+        def stop_here(self, frame: FrameType) -> None:
+            """Stops the calling thread at the next line of the frame."""
+            ...
+
+        def stop_at_exception(self, error: BaseException) -> None:
+            """Stops the calling thread with the frames of an exception; returns when it goes on."""
+            ...
+
+
+VARIABLE = "RDEV_JOB_DEBUG"
+"""What a job is to stop at: `start`, `exception`, `step=N`, with commas between."""
+
+# Long enough to see the line in the log and to type a command; a training that nobody looks at
+# loses a minute once.
+ATTENDANCE_SECONDS = 60.0
+
+# An exception is the end anyway, and its frames cannot be had again; then the GPU is wanted back.
+POST_MORTEM_SECONDS = 120.0
+
+# How often a thread that waits looks whether somebody came.
+TICK = 0.02
+
+# What is told of an exception: the innermost frames, and of each so many names.
+_FRAMES = 10
+_NAMES = 20
+
+
+class Waiting:
+    """The stops of one process.
+
+    Args:
+        stops: Where a stop is reported, and the active clock held.
+        report: Called with the kind and the fields of an event.
+        debugger: The debugger of this process.
+        attendance: How long a stop waits for somebody, in seconds.
+        post_mortem: How long the one at an exception does.
+    """
+
+    def __init__(
+        self,
+        stops: Stops,
+        report: Report,
+        debugger: Debugger,
+        *,
+        attendance: float = ATTENDANCE_SECONDS,
+        post_mortem: float = POST_MORTEM_SECONDS,
+    ) -> None:
+        self._stops = stops
+        self._report = report
+        self._debugger = debugger
+        self._attendance = attendance
+        self._post_mortem_seconds = post_mortem
+        self._off: set[tuple[str, int]] = set()
+        self._audits = self._watches_exceptions = False
+
+    def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
+        """Does what the job's variable asks for, and takes over `breakpoint()`.
+
+        Args:
+            environment: The process's; what one process does, its children do not do again.
+        """
+        words = [word for word in environment.get(VARIABLE, "").split(",") if word]
+        if "start" in words:
+            environment[VARIABLE] = ",".join(word for word in words if word != "start")
+            sys.setprofile(self._until_main)
+        self.stop_at({"exception": "exception" in words, "step": _step(words)})
+        # Who set the variable chose another; who sits at the job's terminal is served by pdb.
+        if "PYTHONBREAKPOINT" not in environment and not _is_terminal():
+            sys.breakpointhook = self._breakpoint
+
+    def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The command `stops`: `exception` on or off, and `step`, the next one to hold before.
+
+        Returns:
+            `counted`: whether somebody in this process counts steps.
+        """
+        if args.get("exception"):
+            self._watch_exceptions()
+        else:
+            self._watches_exceptions = False
+        step = args.get("step")
+        gate.close(step if isinstance(step, int) else 0, lambda: self._hold_step(step))
+        return {"counted": gate.counted()}
+
+    # Each way in.
+
+    def _breakpoint(self, *args: object, **options: object) -> None:
+        del args, options  # those of another debugger
+        frame = sys._getframe(1)  # noqa: SLF001 - as `pdb.set_trace` does
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        if self._debugger.is_ready():
+            self._debugger.stop_here(frame)
+        elif place not in self._off:
+            if self._await_debugger(_stop(frame, "breakpoint"), self._attendance):
+                self._debugger.stop_here(frame)
+            else:
+                self._off.add(place)
+
+    def _until_main(self, frame: FrameType, event: str, _arg: object) -> None:
+        # The main module's own frame is the first of the user's; `-m` and `-c` have one as well.
+        if event != "call" or frame.f_code.co_name != "<module>":
+            return
+        if frame.f_globals.get("__name__") != "__main__":
+            return
+        sys.setprofile(None)
+        if self._await_debugger(_stop(frame, "entry"), self._attendance):
+            self._debugger.stop_here(frame)
+
+    def _hold_step(self, step: object) -> None:
+        frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
+        if not self._await_debugger(_stop(frame, f"step {step}"), self._attendance):
+            return
+        if sys.getprofile() is None:
+            sys.setprofile(self._until_users)
+        else:
+            self._debugger.stop_here(frame)  # the program is profiled, and goes on being so
+
+    def _until_users(self, frame: FrameType, event: str, _arg: object) -> None:
+        # A loop of ours calls the user's step; a plain loop is returned to.
+        found = frame.f_back if event == "return" else frame if event == "call" else None
+        if found is not None and _is_users(found):
+            sys.setprofile(None)
+            self._debugger.stop_here(found)
+
+    def _watch_exceptions(self) -> None:
+        if not self._audits:
+            # Whatever hook the program has or will have: the interpreter says that it is about to
+            # call it. Nobody can take an audit hook away; one costs 0.4 us an audited event, of
+            # which a step of torch's has a handful.
+            sys.addaudithook(self._audit)
+            self._audits = True
+        self._watches_exceptions = True
+
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "sys.excepthook" and self._watches_exceptions:
+            self._post_mortem(args[2])
+
+    def _post_mortem(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+        frames = _frames_of(error)
+        if not frames:
+            return
+        frame, line = next((f for f in reversed(frames) if _is_users(f[0])), frames[-1])
+        self._report("exception_raised", _described(error, frames))
+        stop = _stop(frame, "exception")
+        stop.line = line
+        if self._debugger.is_ready() or self._await_debugger(stop, self._post_mortem_seconds):
+            self._debugger.stop_at_exception(error)
+
+    def _await_debugger(self, stop: Stop, seconds: float) -> bool:
+        """Reports the stop and waits; False if nobody came."""
+        deadline = time.monotonic() + seconds
+        stop.lease, stop.unattended = seconds, True
+        self._stops.enter(stop)
+        is_ready = False
+        try:
+            while not is_ready and time.monotonic() < deadline:
+                time.sleep(TICK)
+                is_ready = self._debugger.is_ready()
+        finally:
+            self._stops.leave("client" if is_ready else "unattended")
+        return is_ready
+
+
+def _step(words: list[str]) -> int:
+    numbers = [word.partition("=")[2] for word in words if word.startswith("step=")]
+    return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def _stop(frame: FrameType, reason: str) -> Stop:
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)
+    # Before its first line a module has none; the debugger will stop at 1.
+    return Stop(code.co_filename, max(1, frame.f_lineno or 1), name, reason)
+
+
+def _users_frame(frame: FrameType) -> FrameType:
+    """The innermost frame that is not ours: whoever drives the loop."""
+    found: FrameType | None = frame
+    while found is not None and not _is_users(found):
+        found = found.f_back
+    return found or frame
+
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def _is_users(frame: FrameType) -> bool:
+    path = frame.f_code.co_filename
+    return not path.startswith(("<", _OURS, _LIBRARY)) and "-packages" + os.sep not in path
+
+
+def _frames_of(error: BaseException) -> list[tuple[FrameType, int]]:
+    """The frames that the exception passed, with the lines, the innermost last."""
+    frames, traceback = [], error.__traceback__
+    while traceback is not None:
+        frames.append((traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return frames
+
+
+def _described(error: BaseException, frames: list[tuple[FrameType, int]]) -> dict[str, Any]:
+    from rdev.hook.summary import short_text
+
+    def described(frame: FrameType, line: int) -> dict[str, Any]:
+        names = [name for name in frame.f_locals if not name.startswith("__")][:_NAMES]
+        code = frame.f_code
+        return {
+            "file": code.co_filename,
+            "line": line,
+            "function": getattr(code, "co_qualname", code.co_name),
+            "locals": {name: short_text(frame.f_locals[name]) for name in names},
+        }
+
+    return {
+        "exception": type(error).__name__,
+        "message": str(error)[:1000],
+        "frames": [described(frame, line) for frame, line in reversed(frames[-_FRAMES:])],
+    }

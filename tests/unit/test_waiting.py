@@ -1,0 +1,104 @@
+"""Stops that nobody attends: they end, say so, and do not come again."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from rdev.hook.stops import Stops
+from rdev.hook.waiting import Waiting
+from rdev.wire.clock import active_monotonic
+
+
+class Debugger:
+    """A process without a debugger, or with one that is there at once."""
+
+    def __init__(self, *, ready: bool) -> None:
+        self.ready = ready
+        self.stopped: list[int] = []
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def stop_here(self, frame) -> None:
+        self.stopped.append(frame.f_lineno)
+
+    def stop_at_exception(self, error) -> None:
+        self.stopped.append(error.__traceback__.tb_lineno)
+
+
+class Process:
+    """What a process reports, with the waiting under test."""
+
+    def __init__(self, *, ready: bool = False) -> None:
+        self.events: list[tuple[str, dict]] = []
+        self.debugger = Debugger(ready=ready)
+
+        def report(kind, fields):
+            self.events.append((kind, dict(fields)))
+
+        self.waiting = Waiting(
+            Stops(report), report, self.debugger, attendance=0.1, post_mortem=0.1
+        )
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+
+@pytest.fixture
+def process(monkeypatch):
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+    made = Process()
+    made.waiting.arm({})
+    return made
+
+
+def test_a_breakpoint_that_nobody_attends_goes_on_and_is_off_for_good(process):
+    began, active = time.monotonic(), active_monotonic()
+    for _ in range(3):
+        breakpoint()  # noqa: T100  # it is what is tested
+    took = time.monotonic() - began
+    assert 0.1 <= took < 5
+    assert active_monotonic() - active < took - 0.09, "the active clock did not stand still"
+    assert process.kinds == ["debug_paused", "debug_resumed"]
+    assert process.events[0][1]["unattended"] is True
+    assert process.events[1][1]["cause"] == "unattended"
+    assert process.debugger.stopped == []
+
+
+def test_another_breakpoint_of_the_same_job_waits_for_itself(process):
+    breakpoint()  # noqa: T100
+    breakpoint()  # noqa: T100
+    assert process.kinds == ["debug_paused", "debug_resumed"] * 2
+
+
+def test_a_breakpoint_with_a_debugger_attached_stops_at_once(monkeypatch):
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+    process = Process(ready=True)
+    process.waiting.arm({})
+    breakpoint()  # noqa: T100
+    assert len(process.debugger.stopped) == 1
+    assert process.events == []
+
+
+@pytest.mark.parametrize("words", ["", "nonsense", "step=", "step=-3", "step=x"])
+def test_what_the_variable_does_not_say_is_not_waited_for(monkeypatch, words):
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+    process = Process()
+    process.waiting.arm({"RDEV_JOB_DEBUG": words})
+    assert sys.getprofile() is None
+    assert process.events == []
+
+
+def test_children_do_not_wait_at_their_start(monkeypatch):
+    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+    process, environment = Process(), {"RDEV_JOB_DEBUG": "start,exception"}
+    try:
+        process.waiting.arm(environment)
+    finally:
+        sys.setprofile(None)
+        process.waiting.stop_at({})
+    assert environment == {"RDEV_JOB_DEBUG": "exception"}
