@@ -1,15 +1,19 @@
 """Commands that a session runs: the same to whoever types them as if they ran in process."""
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
+import socket
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
-from tests.support.command import BIN, DEADLINE
+from tests.support.command import BIN, DEADLINE, Rdev
 from tests.support.session import Sessioned, sessioned
+from tests.support.terminal import Terminal, in_terminal
 
 ENDING = """
 import signal, sys, time
@@ -40,6 +44,20 @@ def apart(tmp_path):
         yield person
 
 
+def shell(person: Rdev, command: str) -> subprocess.CompletedProcess:
+    """What a command line does in a person's shell, in their workspace."""
+    return subprocess.run(
+        ["bash", "-c", command],
+        env=person.environment,
+        cwd=person.cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+        check=False,
+    )
+
+
 def told(done: subprocess.CompletedProcess) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
@@ -49,15 +67,15 @@ def told(done: subprocess.CompletedProcess) -> tuple[int, str, str]:
     [
         ("version",),
         ("ps", "--json"),
-        ("ps", "--help"),
+        pytest.param(("ps", "--help"), marks=pytest.mark.slow),
         ("ps", "--bogus"),
-        ("logs", "nobody"),
+        pytest.param(("logs", "nobody"), marks=pytest.mark.slow),
         ("run", "-q", "--", "sh", "-c", "echo out; echo err >&2; pwd; exit 3"),
-        ("run", "-q", "--", "sh", "-c", "kill -9 $$"),
-        ("run", "-q", "missing.py"),
+        pytest.param(("run", "-q", "--", "sh", "-c", "kill -9 $$"), marks=pytest.mark.slow),
+        pytest.param(("run", "-q", "missing.py"), marks=pytest.mark.slow),
         ("run", "-q", "-e", "WHO", "--", "sh", "-c", "echo $WHO"),
     ],
-    ids=lambda words: " ".join(words)[:24],
+    ids=str,
 )
 def test_a_command_says_and_returns_what_it_does_in_process(rdev, words):
     before = rdev.served()
@@ -67,18 +85,8 @@ def test_a_command_says_and_returns_what_it_does_in_process(rdev, words):
 
 
 def test_what_is_piped_in_reaches_the_job(rdev):
-    with contextlib.ExitStack() as stack:
-        done = subprocess.run(
-            [BIN / "rdev", "run", "-q", "--", "wc", "-c"],
-            input=b"x" * 300_000,
-            cwd=rdev.cwd,
-            env=rdev.environment,
-            capture_output=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert stack is not None
-    assert (done.returncode, done.stdout.strip()) == (0, b"300000")
+    done = shell(rdev, f"head -c 300000 /dev/zero | {BIN}/rdev run -q -- wc -c")
+    assert told(done) == (0, "300000\n", "")
 
 
 def test_a_worker_has_what_the_command_has(rdev, tmp_path):
@@ -147,3 +155,198 @@ def test_nothing_of_the_command_is_kept_by_the_session_that_it_starts(rdev):
         assert end.read() == b""
     assert os.getsid(rdev.pid) == rdev.pid
     assert b"SECRET" not in Path(f"/proc/{rdev.pid}/environ").read_bytes()
+
+
+def test_a_session_that_is_killed_lets_the_command_hang_up(apart):
+    with apart.started(
+        "run", "--name", "left", "--", "sh", "-c", "echo ready; sleep 60"
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        apart.end(signal.SIGKILL)
+        assert process.wait(DEADLINE) == 128 + signal.SIGHUP
+        assert b"left" in process.stderr.read()
+    # Its socket is still there, and nobody listens.
+    assert [job["name"] for job in apart.json("ps")] == ["left"]
+
+
+def test_code_that_was_changed_is_not_run_by_a_session_of_the_old(rdev, tmp_path):
+    added = {"PYTHONPATH": str(tmp_path)}
+    before = rdev.pids
+    old = rdev.start(env=added)
+    assert before
+    assert rdev.run("version", env=added).returncode == 0
+    (tmp_path / "sitecustomize.py").write_text("print('another release')")
+    done = rdev.run("version", env=added)
+    assert done.stdout.startswith("another release\nrdev ")
+    rdev.until(lambda: old not in rdev.pids)
+    assert rdev.pids == before
+
+
+@pytest.mark.slow
+def test_a_command_of_another_niceness_or_limit_runs_in_process(rdev):
+    for how in ("nice -n 3", "ulimit -n 100;"):
+        before = rdev.served()
+        done = shell(rdev, f"{how} {BIN}/rdev ps")
+        assert (done.returncode, rdev.served()) == (0, before), done.stderr
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [">&-", *(pytest.param(how, marks=pytest.mark.slow) for how in ("<&-", "2>&-"))],
+)
+def test_a_closed_stream_is_as_in_process(rdev, closed):
+    command = f"exec {BIN}/rdev logs nobody {closed}"
+    done = [shell(person, command) for person in (rdev, rdev.alone)]
+    assert told(done[0]) == told(done[1])
+
+
+def test_a_removed_folder_is_told_as_in_process(rdev, tmp_path):
+    gone = tmp_path / "gone"
+    command = f"mkdir {gone}; cd {gone}; rmdir {gone}; exec {BIN}/rdev ps"
+    done = [shell(person, command) for person in (rdev, rdev.alone)]
+    assert told(done[0]) == told(done[1])
+    assert "was removed" in done[0].stderr
+
+
+def test_a_reader_that_has_enough_ends_the_command(rdev):
+    rdev.write(
+        "long.py", "print('x' * 70, flush=True)\n" * 2 + "for _ in range(200000): print('y' * 70)"
+    )
+    assert rdev.run("run", "-q", "--name", "long", "long.py", timeout=DEADLINE).returncode == 0
+    command = f"{BIN}/rdev logs long | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = shell(rdev, command)
+    assert (done.stdout.split(), done.stderr) == (["x" * 70, "141"], "")
+
+
+def test_only_this_user_is_served(rdev):
+    if os.geteuid():
+        pytest.skip("another user can only be had by root")
+    socket_path = next(path for path in rdev.folder.iterdir() if path.is_socket())
+    socket_path.chmod(0o666)
+    rdev.folder.chmod(0o711)
+    folder = os.open(rdev.folder, os.O_PATH)
+    script = (
+        "import os, socket, sys\n"
+        "os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        f"s.connect('/proc/self/fd/{folder}/{socket_path.name}')\n"
+        "s.settimeout(20)\n"
+        "sys.exit(len(s.recv(1)))\n"
+    )
+    try:
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", script], pass_fds=[folder], timeout=DEADLINE, check=False
+        )
+        assert done.returncode == 0
+    finally:
+        os.close(folder)
+        rdev.folder.chmod(0o700)
+        socket_path.chmod(0o600)
+
+
+def test_another_users_listener_is_told_nothing(apart):
+    if os.geteuid():
+        pytest.skip("another user can only be had by root")
+    (name,) = [path.name for path in apart.folder.iterdir() if path.is_socket()]
+    apart.end()
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(apart.folder, os.O_PATH)
+        listener.bind(f"/proc/self/fd/{folder}/{name}")
+        os.close(folder)
+        script = "import os, socket, sys; os.setuid(65534); socket.socket(fileno=int(sys.argv[1])).listen(5); print()"
+        words = ["/usr/bin/python3", "-c", script, str(listener.fileno())]
+        subprocess.run(words, pass_fds=[listener.fileno()], check=True, stdout=subprocess.DEVNULL)
+        assert apart.run("version").stdout == apart.alone.run("version").stdout
+        listener.settimeout(DEADLINE)
+        with listener.accept()[0] as connection:
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_many_commands_at_once_start_one_session(apart):
+    apart.end()
+    for lock in apart.folder.glob("*.lock"):
+        os.utime(lock, (0, 0))
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(apart.started("version")) for _ in range(6)]
+        assert [process.wait(DEADLINE) for process in running] == [0] * 6
+    apart.until(lambda: apart.pids)
+    assert len(sessions_of(apart)) == 1
+
+
+def sessions_of(person: Sessioned) -> list[int]:
+    """Of all processes, those that were started as a session of this person."""
+    mark = f"XDG_STATE_HOME={person.home}/state".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_session = b"rdev.client.session.serve" in (folder / "cmdline").read_bytes()
+            if is_session and mark in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_ctrl_z_stops_command_and_worker_and_fg_continues_both(rdev):
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            ["bash", "--norc", "-i"],
+            cwd=rdev.cwd,
+            env=rdev.environment | {"PS1": "$ ", "TERM": "dumb"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            preexec_fn=lambda: _take(theirs),  # noqa: PLW1509  # no thread of ours is running
+        ) as process:
+            shown = Terminal(ours, theirs, process)
+            shown.type(f"{BIN}/rdev run -q -- sh -c 'echo rea''dy; sleep 60'\n".encode())
+            shown.expect(b"ready")
+            (worker,) = rdev.workers()
+            shown.type(b"\x1a")
+            shown.expect(b"Stopped")
+            assert state_of(worker) == "T"
+            shown.type(b"fg\n")
+            rdev.until(lambda: state_of(worker) in "SR")
+            shown.type(b"\x03")
+            shown.expect(b"d = detach")
+            shown.type(b"d")
+            shown.expect(b"$ ")
+            shown.type(b"exit\n")
+            shown.wait()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def _take(descriptor: int) -> None:
+    os.setsid()
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_what_ssh_might_ask_is_left_to_the_command_itself(rdev):
+    with in_terminal(rdev, "ps", "-H", "nobody.invalid") as shown:
+        assert shown.wait() == 69
+    assert shown.seen.count(b"error: ") == 1
+
+
+def test_input_from_a_terminal_is_read_by_the_command_itself(rdev):
+    with in_terminal(rdev, "run", "-q", "-i", "--", "head", "-n", "1") as shown:
+        shown.type(b"typed\n")
+        shown.expect(b"typed")
+        assert shown.wait() == 0
+        assert rdev.workers() == []
+
+
+def test_a_terminal_job_by_a_worker_has_the_terminal_raw_and_gives_it_back(rdev):
+    with in_terminal(
+        rdev, "run", "-q", "-t", "--", "sh", "-c", "stty size; read x; exit $x"
+    ) as shown:
+        shown.expect(b"24 80")
+        assert (len(rdev.workers()), shown.is_raw) == (1, True)
+        shown.type(b"4\r")
+        assert shown.wait() == 4
+        assert shown.is_as_before

@@ -40,7 +40,7 @@ class Sessioned(Rdev):
     @property
     def pids(self) -> list[int]:
         """Of the sessions that take commands."""
-        sockets = [path for path in self.folder.glob("*") if path.is_socket()]
+        sockets = [path for path in self.folder.glob("*") if path.is_socket() and not path.suffix]
         return [int(Path(f"{path}.lock").read_text()) for path in sockets]
 
     @property

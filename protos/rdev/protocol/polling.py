@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 
 _VARIABLE = "GRPC_EXPERIMENTS"
@@ -26,7 +27,7 @@ def poll_directly() -> None:
     imported already, where somebody has wishes of his own, and with a release that it does not
     know. Processes that we start are not affected.
     """
-    if _VARIABLE in os.environ or not _KNOWN.match(release()):
+    if "grpc" in sys.modules or _VARIABLE in os.environ or not _KNOWN.match(release()):
         return
     os.environ[_VARIABLE] = _WITHOUT_ENGINE
     try:

@@ -185,6 +185,10 @@ def _run(name: str, words: list[str]) -> int:
         module, parser = parser_for(name)
         parse = getattr(module, "parse", None)
         options = parse(parser, words) if parse else parser.parse_args(words)
+        if getattr(options, "stdin", False) and sys.stdin and sys.stdin.isatty():
+            from rdev.client.session.foreground import require_own_terminal
+
+            require_own_terminal()  # nobody would stop a worker that reads behind the shell's back
         import asyncio
 
         _narrate(options)

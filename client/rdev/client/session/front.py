@@ -181,7 +181,7 @@ def start(folder: str, name: str) -> None:
     if 0 <= age < _START_AGAIN:
         return
     # No word of `-m` may be found in the current folder (-P). It closes what it inherits.
-    words = [sys.executable, "-P", "-m", _MODULE]
+    words = [sys.executable, "-P", "-m", _MODULE, name]
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     try:
         os.posix_spawn(

@@ -47,8 +47,10 @@ def identity() -> bytes:
     """
     spaces = [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     said = [f"{name}={value}" for name, value in sorted(start_environment().items())]
+    flags = sys.flags
+    how = (flags.ignore_environment, flags.no_user_site, flags.no_site, flags.dev_mode)
     # Where the code lies, and for which interpreter; what it says is compared by the session.
-    parts = [sys.version, sys.executable, sys.prefix, __file__, os.uname().nodename]
+    parts = [sys.version, sys.executable, sys.prefix, repr(how), __file__, os.uname().nodename]
     return os.fsencode("\n".join([*parts, *spaces, *said]))
 
 

@@ -33,8 +33,15 @@ _LEFT_OUT = frozenset(
 )
 
 
-def main() -> int:
-    """Runs the session of the commands that have this interpreter and these variables."""
+def main(name: str) -> int:
+    """Runs the session of the commands that have this interpreter and these variables.
+
+    Args:
+        name: What the command that started us calls it.
+
+    Returns:
+        0, or 1 if there cannot be one.
+    """
     _let_go()
     folder, identity = place.folder(), place.identity()
     os.umask(0o077)
@@ -44,12 +51,13 @@ def main() -> int:
     if not place.is_private(folder):
         return 1
     os.chdir(folder)  # a socket's address is shorter than a path may be
-    name = place.name_of(identity)
-    lock = _locked(f"{name}.lock")
+    lock = _locked(f"{os.path.basename(name)}.lock")
     if lock is None:
         return 0
+    if name != place.name_of(identity):  # it came by code, or was started, in some way of its own
+        return 1
     _import_all()
-    listener = _listening(name)
+    listener = _listening(f"{name}.new")
     os.chdir("/")
     gc.collect()
     gc.freeze()  # what is never looked at by the collector stays shared with the workers
@@ -115,4 +123,4 @@ def _modules() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

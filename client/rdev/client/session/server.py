@@ -46,8 +46,8 @@ class Session:
     """Serves commands until it is not wanted any more.
 
     Args:
-        listener: Bound and listening, non-blocking.
-        path: Of its socket.
+        listener: Listening at `path` with `.new` behind it, non-blocking.
+        path: Where commands look for it.
         lock: Descriptor of the lock that makes it the only one.
         identity: Of the commands that it serves.
     """
@@ -55,7 +55,7 @@ class Session:
     def __init__(self, listener: socket.socket, path: str, lock: int, identity: bytes) -> None:
         self._listener: socket.socket | None = listener
         self._path = path
-        self._inode = os.stat(path).st_ino
+        self._inode = os.stat(f"{path}.new").st_ino
         self._lock = lock
         self._identity = identity
         self._standing = own_standing()
@@ -74,6 +74,7 @@ class Session:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _heard)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        os.rename(f"{self._path}.new", self._path)
         while self._listener is not None or self._commands:
             for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is self._listener:
