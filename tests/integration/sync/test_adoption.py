@@ -137,6 +137,24 @@ async def test_with_a_yes_the_laptop_wins_and_the_hosts_version_is_kept_beside(
     assert kept == {"train.py": "the host's\n", "weights": "precious\n"}
 
 
+async def test_who_may_read_what_is_replaced_may_do_so_still(
+    host: Host, laptop: Path, checkout: Path
+):
+    (checkout / "train.py").chmod(0o664)
+    await sync_workspace(host, named(laptop))
+    (laptop / "train.py").write_text("print('for the group, too')\n")
+    (laptop / "new.py").touch()
+    await sync_workspace(host, named(laptop))
+    assert (checkout / "train.py").read_text() == "print('for the group, too')\n"
+    assert [(checkout / name).stat().st_mode & 0o7777 for name in ("train.py", "new.py")] == [
+        0o664,
+        0o600,
+    ]
+    (laptop / "train.py").chmod(0o755)
+    await sync_workspace(host, named(laptop))
+    assert (checkout / "train.py").stat().st_mode & 0o7777 == 0o775
+
+
 async def test_what_only_the_host_has_stays_whatever_the_laptop_does(
     host: Host, laptop: Path, checkout: Path
 ):

@@ -153,16 +153,29 @@ def _stage(context: Applying, number: int, entry: Entry) -> Entry:
         context.root.make_link(entry.target, name)
     if entry.kind is not Kind.FILE:
         return entry
-    mtime_ns = fresh_mtime(entry, context.root.status(entry.path))
+    replaced = context.root.status(entry.path)
+    mtime_ns = fresh_mtime(entry, replaced)
     descriptor = context.root.create(name)
     try:
         context.store.copy_to(entry.digest, entry.size, descriptor)
-        os.fchmod(descriptor, file_mode(entry.executable))
+        os.fchmod(descriptor, _mode(entry, replaced))
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
     finally:
         os.close(descriptor)
     context.seam("staging")
     return entry if mtime_ns == entry.mtime_ns else replace(entry, mtime_ns=mtime_ns)
+
+
+def _mode(entry: Entry, replaced: os.stat_result | None) -> int:
+    """Mode of a file: who may read and write what it replaces may do so still.
+
+    In a folder that was adopted that may be a group; where we wrote the file, it is its user.
+    """
+    own = file_mode(entry.executable)
+    if replaced is None or not stat.S_ISREG(replaced.st_mode):
+        return own
+    shared = stat.S_IMODE(replaced.st_mode) & 0o066
+    return own | shared | ((shared & 0o044) >> 2 if entry.executable else 0)
 
 
 def _write_journal(context: Applying, transaction: int, change: Change) -> None:
