@@ -30,7 +30,7 @@ _EXIT_CODES = """\
 | 2 | the command line is wrong |
 | 69 | other verbs: the host cannot be reached |
 | 75 | `rdev-agent serve`: another agent serves this home |
-| 77 | other verbs: permission refused |
+| 77 | other verbs: access to a file, a login or a host key refused |
 | 78 | other verbs: a configuration file is wrong |
 | 124 | a timeout ran out |
 | 125 | rdev or its agent failed, a job's end is not known, or rdev stopped it because its output could not be kept |

@@ -94,6 +94,19 @@ def test_an_agent_whose_home_is_removed_ends(rdev):
         os.close(handle)
 
 
+def test_a_long_log_begins_anew_with_the_next_agent(rdev):
+    assert rdev.run("ps").returncode == 0
+    (log,) = (rdev.home / ".rdev" / "hosts").glob("*/agent.log")
+    assert rdev.command("rdev-agent", "stop").returncode == 0
+    with log.open("a") as file:
+        file.write("an old line\n" * (1 << 19))
+    assert rdev.run("ps").returncode == 0
+    assert "an old line" not in log.read_text()
+    earlier = log.with_name("agent.log.1")
+    assert earlier.stat().st_size > 1 << 22
+    assert earlier.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_home_that_others_may_enter_is_refused(rdev):
     home = rdev.home / ".rdev"
     home.mkdir(mode=0o755)

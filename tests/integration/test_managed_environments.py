@@ -190,6 +190,22 @@ async def test_what_a_forgotten_workspace_used_is_removed(world):
     assert not link.is_symlink()
 
 
+async def test_what_uv_keeps_is_emptied_after_two_months(world):
+    requires(world, "tiny==1.0\n")
+    first = await world.sync()
+    cache = world.envs / ".cache"
+    os.utime(cache / "CACHEDIR.TAG", (0, 0))
+    (world.envs / ".new-other").mkdir()  # another agent of this home is just making one
+    requires(world, "tiny==2.0\n")
+    await world.sync()
+    assert cache.is_dir()
+    (world.envs / ".new-other").rmdir()
+    requires(world, "tiny==1.0\n# and no more\n")
+    await world.sync()
+    assert not cache.exists()
+    assert list(Path(first.prefix).glob("lib/*/site-packages/tiny*")), "what is in use stays"
+
+
 async def test_a_question_makes_nothing(world):
     requires(world, "tiny==1.0\n")
     shown, _ = await world.environments.show("ws", "", MANAGED)

@@ -65,6 +65,9 @@ _STOP_DEADLINE = 10.0
 _GLANCE = 0.1
 _POLL = 0.002
 
+# Two of these are kept: months of what an agent has to say, and more of it helps nobody.
+_LONGEST_LOG = 4 << 20
+
 _NAME_HOME = "RDEV_HOME=/a/folder/of/yours"
 _NAME_OTHER = (
     "see that it can be written, or name another folder: RDEV_HOME here, `rdev up HOST --home DIR` "
@@ -282,6 +285,9 @@ def _at(home: Home) -> dict[str, str]:
 
 
 def _open_log(home: Home) -> IO[bytes]:
+    with contextlib.suppress(OSError):  # there is none yet, or it grows on
+        if os.stat(home.log).st_size > _LONGEST_LOG:
+            os.replace(home.log, f"{home.log}.1")
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     return open(os.open(home.log, flags, 0o600), "ab")
 

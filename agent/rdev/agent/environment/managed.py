@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from rdev.agent.environment.contents import interpreter
 from rdev.agent.environment.lock import PYLOCK, UV_LOCK, Lock
 from rdev.agent.environment.places import is_below
-from rdev.agent.environment.uv import Tell, find_uv, run_uv
+from rdev.agent.environment.uv import CACHE, Tell, find_uv, run_uv
 from rdev.protocol.errors import DISK_FULL_ERRNOS, EnvironmentFailed, os_failure
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _FRESH = 3600.0
 _ABANDONED = 86400.0
 
 # A workspace in which nothing was run for so long may be gone; it costs a minute to make it again.
+# What uv has downloaded grows with each version of each package, and it never looks back.
 _FORGOTTEN = 60 * 86400.0
 
 
@@ -97,6 +98,8 @@ class ManagedEnvironments:
         finally:
             await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
         await asyncio.to_thread(self.collect)
+        if login.get("UV_LINK_MODE") != "symlink":  # else environments are made of what it holds
+            await asyncio.to_thread(self.empty_cache)
 
     def _claim(self, workspace: str, digest: str) -> None:
         """Says that a job of this machine, and the workspace, is about to use it."""
@@ -153,6 +156,24 @@ class ManagedEnvironments:
         if removed:
             _log.info("removed environments that nobody uses: %s", ", ".join(removed))
         return removed
+
+    def empty_cache(self) -> bool:
+        """Removes what uv has kept for two months, all at once; false if it is not time. It blocks.
+
+        What environments have in common with it are hard links or copies, which stay.
+        """
+        cache = os.path.join(self.folder, CACHE)
+        try:
+            # uv writes it once, when it makes the cache.
+            age = time.time() - os.stat(os.path.join(cache, "CACHEDIR.TAG")).st_mtime
+        except OSError:
+            return False
+        is_busy = any(name.startswith(_ASIDE) for name in os.listdir(self.folder))
+        if age <= _FORGOTTEN or is_busy:
+            return False
+        _remove(cache)
+        _log.info("emptied uv's cache, which was made %d days ago", age / 86400)
+        return True
 
     def _latest(self) -> set[str]:
         folder = os.path.join(self.folder, _LINKS)

@@ -23,7 +23,7 @@ _USUAL = (".local/bin", ".cargo/bin", ".pixi/bin")
 
 # Our own copy, and the folders that uv fills: beside the environments, so that one removal removes
 # all of it and one file system holds what is linked.
-_OWN, _CACHE, _PYTHONS = ".uv", ".cache", ".pythons"
+_OWN, CACHE, _PYTHONS = ".uv", ".cache", ".pythons"
 _NEW = ".new-uv-"
 
 # What pip is told about indexes, in uv's words. Who has a mirror has told pip of it.
@@ -142,7 +142,7 @@ def uv_environment(envs: str, login: Mapping[str, str]) -> dict[str, str]:
     active = {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONHOME", "PYTHONPATH"}
     base = {name: value for name, value in login.items() if name not in active}
     defaults = {
-        "UV_CACHE_DIR": os.path.join(envs, _CACHE),
+        "UV_CACHE_DIR": os.path.join(envs, CACHE),
         "UV_PYTHON_INSTALL_DIR": os.path.join(envs, _PYTHONS),
         "UV_PYTHON_PREFERENCE": "system",
         "UV_NO_PROGRESS": "1",
