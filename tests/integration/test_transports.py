@@ -519,6 +519,51 @@ async def test_an_input_that_is_configured_away_is_ours_all_the_same(kind, serve
         assert (await transport.run("cat", feed=b"fed")).stdout == b"fed"
 
 
+async def test_a_revoked_key_is_refused_though_it_is_known_and_its_line_named(kind, server):
+    public = (server.folder / "host_key.pub").read_text()
+    with server.known_hosts.open("a") as file:
+        file.write(f"@revoked * {public}")
+    server.add_host("careless", "StrictHostKeyChecking no")
+    for host in ("gpu1", "careless"):
+        async with opened(kind, server, host) as transport:
+            with pytest.raises(HostKeyRefused, match="revoked" if kind is OpenSsh else ":2"):
+                await transport.run("true")
+
+
+async def test_a_host_with_a_certificate_needs_the_ssh_command(kind, server):
+    make_key(server.folder / "authority")
+    authority = (server.folder / "authority.pub").read_text()
+    sign = [
+        "ssh-keygen",
+        "-q",
+        "-s",
+        server.folder / "authority",
+        "-h",
+        "-I",
+        "gpu1",
+        "-n",
+        "127.0.0.1",
+    ]
+    subprocess.run([*sign, server.folder / "host_key.pub"], check=True, capture_output=True)
+    with (server.folder / "sshd_config").open("a") as file:
+        file.write(f"HostCertificate {server.folder}/host_key-cert.pub\n")
+    server.stop()
+    server.start()
+    known = server.known_hosts.read_text()
+    server.known_hosts.write_text(f"@cert-authority [127.0.0.1]:{server.port} {authority}")
+    async with opened(kind, server) as transport:
+        if kind is OpenSsh:
+            assert (await transport.run("echo in")).stdout == b"in\n"
+            return
+        with pytest.raises(HostKeyRefused, match="certificate") as caught:
+            await transport.run("true")
+        assert "--transport openssh" in caught.value.hint
+    with server.known_hosts.open("a") as file:
+        file.write(known)
+    async with opened(kind, server) as transport:  # its own key is known, too
+        assert (await transport.run("echo in")).stdout == b"in\n"
+
+
 async def test_a_key_that_replaces_a_revoked_one_is_unknown_and_not_changed(kind, server):
     make_key(server.folder / "old")
     public = (server.folder / "old.pub").read_text()

@@ -79,7 +79,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFlPxzNlYWQgYW5kIHF1aXRlIGFsaXZlIGFzI
         ("*.example.org,!bad.example.org", "bad.example.org", 22, False),
         ("GPU1", "gpu1", 22, True),
         ("# gpu1", "gpu1", 22, False),
-        ("@cert-authority gpu1", "gpu1", 22, False),
+        ("@cert-authority gpu1", "gpu1", 22, True),
+        ("@cert-authority gpu2", "gpu1", 22, False),
     ],
 )
 def test_lines_of_known_hosts(tmp_path, line, host, port, speaks):
@@ -93,6 +94,12 @@ def test_a_revoked_key_is_told_apart(tmp_path):
     file = tmp_path / "known_hosts"
     file.write_text(f"@revoked * {KEY}\n")
     assert known_keys([str(file)], "gpu1")[0].is_revoked
+
+
+def test_an_authority_is_no_hosts_own_key(tmp_path):
+    file = tmp_path / "known_hosts"
+    file.write_text(f"@cert-authority * {KEY}\ngpu1 {KEY}\n")
+    assert [key.is_own for key in known_keys([str(file)], "gpu1")] == [False, True]
 
 
 @pytest.mark.parametrize("hashed", [False, True])

@@ -26,12 +26,19 @@ class KnownKey:
         blob: The key.
         place: `FILE:LINE`.
         is_revoked: The key is never to be trusted.
+        is_authority: The key signs the certificates of hosts, and is no host's own.
     """
 
     kind: str
     blob: bytes
     place: str
     is_revoked: bool = False
+    is_authority: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a host that shows it is trusted."""
+        return not (self.is_revoked or self.is_authority)
 
 
 def name_of(host: str, port: int) -> str:
@@ -77,12 +84,13 @@ def _keys_in(file: str, name: str) -> Iterator[KnownKey]:
     for number, line in enumerate(lines, 1):
         words = line.split()
         marker = words.pop(0) if words and words[0].startswith("@") else ""
-        if len(words) < 3 or words[0].startswith("#") or marker == _AUTHORITY:
+        if len(words) < 3 or words[0].startswith("#"):
             continue
         if _matches(words[0], name):
             with contextlib.suppress(binascii.Error):
                 blob = base64.b64decode(words[2], validate=True)
-                yield KnownKey(words[1], blob, f"{file}:{number}", marker == _REVOKED)
+                place = f"{file}:{number}"
+                yield KnownKey(words[1], blob, place, marker == _REVOKED, marker == _AUTHORITY)
 
 
 def _matches(patterns: str, name: str) -> bool:

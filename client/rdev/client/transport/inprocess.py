@@ -37,7 +37,7 @@ from rdev.client.transport.sshconfig import (
     words,
 )
 from rdev.client.transport.threads import in_thread
-from rdev.client.transport.verdict import changed_key, endless_output, unknown_key
+from rdev.client.transport.verdict import changed_key, endless_output, needs_ssh, unknown_key
 from rdev.protocol.errors import (
     HostKeyRefused,
     HostUnreachable,
@@ -310,7 +310,7 @@ class _Chain:
         )
         files = [expand(f, config) for f in _split(config, "userknownhostsfile")]
         known = known_keys([*files, *_split(config, "globalknownhostsfile")], name)
-        kinds = [key.kind for key in known if not key.is_revoked]
+        kinds = [key.kind for key in known if key.is_own]
         security = transport.get_security_options()
         # A key of a kind that is known comes first, or a host with several would seem unknown.
         security.key_types = sorted(security.key_types, key=lambda kind: not _is_of(kind, kinds))
@@ -323,9 +323,11 @@ class _Chain:
         same = [known for known in known if known.blob == blob]
         if revoked := [known for known in same if known.is_revoked]:
             raise changed_key(self.host, revoked[0].place)
-        if same:
+        trusted = [known for known in known if known.is_own]
+        if any(known in trusted for known in same):
             return
-        trusted = [known for known in known if not known.is_revoked]
+        if authorities := [known for known in known if known.is_authority]:
+            raise needs_ssh(self.host, authorities[0].place)
         if others := [known for known in trusted if known.kind == kind] or trusted:
             raise changed_key(self.host, others[0].place)
         self._meet(config, name, kind=kind, blob=blob, files=files)

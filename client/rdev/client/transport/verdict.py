@@ -104,6 +104,20 @@ def unknown_key(host: str, fingerprint: str = "") -> HostKeyRefused:
     )
 
 
+def needs_ssh(host: str, place: str) -> HostKeyRefused:
+    """The error for a host whose certificate would have to be looked at, which only `ssh` can.
+
+    Args:
+        host: As the person calls it.
+        place: Where the authority that signs it is written down, as `FILE:LINE`.
+    """
+    cause = f"by {place} a certificate vouches for it, which only the ssh command can verify"
+    hint = (
+        f"use `--transport openssh`, or write its own key down by `ssh-keyscan {host}` and compare"
+    )
+    return HostKeyRefused(f"trust {host}", cause, hint=hint)
+
+
 def endless_output(host: str) -> HostUnreachable:
     """The error for a command that prints more than it can have to say."""
     cause = f"it printed more than {LONGEST_OUTPUT >> 20} MiB"
