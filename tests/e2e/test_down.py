@@ -122,6 +122,9 @@ def test_a_purge_leaves_the_home_as_it_was(laptop, user, transport):
     assert_refused(laptop.run("down", HOST, "--purge"), 1, "runs/model.pt", HOST)
     assert "SUCCEEDED" in laptop.run("ps", "-a", "-H", HOST).stdout
 
+    folder = laptop.rdev.home / "state" / "rdev" / "hosts"
+    met = (folder / f"{HOST}.json").read_text()
+    (folder / "again.json").write_text(met.replace(f'"{HOST}"', '"again"'))  # by another name
     done = laptop.run("down", HOST, "--purge", "--discard-outputs", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -130,7 +133,7 @@ def test_a_purge_leaves_the_home_as_it_was(laptop, user, transport):
     assert record(user.home) == before
     await_end_of_processes(user)
     assert strewn(user) == others
-    assert not list(laptop.rdev.home.glob("state/rdev/hosts/*"))
+    assert not list(folder.iterdir()), "another name would wait for the agent that was there"
 
     again = laptop.run("down", HOST, "--purge")
     assert (again.returncode, "never contacted" in again.stdout) == (0, True)

@@ -21,6 +21,13 @@ def test_hosts_are_named_chosen_and_forgotten(rdev):
     assert names(rdev) == ["local"]
 
 
+def test_a_long_name_leaves_the_columns_in_line(rdev):
+    for name in ("a", "b" * 30):
+        rdev.run("host", "add", name, "me@10.0.0.1")
+    lines = rdev.run("host", "ls").stdout.splitlines()
+    assert len({line.index("me@") for line in lines if "me@" in line}) == 1, lines
+
+
 def test_what_is_not_known_cannot_be_forgotten(rdev):
     done = rdev.run("host", "rm", "gpu7")
     assert done.returncode == 1

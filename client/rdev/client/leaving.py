@@ -19,7 +19,7 @@ from typing import Any
 
 from rdev.client.bootstrap.words import agent_command
 from rdev.client.hosts import LOCAL, endpoint_of, phrase
-from rdev.client.known import KnownHost, forget, recall
+from rdev.client.known import KnownHost, forget, known_hosts, recall
 from rdev.client.transport.contract import Ran, Transport
 from rdev.client.transport.opening import open_transport
 from rdev.protocol.errors import (
@@ -106,10 +106,18 @@ async def leave(host: str, wanted: Wanted, *, narrate: Narrate) -> Left:
         left = await _left_there(host, wanted, transport, known, narrate)
         await transport.hang_up()
         if wanted.purge:
-            forget(host)
+            _forget(known)
         return left
     finally:
         await transport.close()
+
+
+def _forget(gone: KnownHost) -> None:
+    """Forgets a host whose agent is no more, by whatever names it was met."""
+    forget(gone.host)
+    for other in known_hosts():
+        if gone.agent_id and other.agent_id == gone.agent_id:
+            forget(other.host)
 
 
 async def _left_there(

@@ -91,7 +91,8 @@ def _list(options: argparse.Namespace) -> int:
 
         print(json.dumps(rows, indent=2))
     else:
-        print("\n".join(map(_line, rows)))
+        width = max(16, *(len(str(row["name"])) for row in rows))
+        print("\n".join(_line(row, width) for row in rows))
     return 0
 
 
@@ -109,7 +110,7 @@ def _row(
     }
 
 
-def _line(row: dict[str, str | bool]) -> str:
+def _line(row: dict[str, str | bool], width: int) -> str:
     from rdev.client.ui.escapes import one_line  # a host's words may be in it
 
     mark = "*" if row["usual"] else " "
@@ -118,4 +119,4 @@ def _line(row: dict[str, str | bool]) -> str:
         words = ["this machine"]
     elif not row["release"]:
         words.append("not met yet")
-    return one_line(f"{mark} {row['name']:<16} {'  '.join(word for word in words if word)}")
+    return one_line(f"{mark} {row['name']:<{width}} {'  '.join(word for word in words if word)}")
