@@ -1,8 +1,11 @@
 """A command on an ssh host: `rdev run -H HOST`, cold and warm, beside plain and mastered ssh.
 
 All on one OpenSSH server on loopback, interleaved. ssh is measured at its best: no rc file is read.
-A cold contact finds nothing of rdev on the host; the laptop has its wheels already. A job's own
-start, from the request that the agent accepts to the command that is executed, is told by the jobs.
+A cold contact finds nothing of rdev on the host; the laptop has its wheels already. One over a new
+connection logs in and meets the agent by a bridge. A warm one finds the connection and goes
+straight to the agent: by the session that runs commands in the background, or in a process of its
+own. A job's own start, from the request that the agent accepts to the command that is executed, is
+told by the jobs.
 """
 
 from __future__ import annotations
@@ -11,17 +14,19 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from tests.support.sshd import HOST, Server, sshd
 
 from bench.measure import Figure, table
+from bench.process import with_children
 
 ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "15"))
 COLD_ROUNDS = max(1, ROUNDS // 5)
@@ -30,6 +35,7 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 SCRIPT = "print('trained')\n"
 
 MASTERED, COLD, WARM = "ssh, mastered", "rdev run, first contact", "rdev run, warm"
+NEW, ALONE = "rdev run, new connection", "rdev run, warm, no session"
 
 
 def main() -> None:
@@ -43,6 +49,7 @@ def main() -> None:
             bench.measure()
         finally:
             bench.leave()
+            bench.end()
         bench.print()
 
 
@@ -87,15 +94,20 @@ class _Bench:
             self._timed(COLD, self._contact)
         script = str(self._project / "train.py")
         warm: dict[str, Callable[[], object]] = {
+            NEW: self._rdev("--", "true"),
             "ssh": self._doing(*self._ssh, HOST, "true"),
             MASTERED: self._doing(*self._master, HOST, "true"),
             WARM: self._rdev("--", "true"),
+            ALONE: self._rdev("--", "true", alone=True),
             "ssh, mastered, python": self._doing(*self._master, HOST, PYTHON, script),
             "rdev run, warm, python": self._rdev("--python", PYTHON, "train.py"),
             "rdev run, local": self._doing(BIN / "rdev", "run", "-q", "--", "true"),
+            "rdev version": self._doing(BIN / "rdev", "version"),
         }
         for number in range(-2, ROUNDS):  # two rounds to warm all up
             for name, act in warm.items():
+                if name == NEW:
+                    self._run([BIN / "rdev", "down", HOST])
                 if number < 0:
                     act()
                 else:
@@ -112,25 +124,32 @@ class _Bench:
         for host in (HOST, "local"):
             self._run([BIN / "rdev", "down", host, "--purge"])
 
+    def end(self) -> None:
+        """Ends the session, which would notice by itself, but later."""
+        for pid in self._sessions():
+            os.kill(pid, signal.SIGTERM)
+
     def print(self) -> None:
         rows = [(name, Figure(values)) for name, values in self._times.items()]
         figures = dict(rows)
         print(f"{ROUNDS} interleaved rounds on loopback, {COLD_ROUNDS} first contacts\n")
         print(table("ms", rows, base=figures[MASTERED]))
         used = [(name, Figure(values)) for name, values in self._cpu.items()]
-        print("\nCPU of the laptop's own processes\n")
+        print("\nCPU of the laptop's own processes; a shared connection's is in none\n")
         print(table("ms", used, base=dict(used)[MASTERED]))
         start = Figure(self._starts)
         print(f"\njob start: {start} ms")
         limit = 1.5 * figures[MASTERED].median + start.median
         warm = figures[WARM].median
-        print(f"1.5 x mastered ssh + job start: {limit:.1f} ms; warm takes {warm:.1f} ms")
+        print(f"1.5 x mastered ssh + job start: {limit:.1f} ms; warm takes {warm:.1f} ms, ", end="")
+        print(f"{warm / limit:.2f} of it")
 
     def _contact(self) -> None:
         self._rdev("--", "true")()
 
-    def _rdev(self, *words: str) -> Callable[[], object]:
-        return self._doing(BIN / "rdev", "run", "-q", "-H", HOST, *words)
+    def _rdev(self, *words: str, alone: bool = False) -> Callable[[], object]:
+        before = ("env", "RDEV_SESSION=0") if alone else ()
+        return self._doing(*before, BIN / "rdev", "run", "-q", "-H", HOST, *words)
 
     def _doing(self, *command: object) -> Callable[[], object]:
         return lambda: self._run(command)
@@ -149,16 +168,23 @@ class _Bench:
         return done
 
     def _timed(self, name: str, act: Callable[[], object]) -> None:
-        begun, used = time.perf_counter(), _cpu()
+        used = self._used()
+        begun = time.perf_counter()
         act()
         self._times.setdefault(name, []).append((time.perf_counter() - begun) * 1000)
-        self._cpu.setdefault(name, []).append((_cpu() - used) * 1000)
+        self._cpu.setdefault(name, []).append((self._used() - used) * 1000)
 
+    def _used(self) -> float:
+        """Seconds of CPU of processes that we waited for, and of sessions with their workers."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        sessions = sum(map(with_children, self._sessions()))
+        return used.ru_utime + used.ru_stime + sessions / os.sysconf("SC_CLK_TCK")
 
-def _cpu() -> float:
-    """Seconds of CPU that processes which we waited for have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    def _sessions(self) -> Iterator[int]:
+        for lock in (self._state / "rdev" / "session").glob("*.lock"):
+            pid = lock.read_text(encoding="ascii").strip()
+            if pid and os.path.exists(f"/proc/{pid}"):
+                yield int(pid)
 
 
 def _moment(text: str) -> float:
