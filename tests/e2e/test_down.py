@@ -119,7 +119,8 @@ def test_a_purge_leaves_the_home_as_it_was(laptop, user, transport):
     before, others = record(user.home), strewn(user)
     laptop.rdev.write("train.py", TRAIN)
     assert laptop.job("train.py").stdout == "trained\n"
-    assert_refused(laptop.run("down", HOST, "--purge"), 1, "runs/model.pt", HOST)
+    refused = laptop.run("down", HOST, "--purge")
+    assert_refused(refused, 1, "runs/model.pt", f"rdev exec -H {HOST} JOB -- tar c PATH | tar x")
     assert "SUCCEEDED" in laptop.run("ps", "-a", "-H", HOST).stdout
 
     folder = laptop.rdev.home / "state" / "rdev" / "hosts"

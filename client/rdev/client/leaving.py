@@ -14,16 +14,18 @@ import re
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rdev.client.bootstrap.words import agent_command
 from rdev.client.hosts import LOCAL, endpoint_of, phrase
 from rdev.client.known import KnownHost, forget, known_hosts, recall
+from rdev.client.session.running import end_all
 from rdev.client.transport.contract import Ran, Transport
 from rdev.client.transport.opening import open_transport
 from rdev.protocol.errors import (
     JobConflict,
+    OutputsLeft,
     RdevError,
     UsageError,
     error_from_json,
@@ -64,7 +66,7 @@ class Left:
 
     Attributes:
         was_known: The host had been met from here.
-        was_connected: A connection to it was open and was ended.
+        was_connected: A connection to it was open and was ended; of `local`, a session here.
         agent: Process id of the agent that was stopped; None if none ran, or none was to stop.
         paths: What was removed there, absolute.
         size: Bytes that it took.
@@ -94,7 +96,9 @@ async def leave(host: str, wanted: Wanted, *, narrate: Narrate) -> Left:
         RdevError: It cannot be reached, or what its agent said.
     """
     if host == LOCAL:
-        return await _done(host, wanted, _ask_here)
+        # What the session here stands for are commands to all hosts, and jobs on none.
+        ended = end_all()
+        return replace(await _done(host, wanted, _ask_here), was_connected=bool(ended))
     if endpoint_of(host) is not None:
         hint = "run `rdev-agent stop` or `rdev-agent purge` on the machine itself"
         raise UsageError(f"leave {host}", "somebody else leads to its agent", hint=hint)
@@ -221,6 +225,9 @@ def _seen_from_here(host: str, action: str, error: RdevError) -> RdevError:
     if isinstance(error, JobConflict):
         wait, stop = (phrase(verb, host, "JOB") for verb in ("wait", "stop"))
         hint = f"`{wait}` waits for one, `{stop}` ends it"
+    elif isinstance(error, OutputsLeft):
+        fetch = phrase("exec", host, "JOB", "--", "tar", "c", "PATH")
+        hint = f"fetch what you need, as by `{fetch} | tar x`; --discard-outputs removes them too"
     return type(error)(f"{action} {host}", error.cause, hint=hint)
 
 
