@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.hooked import HookedJob, SessionPipe, hooked_job
+from tests.support.hooked import HookedJob, SessionPipe, adapters, hooked_job
 from tests.support.interpreters import interpreters
 
 from rdev.agent.debug.manager import DebugManager
@@ -129,15 +129,6 @@ async def test_a_client_that_vanishes_at_a_stop_leaves_the_job_running(tmp_path)
         await job.event("debug_resumed")
         await job.event("debug_detached")
         assert await job.end() == UNCHANGED
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def adapters() -> list[int]:
-    mine = children(os.getpid())
-    return [p for p in mine if b"adapter.py" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])

@@ -7,7 +7,9 @@ Measured defects of the stock one, and the remedies:
   attaches stop never or at the wrong line: `PyDB.dispose_and_kill_all_pydevd_threads` first
   disconnects in good order, resumes every thread and waits until none is parked.
 - A stop shows in every clock of the program, and nobody is told of it: `PyDB.do_wait_suspend`,
-  which runs in the parked thread, is bracketed.
+  which runs in the parked thread, is bracketed. Once the debugger is leaving nothing is parked.
+- Nobody says why the threads go on: a client that leaves is seen in `PyDevdAPI.request_disconnect`,
+  which its own request calls, an adapter that is lost in the disposal.
 - It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
 
@@ -18,7 +20,7 @@ import os
 import sys
 import threading
 
-from rdev.hook.release import parked_threads, until
+from rdev.hook.release import parked_threads, set_running, unpark, until
 from rdev.hook.stops import Stop, Stops
 from rdev.hook.summary import show_arrays
 
@@ -50,7 +52,8 @@ class Patches:
         self._ready: Any = None  # the debugger whose client is ready
         pydevd.start_client = self._start_client
         _bracket_stops(pydevd.PyDB, stops)
-        _resume_before_disposal(pydevd.PyDB, on_disposed)
+        _resume_before_disposal(pydevd.PyDB, stops, on_disposed)
+        _notice_leaving(stops)
         _notice_readiness(self._on_ready)
         show_arrays()
 
@@ -133,6 +136,17 @@ class Patches:
         return self._connection
 
 
+def _notice_leaving(stops: Stops) -> None:
+    api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI
+    original = api.request_disconnect
+
+    def request_disconnect(self: Any, py_db: Any, resume_threads: Any) -> None:  # noqa: ANN401 - objects of pydevd's
+        stops.end("detached")
+        original(self, py_db, resume_threads)
+
+    api.request_disconnect = request_disconnect
+
+
 def _notice_readiness(on_ready: Callable[[Any], None]) -> None:
     # What pydevd calls when the client has said `configurationDone`.
     api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI
@@ -156,6 +170,12 @@ def _bracket_stops(py_db: Any, stops: Stops) -> None:  # noqa: ANN401 - the clas
         arg: Any,  # noqa: ANN401 - as above
         exception_type: Any = None,  # noqa: ANN401 - as above
     ) -> Any:  # noqa: ANN401 - as above
+        if stops.ending:
+            set_running(thread)
+            return False
+        if threading.get_ident() in stops.parked:
+            # It is told to stay where it is, at another line.
+            return original(self, thread, frame, event, arg, exception_type)
         code = frame.f_code
         name = getattr(code, "co_qualname", code.co_name)
         stop = Stop(code.co_filename, frame.f_lineno, name, _reason(self, thread))
@@ -180,6 +200,7 @@ def _reason(debugger: Any, thread: Any) -> str:  # noqa: ANN401 - objects of pyd
 
 
 def _resume(debugger: Any) -> None:  # noqa: ANN401 - a PyDB
+    unpark()
     api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI()
     # A session half made has nothing to disconnect, and pydevd may raise anything then.
     with contextlib.suppress(Exception):
@@ -187,7 +208,7 @@ def _resume(debugger: Any) -> None:  # noqa: ANN401 - a PyDB
     until(lambda: not parked_threads(), RESUMED_SECONDS)
 
 
-def _resume_before_disposal(py_db: Any, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - the class PyDB
+def _resume_before_disposal(py_db: Any, stops: Stops, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - the class PyDB
     original = py_db.dispose_and_kill_all_pydevd_threads
 
     def dispose_and_kill_all_pydevd_threads(
@@ -195,6 +216,8 @@ def _resume_before_disposal(py_db: Any, on_disposed: Callable[[], None]) -> None
         wait: bool = True,  # noqa: FBT001, FBT002 - as pydevd calls it
         timeout: float = 0.5,
     ) -> None:
+        # pydevd calls it when nobody is there any more to talk to.
+        stops.end("adapter_lost")
         if not self.pydb_disposed:
             _resume(self)
         # pydevd's reader waits for its writer here while the writer waits for the reader, until

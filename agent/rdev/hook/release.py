@@ -29,6 +29,9 @@ THREADS_GONE = 3.0
 # nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
 MAIN_CLEARED = 1.0
 
+# pydevd's STATE_RUN.
+_RUNNING = 1
+
 # `threading.settrace` is annotated as if tracing could not be turned off.
 _NO_TRACE: Any = None
 
@@ -58,6 +61,25 @@ def debugger_threads() -> list[threading.Thread]:
 def parked_threads() -> list[threading.Thread]:
     """Threads that the debugger holds at this moment."""
     return [t for t in live_threads() if getattr(_info(t), "is_in_wait_loop", False)]
+
+
+def set_running(thread: threading.Thread) -> None:
+    """Undoes that the debugger wants a thread parked, as its own `internal_run_thread` does.
+
+    It only sets attributes, and waits for no lock that a parked thread may hold.
+    """
+    info = _info(thread)
+    if info is not None:
+        info.pydev_original_step_cmd = -1
+        info.pydev_step_cmd = -1
+        info.pydev_step_stop = None
+        info.pydev_state = _RUNNING
+
+
+def unpark() -> None:
+    """Lets every parked thread go; each looks at its state five times a second."""
+    for thread in live_threads():
+        set_running(thread)
 
 
 def untrace(pydevd: Any) -> bool:  # noqa: ANN401 - pydevd has no type information

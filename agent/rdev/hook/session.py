@@ -1,10 +1,10 @@
 """One debug session inside a job's process: attach to the agent's adapter, detach without a trace.
 
-    dormant --attach--> attached --detach, or the adapter is gone--> releasing --> dormant
+    dormant --attach--> attached --detach, adapter gone, lease over--> releasing --> dormant
 
 The debugger connects outwards, to a unix socket that the agent names; the job listens on nothing.
-Whatever ends the connection, parked threads run again and the process is cleaned as if the agent
-had asked for it.
+Whatever ends the session, parked threads run again and the process is cleaned as if the agent had
+asked for it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import threading
 from functools import partial
 
 from rdev.hook.groups import Groups
+from rdev.hook.lease import Lease
 from rdev.hook.patch import Patches
 from rdev.hook.release import (
     THREADS_GONE,
     cancel_pending,
     debugger_threads,
+    unpark,
     until,
     untrace,
     untrace_child,
 )
+from rdev.hook.stack import stack
 from rdev.hook.stops import Stops
 from rdev.hook.vendor import load
 from rdev.hook.waiting import Waiting
@@ -44,7 +47,7 @@ ATTACH_SECONDS = 30.0
 
 
 class Session:
-    """Serves the commands `attach` and `detach` of the job's channel.
+    """Serves the hook's commands of the job's channel.
 
     Args:
         report: Called with the kind and the fields of each event of the session.
@@ -52,7 +55,8 @@ class Session:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._stops = Stops(report)
+        self._lease = Lease(self._expire)
+        self._stops = Stops(report, self._lease)
         self._groups = Groups(report)
         self._lock = threading.Lock()
         self._patches: Patches | None = None
@@ -83,10 +87,16 @@ class Session:
         Raises:
             RuntimeError: The command failed; the message is for a person.
         """
+        quick: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "status": self._status,
+            "stack": lambda: stack(self._stops.parked),
+            "lease": lambda: self._renew(float(args["seconds"])),
+        }
+        if name in quick:
+            return quick[name]()
         actions: dict[str, Callable[[], Mapping[str, Any]]] = {
             "attach": lambda: self._attach(args),
-            "detach": self._detach,
-            "status": self._status,
+            "detach": partial(self._detach, "detached"),
             "stops": lambda: self._waiting.stop_at(args),
             **{name: partial(action, args) for name, action in self._groups.commands.items()},
         }
@@ -100,7 +110,7 @@ class Session:
         # so this one looks again and again instead of sleeping in the lock.
         if until(lambda: self._lock.acquire(blocking=False), THREADS_GONE):
             try:
-                self._release()
+                self._release("detached")
             finally:
                 self._lock.release()
 
@@ -108,6 +118,7 @@ class Session:
         """Nothing of the parent's session is alive in a forked child."""
         self._lock = threading.Lock()
         self._stops.forget()
+        self._lease.forget()
         self._groups.forget()
         connection, self._connection = self._connection, None
         if connection is None:
@@ -119,7 +130,7 @@ class Session:
         with self._lock:
             if self._patches is not None and self._patches.debugger() is not None:
                 raise RuntimeError("a debugger is attached already")
-            self._release()
+            self._release("detached")
             pydevd = load(str(args["debugpy"]))
             if self._patches is None:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
@@ -128,22 +139,31 @@ class Session:
             # pydevd closes its own descriptor while a thread of its still reads from it; only a
             # second one can end that read.
             self._connection = connection.dup()
+            self._stops.begin()
             try:
+                self._lease.open(_seconds(args.get("lease")))
                 self._patches.connect(
                     connection,
                     server_token=str(args["server_token"]),
                     client_token=str(args["client_token"]),
                 )
             except BaseException:
-                self._release()
+                self._release("adapter_lost")
                 raise
         self._report("debug_attached", {"file": sys.argv[0] if sys.argv else ""})
         return self._status()
 
-    def _detach(self) -> Mapping[str, Any]:
+    def _detach(self, cause: str) -> Mapping[str, Any]:
         with self._lock:
-            clean = self._release()
+            clean = self._release(cause)
+        self._lease.join()
         return {**self._status(), "clean": clean}
+
+    def _renew(self, seconds: float) -> Mapping[str, Any]:
+        is_on = self._lease.renew(seconds)
+        if is_on:
+            self._report("debug_renewed", {"lease": seconds})
+        return self._status()
 
     def _status(self) -> Mapping[str, Any]:
         stop = self._stops.current
@@ -152,21 +172,29 @@ class Session:
             "python": ".".join(map(str, sys.version_info[:3])),
             "attached": self._connection is not None,
             "paused": stop is not None,
+            "lease": self._lease.left,
         }
 
     def _on_disposed(self) -> None:
         # It is called on a thread of pydevd's that must end before the rest can be cleaned.
         try:
-            _Worker(self._detach).start()
+            _Worker(partial(self._detach, "adapter_lost")).start()
         except RuntimeError:
             return  # The interpreter is shutting down and needs no cleaning.
 
-    def _release(self) -> bool:
+    def _expire(self) -> None:
+        # The threads first and without a lock: whoever holds ours may wait for one of them.
+        self._stops.end("lease")
+        unpark()
+        self._detach("lease")
+
+    def _release(self, cause: str) -> bool:
         connection, self._connection = self._connection, None
         if connection is None or self._patches is None:
             return True
         import socket
 
+        self._stops.end("adapter_lost" if _has_ended(connection) else cause)
         self._patches.resume()
         # The adapter may have been faster.
         with contextlib.suppress(OSError):
@@ -175,6 +203,7 @@ class Session:
         self._patches.dispose()
         gone = until(lambda: not debugger_threads(), THREADS_GONE)
         cleared = untrace(self._patches.pydevd)
+        self._lease.close()
         self._report("debug_detached", {})
         return gone and cleared
 
@@ -232,3 +261,19 @@ def _connect(path: str) -> socket.socket:
         connection.close()
         raise RuntimeError(f"the debug adapter belongs to user {uid}")
     return connection
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Whether the adapter has closed its end, which it does when it dies."""
+    import socket
+
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,6 +1,6 @@
 """Brackets every stop of the debugger: the active clock stands still, and the stop is reported.
 
-    running --hold()--> held --release()--> running      (held while any thread is parked)
+    running --enter--> held --leave--> running           (held while any thread is parked)
 
 The bracket runs in the parked thread itself, and takes no lock that user code can hold.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from rdev.hook.lease import Lease
+
     Report = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -26,7 +28,7 @@ class Stop:
     that no debugger is there, and that it waits for one.
     """
 
-    # No dataclass: that import alone is half of what the dormant hook costs.
+    # No dataclass: what makes one would cost every process of a job its start.
     __slots__ = ("file", "function", "lease", "line", "reason", "unattended")
 
     def __init__(self, file: str, line: int, function: str, reason: str) -> None:
@@ -39,19 +41,35 @@ class Stop:
 
 
 class Stops:
-    """Counts the parked threads; reports where the program was stopped, and when it goes on."""
+    """Counts the parked threads; reports where the program was stopped, and when it goes on.
 
-    def __init__(self, report: Report) -> None:
+    Args:
+        report: Called with the kind and the fields of an event.
+        lease: Bounds each stop of the debugger; one that is unattended bounds itself.
+
+    Attributes:
+        current: The stop that is on, if one is.
+        parked: The threads that are held, by their identifiers.
+        ending: Why the debugger is leaving; from then on no thread is parked any more.
+    """
+
+    def __init__(self, report: Report, lease: Lease) -> None:
         self._report = report
+        self._lease = lease
         self._lock = _thread.allocate_lock()
-        self._parked = 0
+        self.parked: dict[int, Stop] = {}
         self.current: Stop | None = None
+        self.ending = ""
 
     def enter(self, stop: Stop) -> None:
-        """A thread is about to be parked."""
+        """A thread, which is the one that calls, is about to be parked."""
         with self._lock:
             hold()
-            self._parked += 1
+            if not stop.unattended:
+                # The first thread's: those that are parked with it, or later, prolong nothing.
+                left = self._lease.left
+                stop.lease = self._lease.begin() if left is None else round(left, 3)
+            self.parked[_thread.get_ident()] = stop
             # All threads are parked with the one that hit; that one tells where and why.
             telling = self.current is None or self.current.reason == "pause" != stop.reason
             if telling:
@@ -62,21 +80,38 @@ class Stops:
             fields |= {"lease": stop.lease, "unattended": stop.unattended}
             self._report("debug_paused", {**fields, "reason": stop.reason})
 
-    def leave(self, cause: str = "client") -> None:
-        """The thread runs again; `cause` is one of `rdev.wire.events.ResumeCause`."""
+    def leave(self, cause: str = "") -> None:
+        """The thread runs again.
+
+        Args:
+            cause: One of `rdev.wire.events.ResumeCause`; by default what `end` was told, else that
+                the client said so.
+        """
         with self._lock:
             seconds = release()
-            self._parked -= 1
-            last = self._parked == 0
+            self.parked.pop(_thread.get_ident(), None)
+            last = not self.parked
             if last:
                 self.current = None
+            if all(stop.unattended for stop in self.parked.values()):
+                self._lease.end()
         if last:
-            self._report("debug_resumed", {"seconds": round(seconds, 3), "cause": cause})
+            fields = {"seconds": round(seconds, 3), "cause": cause or self.ending or "client"}
+            self._report("debug_resumed", fields)
+
+    def begin(self) -> None:
+        """A debugger comes, and threads may be parked."""
+        self.ending = ""
+
+    def end(self, cause: str) -> None:
+        """The debugger leaves, and nothing is parked any more; the first cause is the true one."""
+        self.ending = self.ending or cause
 
     def forget(self) -> None:
         """In a forked child no thread is parked, whatever its parent's threads do."""
         self._lock = _thread.allocate_lock()
-        while self._parked > 0:
+        while self.parked:
             release()
-            self._parked -= 1
+            self.parked.popitem()
         self.current = None
+        self.ending = ""

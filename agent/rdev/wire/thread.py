@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ChannelThread(threading.Thread):
@@ -14,8 +17,8 @@ class ChannelThread(threading.Thread):
     pydev_do_not_trace = True
     is_pydev_daemon_thread = True
 
-    def __init__(self, body: Callable[[], None]) -> None:
-        super().__init__(name="rdev-channel", daemon=True)
+    def __init__(self, body: Callable[[], None], *, name: str = "rdev-channel") -> None:
+        super().__init__(name=name, daemon=True)
         self._body = body
 
     def run(self) -> None:

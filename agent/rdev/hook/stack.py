@@ -1,0 +1,90 @@
+"""Where every thread of the process is, told without stopping any.
+
+It runs on the channel's own thread and takes no lock, so it answers while the program runs, while
+a debugger holds it, and while the main thread is inside C code that has let go of the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from types import FrameType
+    from typing import Any
+
+# A recursion at its limit has a thousand frames; how it began and where it is say enough.
+INNERMOST = 80
+OUTERMOST = 20
+
+# An answer is one line of the channel, at most 1 MiB: some 4000 frames of 250 bytes.
+MOST_FRAMES = 3000
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_OURS = (_HERE + os.sep, os.path.join(os.path.dirname(_HERE), "wire") + os.sep)
+_DEBUGGER = f"{os.sep}debugpy{os.sep}_vendored{os.sep}"
+
+
+def stack(parked: Container[int]) -> dict[str, Any]:
+    """Serves the command `stack`.
+
+    Args:
+        parked: Identifiers of the threads that are held.
+
+    Returns:
+        `threads`, the main one first, each with `name`, `ident`, `main`, `paused` and `frames` of
+        [file, line, function], the innermost first; and `title`, the process's command line.
+    """
+    main = threading.main_thread().ident
+    frames = sys._current_frames()  # noqa: SLF001 - the only way to another thread's frames
+    # Not `enumerate`, whose lock the program may hold; and of one that it did not make only the
+    # frames are known.
+    named: dict[int, Any] = dict(threading._active)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+    found, count = [], 0
+    for ident in sorted(frames, key=lambda ident: (ident != main, ident)):
+        thread = named.get(ident)
+        if getattr(thread, "is_pydev_daemon_thread", False):
+            continue  # the debugger's, or ours
+        calls = _calls(frames[ident]) if count < MOST_FRAMES else []
+        count += len(calls)
+        found.append(
+            {
+                "name": thread.name if thread is not None else f"thread {ident}",
+                "ident": ident,
+                "main": ident == main,
+                "paused": ident in parked,
+                "frames": calls,
+            }
+        )
+    return {"threads": found, "title": _title()}
+
+
+def _calls(frame: FrameType | None) -> list[list[Any]]:
+    """The calls of one thread; what holds it is left out."""
+    calls: list[list[Any]] = []
+    while frame is not None:
+        code = frame.f_code
+        if calls or not _is_ours(code.co_filename):
+            name = getattr(code, "co_qualname", code.co_name)
+            calls.append([code.co_filename, frame.f_lineno or 0, name])
+        frame = frame.f_back
+    left_out = len(calls) - INNERMOST - OUTERMOST
+    if left_out > 0:
+        calls[INNERMOST:-OUTERMOST] = [["", 0, f"... {left_out} more ..."]]
+    return calls
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS) or _DEBUGGER in file
+
+
+def _title() -> str:
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read(4096).split(b"\0")
+    except OSError:
+        return " ".join(getattr(sys, "argv", [])) or sys.executable
+    return b" ".join(words).strip().decode(errors="replace")
