@@ -99,6 +99,10 @@ def test_folders_that_hold_far_too_much_are_refused(tmp_path: Path, home: Path):
     for path in ("/", str(home)):
         with pytest.raises(WorkspaceRefused):
             find_workspace(path)
+    (tmp_path / "everybodys").mkdir()
+    (tmp_path / "everybodys").chmod(0o1777)
+    with pytest.raises(WorkspaceRefused, match="everybody"):
+        find_workspace(str(tmp_path / "everybodys"))
     (tmp_path / "x" / ".ssh").mkdir(parents=True)
     (tmp_path / "x" / "rdev.toml").touch()
     with pytest.raises(WorkspaceRefused, match=r"\.ssh"):

@@ -83,10 +83,13 @@ class UsageError(RdevError):
 
 
 class WorkspaceRefused(UsageError):
-    """The folder may not be a workspace: a home directory, `/`, or one that is far too large."""
+    """The folder may not be a workspace: a home, `/`, one like /tmp, or one far too large."""
 
     reason = "WORKSPACE_REFUSED"
-    default_hint = "run from your project's folder, or make one with `rdev init`"
+    default_hint = (
+        "run from your project's folder, or make one with `rdev init`; "
+        "`rdev exec HOST -- COMMAND` needs none"
+    )
 
 
 class AdoptionRefused(WorkspaceRefused):

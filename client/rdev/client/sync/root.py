@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 import subprocess
 import tomllib
 from collections.abc import Mapping
@@ -90,6 +91,10 @@ def workspace_for_script(script: str, here: str) -> Workspace:
     return find_workspace(here if _is_marked(root) else script)
 
 
+# As /tmp has it: others write there, too, and may not remove what is not theirs.
+_EVERYBODYS = stat.S_ISVTX | stat.S_IWOTH
+
+
 def require_marked(workspace: Workspace) -> None:
     """Refuses a folder that nothing marks as a workspace: any folder at all may be current.
 
@@ -106,7 +111,7 @@ def refuse_unsafe_root(root: str) -> None:
     """Refuses a folder that holds far more than a project.
 
     Raises:
-        WorkspaceRefused: It is `/`, a home folder, or holds `.ssh`.
+        WorkspaceRefused: It is `/`, a home folder, one that all write into, or holds `.ssh`.
     """
     action = f"use {root} as a workspace"
     if not os.path.isdir(root):
@@ -115,6 +120,8 @@ def refuse_unsafe_root(root: str) -> None:
         raise WorkspaceRefused(action, "it is the root of the file system")
     if os.path.realpath(root) == os.path.realpath(os.path.expanduser("~")):
         raise WorkspaceRefused(action, "it is your home folder")
+    if os.stat(root).st_mode & _EVERYBODYS == _EVERYBODYS:
+        raise WorkspaceRefused(action, "everybody keeps files in it")
     if os.path.lexists(os.path.join(root, ".ssh")):
         raise WorkspaceRefused(action, "it holds a .ssh folder")
 
