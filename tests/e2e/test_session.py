@@ -350,3 +350,17 @@ def test_a_terminal_job_by_a_worker_has_the_terminal_raw_and_gives_it_back(rdev)
         shown.type(b"4\r")
         assert shown.wait() == 4
         assert shown.is_as_before
+
+
+def test_a_session_is_named_by_doctor_and_ended_by_down(apart):
+    pid = apart.pid
+    modes = {path.stat().st_mode & 0o777 for path in apart.folder.iterdir()}
+    assert (modes, apart.folder.stat().st_mode & 0o777) == ({0o600}, 0o700)
+    assert f"session: process {pid}; " in apart.run("doctor").stdout
+    handle = os.pidfd_open(pid)
+    try:
+        assert apart.run("down", "local").stdout == "local: session ended; its jobs go on\n"
+        assert select.select([handle], [], [], DEADLINE)[0], "it goes on"
+    finally:
+        os.close(handle)
+    assert apart.run("down", "local").stdout == "local: no session ran; its jobs go on\n"

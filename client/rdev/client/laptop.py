@@ -11,6 +11,8 @@ from rdev.client import config
 from rdev.client.bootstrap.release import cache_folder
 from rdev.client.folders import CACHE_VARIABLE, STATE_VARIABLE
 from rdev.client.known import state_folder
+from rdev.client.session.front import VARIABLE
+from rdev.client.session.running import running
 from rdev.protocol.errors import RdevError
 from rdev.protocol.finding import Finding
 
@@ -74,6 +76,15 @@ def _folder(what: str, folder: str, variable: str, *, least: float = 0) -> Findi
     return Finding(what, said, ok=free >= least, remedy=remedy)
 
 
+def _session() -> list[Finding]:
+    if os.environ.get(VARIABLE) == "0":
+        return [Finding("session", f"none is used, by {VARIABLE}=0")]
+    if not running():
+        return [Finding("session", "none runs; most commands start one for the next")]
+    found = ", ".join(f"process {pid}" for pid in running())
+    return [Finding("session", f"{found}; `rdev down local` ends it")]
+
+
 _CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    *(_client, _configuration, _watches, _cache, _state),
+    *(_client, _configuration, _session, _watches, _cache, _state),
 )

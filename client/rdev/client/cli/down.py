@@ -1,5 +1,8 @@
 """Leave a host: end the connection that stands ready for the next command; jobs there go on.
 
+HOST `local` is this machine: there the session ends, the process in the background that later
+commands are run by, for whichever host.
+
 --agent ends rdev's background process there too. --purge removes all that rdev ever wrote there and
 forgets the host; that is refused while jobs live there, or files that no laptop has would be lost.
 """
@@ -72,6 +75,8 @@ def _described(host: str, left: Left) -> dict[str, object]:
 
 
 def _lines(host: str, wanted: Wanted, left: Left) -> Iterator[str]:
+    from rdev.client.hosts import LOCAL
+
     if not left.was_known:
         yield f"{host} was never contacted from here; there is nothing to leave"
     elif wanted.purge:
@@ -81,6 +86,8 @@ def _lines(host: str, wanted: Wanted, left: Left) -> Iterator[str]:
         yield f"{host}: {which}; its jobs go on"
     else:
         was = "disconnected" if left.was_connected else "no connection was open"
+        if host == LOCAL:
+            was = "session ended" if left.was_connected else "no session ran"
         yield f"{host}: {was}; its jobs go on"
 
 

@@ -1,13 +1,16 @@
 """Whether the code on disk is still what this process has imported.
 
-An upgrade, or an edit in a checkout, must show at the next command. Every file of ours is looked
-at, which takes less than a millisecond; of others' packages the folder that they are installed in.
+An upgrade, or an edit in a checkout, must show at the next command. What an installer has put there
+shows in the times of folders; of a checkout every file is looked at, which takes a millisecond.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+
+# Where installers put packages, by the names that Python and Debian have for it.
+_INSTALLED = frozenset(("site-packages", "dist-packages"))
 
 _Look = tuple[int, int]
 
@@ -35,11 +38,15 @@ def _look(path: str) -> _Look | None:
 def _paths() -> list[str]:
     import rdev  # a namespace, of several folders
 
-    found = [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg")]
-    found += [path for path in sys.path if os.path.isdir(path)]
+    installed = {path for path in sys.path if os.path.isdir(path)}
+    found = [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *installed]
     for root in rdev.__path__:
+        is_installed = os.path.basename(os.path.dirname(root)) in _INSTALLED
         for folder, _, names in os.walk(root):
             # A new file shows in the time of its folder; a cache of bytecode is no code of ours.
-            if os.path.basename(folder) != "__pycache__":
+            if os.path.basename(folder) == "__pycache__":
+                continue
+            found.append(folder)
+            if not is_installed:
                 found += [os.path.join(folder, name) for name in names if name.endswith(".py")]
     return found

@@ -178,7 +178,7 @@ def start(folder: str, name: str) -> None:
         age = time.time() - os.stat(os.path.join(folder, f"{name}.lock")).st_mtime
     except OSError:
         age = _START_AGAIN
-    if 0 <= age < _START_AGAIN:
+    if 0 <= age < _START_AGAIN or not _is_writable(folder):
         return
     # No word of `-m` may be found in the current folder (-P). It closes what it inherits.
     words = [sys.executable, "-P", "-m", _MODULE, name]
@@ -189,6 +189,12 @@ def start(folder: str, name: str) -> None:
         )
     except (OSError, NotImplementedError):
         return  # nobody asked for one
+
+
+def _is_writable(folder: str) -> bool:
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 class _Command:

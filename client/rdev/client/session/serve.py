@@ -92,7 +92,9 @@ def _listening(name: str) -> socket.socket:
         os.unlink(name)  # of one that was killed
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(0)
+    before = os.umask(0o177)
     listener.bind(name)
+    os.umask(before)
     listener.listen(socket.SOMAXCONN)
     return listener
 
@@ -105,6 +107,11 @@ def _import_all() -> None:
         # One that lacks something is missed when it is needed, and says so then.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    from rdev.client.cli.main import VERBS, parser_for
+
+    for verb in VERBS:
+        with contextlib.suppress(ImportError):
+            parser_for(verb)
 
 
 def _modules() -> Iterator[str]:
