@@ -172,7 +172,9 @@ class _Bench:
         begun = time.perf_counter()
         act()
         self._times.setdefault(name, []).append((time.perf_counter() - begun) * 1000)
-        self._cpu.setdefault(name, []).append((self._used() - used) * 1000)
+        spent = self._used() - used
+        if spent > 0:  # a session that ended meanwhile took with it what it had used
+            self._cpu.setdefault(name, []).append(spent * 1000)
 
     def _used(self) -> float:
         """Seconds of CPU of processes that we waited for, and of sessions with their workers."""

@@ -6,8 +6,8 @@ runs from its first write to the last byte read. Ways take turns within each rou
 
 rdev is measured on the unix socket, read by the SDK in this process and by the command
 `rdev logs -f`; both read gRPC directly, see rdev.protocol.polling, which a program that uses the
-SDK has to ask for. By `-H` the command follows the same job through ssh and a bridge. ssh is
-measured at its best, see bench.sshd.
+SDK has to ask for. By `-H` the command follows the same job through ssh: straight from the agent's
+socket, or by a bridge. ssh is measured at its best, see bench.sshd.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.measure import Figure, table
-from bench.sshd import HOST, sshd
+from bench.sshd import BRIDGED, HOST, sshd
 from rdev.protocol.polling import poll_directly
 
 poll_directly()  # before anything imports gRPC
@@ -41,7 +41,7 @@ ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "7"))
 BIN = Path(sys.executable).parent
 PYTHON = os.path.realpath(sys.executable)
 READY = b"ready\n"
-FAR = f"rdev logs -f -H {HOST}"
+FAR = [f"rdev logs -f -H {host}" for host in (HOST, BRIDGED)]
 
 # The writer, for every way the same: it notes when it began and what it cost.
 WRITER = """
@@ -131,10 +131,11 @@ def main() -> None:
 def _know_host(home: str) -> None:
     """By ssh the same agent is reached as without; rdev shares the connection that ssh has open."""
     bridge = shlex.join(["env", f"RDEV_HOME={home}", sys.executable, "-Im", "rdev.agent.bridge"])
-    known = KnownHost(
-        host=HOST, agent_id="", machine_id="", home=home, bridge=bridge, dist="", release=""
-    )
-    remember(known)
+    for host in (HOST, BRIDGED):
+        known = KnownHost(
+            host=host, agent_id="", machine_id="", home=home, bridge=bridge, dist="", release=""
+        )
+        remember(known)
 
 
 async def _measure(folder: Path, ssh: list[str]) -> None:
@@ -143,7 +144,7 @@ async def _measure(folder: Path, ssh: list[str]) -> None:
             "plain pipe": _through_pipe,
             "ssh": lambda argv, go: _through_pipe([*ssh, "bench", shlex.join(argv)], go),
         }
-        results = {name: Results() for name in (*ways, "rdev, SDK", "rdev logs -f", FAR)}
+        results = {name: Results() for name in (*ways, "rdev, SDK", "rdev logs -f", *FAR)}
         for turn in range(-1, ROUNDS):  # one round to warm all up
             for kind in ("blocks", "lines", "latency"):
                 for name, result in results.items():

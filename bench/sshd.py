@@ -14,6 +14,9 @@ from tests.support.sshd import sshd as server
 
 HOST = "bench"
 
+# The same by the same connection; one that is not meant to last has no shortcuts.
+BRIDGED = "bridged"
+
 # bash reads .bashrc for commands over ssh unless it believes itself nested: without what a person's
 # rc files cost.
 _QUIET = "SetEnv SHLVL=2"
@@ -21,14 +24,10 @@ _QUIET = "SetEnv SHLVL=2"
 
 @contextlib.contextmanager
 def sshd() -> Iterator[Server]:
-    """Runs a server for as long as the block; its `ssh` reaches `bench`."""
+    """Runs a server for as long as the block; its `ssh` reaches `bench` and `bridged`."""
     with server(lines=[_QUIET]) as serving:
-        serving.add_host(
-            HOST,
-            "ControlMaster auto",
-            f"ControlPath {serving.folder}/master",
-            "ControlPersist 60",
-            "LogLevel ERROR",
-        )
+        shared = [f"ControlPath {serving.folder}/master", "LogLevel ERROR"]
+        serving.add_host(HOST, *shared, "ControlMaster auto", "ControlPersist 60")
+        serving.add_host(BRIDGED, *shared)
         subprocess.run([*serving.ssh, HOST, "true"], check=True)
         yield serving
