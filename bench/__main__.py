@@ -1,11 +1,11 @@
-"""Runs benchmarks by name, or all of them: `python -m bench [edit_run | startup | loop ...]`."""
+"""Runs benchmarks by name, or all of them: `python -m bench [edit_run | debug | loop ...]`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm", "contact")
+BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm", "contact", "debug")
 
 
 def main() -> int:
