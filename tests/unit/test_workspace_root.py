@@ -184,6 +184,7 @@ def test_a_receipt_says_what_was_done_and_left_out():
         "not sent, may hold secrets: .env0, .env1, .env2, .env3, .env4 and 2 more",
         "x.bin: not synced: 60 MiB",
     ]
+    assert " in 13.5 s" in Receipt(snapshot=bytes(32), seconds=13.492).summary
     many = tuple(Problem(f"{number}.bin", "TOO_LARGE", "too long") for number in range(8))
     assert Receipt(snapshot=bytes(32), problems=many).lines[-1].startswith("and 3 more;")
     assert [human_size(size) for size in (0, 999, 1000, 2_500_000, 3_000_000_000)] == [

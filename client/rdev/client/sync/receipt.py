@@ -52,7 +52,8 @@ class Receipt:
         """The one line that every sync ends with."""
         files = "1 file" if self.files == 1 else f"{self.files} files"
         removed = f"removed {self.deleted}, " if self.deleted else ""
-        done = f"synced {files}, {removed}{human_size(self.bytes)} in {self.seconds * 1000:.0f} ms"
+        took = f"{self.seconds * 1000:.0f} ms" if self.seconds < 1 else f"{self.seconds:.1f} s"
+        done = f"synced {files}, {removed}{human_size(self.bytes)} in {took}"
         if self.ignored:
             done += f"; {self.ignored} ignored (rdev sync why PATH)"
         return f"{done}; snapshot {self.snapshot.hex()[:4]}"

@@ -25,6 +25,7 @@ from typing import Self
 from rdev.client.identity import owner
 from rdev.client.sync.content import ContentChanged, content_runs
 from rdev.client.sync.endpoint import Endpoint
+from rdev.client.sync.progress import Progress
 from rdev.client.sync.receipt import Receipt, adoption_question
 from rdev.client.sync.root import Workspace, client_id
 from rdev.client.sync.scan import Confirm, Scan, Scanner
@@ -251,9 +252,10 @@ class WorkspaceSync:
                 return Sent(Committed(b"", 0, 0), disputed=adoption)
             needed = [each for digest, each in files.items() if digest in needs.digests]
             size = sum(each.size for each in needed)
-            batches = _batches(self._runs(scan, needed))
+            batches, progress = _batches(self._runs(scan, needed)), Progress(size)
             while more := await asyncio.to_thread(next, batches, None):
                 await self._endpoint.send(more)
+                progress.add(sum(len(run.data) for run in more))
         return Sent(await self._endpoint.commit(wanted.digest), size, adoption)
 
     async def _require_agreed(self, adoption: Adoption) -> None:
