@@ -275,6 +275,8 @@ class Ranks:
             state.is_settled = True
             return []
         answers = await self._ask(job_id, members, "progress", {})
+        if None in answers:
+            await self._miss(job_id, members)
         sequences = {
             member.rank: _numbers(answer.get("sequence"))
             for member, answer in zip(members, answers, strict=True)
@@ -285,6 +287,19 @@ class Ranks:
         waiting = behind(state.goals, sequences)
         state.is_settled = not waiting
         return waiting
+
+    async def _miss(self, job_id: str, before: Sequence[Member]) -> None:
+        """A rank did not answer: raises if it has gone, and with it what was waited for.
+
+        Raises:
+            DebuggerUnavailable: It has.
+            JobNotRunning: So has the job.
+        """
+        alive = {peer["pid"] for peer in await self._jobs.peers(job_id)}
+        gone = sorted(member.rank for member in before if member.pid not in alive)
+        if gone:
+            cause = f"{_ranks(gone)} ended meanwhile"
+            raise DebuggerUnavailable(f"stop one rank of job {job_id}", cause)
 
     async def _keep(self, job_id: str, state: _Armed) -> None:
         """Renews, tells the ranks when one of them is held, and arms those that come later."""
