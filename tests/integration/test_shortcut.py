@@ -155,6 +155,13 @@ async def test_after_a_bridge_the_next_contact_needs_none(server, laptop):
     assert stat.S_IMODE(laptop.stat().st_mode) == 0o700
 
 
+async def test_contacts_side_by_side_are_no_sessions_to_the_server(monkeypatch, laptop, agent_home):
+    with serving(monkeypatch, agent_home, "MaxSessions 1") as server:
+        await contact()
+        assert all(await asyncio.gather(*(contact() for _ in range(5))))
+        assert server.logins == 1
+
+
 async def test_who_leaves_takes_the_shortcut_away(server, laptop):
     await contact()
     assert list(laptop.glob("way-*"))
