@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from typing import Self, TypeAlias
 
 from rdev.agent.logs.index import Output
@@ -180,8 +181,12 @@ class LogReader:
                 return None
             block = _INDEX_BLOCK if may_block else _INDEX_GLANCE
             content = _pread(self._index, block, self._position, may_block=may_block)
-            self._is_at_end = len(content) < block
+            end = self._position + len(content)
+            # A glance also stops before a page that is not in memory, and there may be more.
+            is_cut = not may_block and bool(content) and end % PAGESIZE == 0
+            self._is_at_end = len(content) < block and not is_cut
             if len(content) < ARRIVAL_SIZE:
+                _require(may_block or not is_cut)
                 return None
             self._position += len(content) - len(content) % ARRIVAL_SIZE
             self._pending.extend(
