@@ -168,7 +168,8 @@ def test_a_broken_configuration_file_is_named(rdev):
 
 
 def test_an_env_file_that_is_not_there(rdev):
-    assert_told(rdev.run("run", "--env-file", "none", "--", "true"), 2, "none")
+    done = rdev.run("run", "--env-file", "none", "--", "true")
+    assert_told(done, 2, "unable to read the env file none: No such file or directory")
 
 
 def test_a_file_over_the_limit_is_named_and_the_rest_runs(rdev):

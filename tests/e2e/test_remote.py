@@ -68,6 +68,8 @@ def test_a_job_is_run_there_with_its_output_and_its_code(person, server):
 def test_a_command_runs_on_a_host_by_its_name(person, server):
     done = person.run("exec", "gpu1", "--", "pwd")
     assert (done.returncode, done.stdout) == (0, f"{os.path.expanduser('~')}\n"), done.stderr
+    assert person.run("exec", "-H", "gpu1", "--", "pwd").stdout == done.stdout
+    assert_told(person.run("exec", "--", "pwd"), 2, "neither a job nor a host was named")
     server.add_host("gpu2", "HostName nowhere.invalid", plain=False)  # never met, but ssh has it
     assert_told(person.run("exec", "gpu2", "--", "pwd"), 255, "no host is called nowhere.invalid")
     assert_told(person.run("exec", "gpu3", "--", "pwd"), 125, "no job has that name")

@@ -407,5 +407,7 @@ def _file_lines(file: str | None) -> list[str]:
         with open(file, encoding="utf-8") as lines:
             words = [line.strip().removeprefix("export ") for line in lines]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"read {file}", str(error)) from error
+        cause = getattr(error, "strerror", None) or str(error)
+        hint = "name a file of K=V lines; it is relative to the current folder"
+        raise UsageError(f"read the env file {file}", cause, hint=hint) from error
     return [word for word in words if word and not word.startswith("#")]

@@ -1,7 +1,7 @@
 """Run a command beside a job: in its folder, with its environment, without a sync.
 
     rdev exec JOB -- COMMAND [args...]      where that job runs
-    rdev exec HOST -- COMMAND [args...]     in the home folder of that host
+    rdev exec HOST -- COMMAND [args...]     in the home folder of that host; also -H HOST
 
 A name that a host and a job have is the host's; with -H it is a job's there.
 
@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_host(parser)
-    parser.usage = "rdev exec [options] JOB|HOST -- COMMAND [args...]"
-    parser.add_argument("target", metavar="JOB|HOST", help="the job to run beside, or a host")
+    parser.usage = "rdev exec [options] [JOB|HOST] -- COMMAND [args...]"
+    parser.add_argument(
+        "target",
+        nargs="?",
+        default="",
+        metavar="JOB|HOST",
+        help="the job to run beside, or a host; with -H, that host by default",
+    )
     add_terminal(parser)
     add_input(parser)
     add_detach_keys(parser)
@@ -48,6 +54,10 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     if stray:
         hint = "write the command after --, as in `rdev exec HOST -- nvidia-smi`"
         raise UsageError("run", f"{stray[0]!r} is no option of ours", hint=hint)
+    if not (options.target or options.host):
+        hint = "`rdev exec HOST -- COMMAND` runs it in the home folder of a host"
+        raise UsageError("run", "neither a job nor a host was named", hint=hint)
+    options.target = options.target or options.host
     options.command = words[len(ours) + 1 :]
     if not options.command:
         raise UsageError("run", "a command is missing", hint="write it after --")
