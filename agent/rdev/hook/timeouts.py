@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class Setting:
         key: tuple[str, str],
         read: Callable[[], float],
         write: Callable[[float], None],
+        name: str = "",
     ) -> None:
         self.key = key
-        self.name = " ".join(key)
+        self.name = name
         self.is_group = key[0] == "group"
         self.read = read
         self.write = write
@@ -165,9 +167,7 @@ class Timeouts:
         for name, group, store in self._groups():
             yield from _of_group(name, group)
             yield Setting(
-                ("store", name),
-                lambda store=store: store.timeout.total_seconds(),  # type: ignore[misc]
-                lambda seconds, store=store: store.set_timeout(_delta(seconds)),  # type: ignore[misc]
+                ("store", name), partial(_patience_of, store), partial(_set_patience_of, store)
             )
 
 
@@ -182,10 +182,30 @@ def _of_group(name: str, group: Any) -> Iterator[Setting]:  # noqa: ANN401 - a P
             continue
         seen.append(backend)
         yield Setting(
-            ("group", f"{name} ({backend.name()} on {device.type})"),
-            lambda backend=backend: backend.options._timeout.total_seconds(),  # type: ignore[misc]  # noqa: SLF001 - the only way to read it
-            lambda seconds, backend=backend: backend._set_default_timeout(_delta(seconds)),  # type: ignore[misc]  # noqa: SLF001 - as above
+            ("group", f"{name} {device}"),
+            partial(_timeout_of, backend),
+            partial(_set_timeout_of, backend),
+            f"process group {name} ({backend.name()})",
         )
+
+
+def _timeout_of(backend: Any) -> float:  # noqa: ANN401 - a Backend
+    timeout = getattr(getattr(backend, "options", None), "_timeout", None)
+    if timeout is None:
+        raise RuntimeError("its backend does not tell its timeout")
+    return float(timeout.total_seconds())
+
+
+def _set_timeout_of(backend: Any, seconds: float) -> None:  # noqa: ANN401 - a Backend
+    backend._set_default_timeout(_delta(seconds))  # noqa: SLF001 - as torch's own _set_pg_timeout does
+
+
+def _patience_of(store: Any) -> float:  # noqa: ANN401 - a Store
+    return float(store.timeout.total_seconds())
+
+
+def _set_patience_of(store: Any, seconds: float) -> None:  # noqa: ANN401 - a Store
+    store.set_timeout(_delta(seconds))
 
 
 def _of_loaders() -> Iterator[Setting]:
@@ -200,8 +220,8 @@ def _of_loaders() -> Iterator[Setting]:
         if found._timeout > 0:  # noqa: SLF001 - 0 means for ever
             yield Setting(
                 ("loader", str(id(found))),
-                lambda found=found: float(found._timeout),  # type: ignore[misc]  # noqa: SLF001 - the only way to read it
-                lambda seconds, found=found: setattr(found, "_timeout", seconds),  # type: ignore[misc]
+                partial(getattr, found, "_timeout"),
+                partial(setattr, found, "_timeout"),
             )
 
 

@@ -125,7 +125,7 @@ def hindrances(members: Sequence[Member]) -> list[str]:
     size = max((member.size for member in members), default=0)
     missing = sorted(set(range(size)) - {member.rank for member in members if member.size})
     if missing:
-        found.append(f"{_ranks(missing)} of its process group cannot be reached from here")
+        found.append(f"{_ranks(missing)} of its process group cannot be reached")
     return found
 
 
