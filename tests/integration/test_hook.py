@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import subprocess
@@ -72,9 +73,10 @@ def imported(folder: Path) -> set[str]:
 
 def test_the_dormant_hook_imports_nothing_dear(tmp_path):
     more = imported(tmp_path)
-    assert "rdev.hook.session" in more
-    dear = {"asyncio", "ctypes", "dataclasses", "inspect", "logging", "socket", "struct", "typing"}
-    assert not more & dear
+    assert {"rdev.hook.arm", "rdev.wire.dial"} <= more
+    assert "rdev.hook.session" not in more
+    dear = {"asyncio", "contextlib", "ctypes", "dataclasses", "enum", "importlib.util", "inspect"}
+    assert not more & (dear | {"json", "logging", "re", "socket", "struct", "typing"})
 
 
 @pytest.mark.parametrize("python", OLD, ids=lambda path: path.parents[1].name)
@@ -119,6 +121,41 @@ def test_a_regular_package_named_rdev_keeps_its_name_and_does_not_hide_ours(tmp_
     assert done.stderr == ""
     # It is executed when the program asks for it, and not before.
     assert done.stdout == "started\nexecuted\n1\nFalse\nLoop\n"
+
+
+# The session is imported at the first command, when the name may mean the user's package.
+SHADOWING = """\
+import os, sys, time
+print("rdev" in sys.modules)
+if os.path.exists("ask"):
+    import rdev
+while not os.path.exists("stop"):
+    time.sleep(0.005)
+print("rdev" in sys.modules, breakpoint.__name__)
+"""
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+async def test_a_session_is_made_late_whatever_rdev_means_by_then(tmp_path, is_asked_for):
+    package = tmp_path / "rdev"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('executed')\n")
+    if is_asked_for:
+        (tmp_path / "ask").touch()
+    async with hooked_job(tmp_path, SHADOWING) as job:
+        assert (await job.command("0", "hook", 0, "status"))["attached"] is False
+        assert (await job.command("0", "hook", 0, "stack"))["threads"][0]["main"]
+        executed = "executed\n" if is_asked_for else ""
+        assert await job.end() == f"False\n{executed}{is_asked_for} breakpoint\n"
+
+
+def test_nothing_that_is_imported_late_looks_up_the_name_rdev():
+    for path in Path(PLANT).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rdev"):
+                assert (node.module or "").count(".") == 2, (path.name, node.lineno)
+            if isinstance(node, ast.Import):
+                assert not any(name.name.startswith("rdev") for name in node.names), path.name
 
 
 @pytest.mark.parametrize("version", PYTHONS)

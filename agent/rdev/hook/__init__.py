@@ -3,9 +3,12 @@
 Standard library only, Python 3.10 on. It costs one idle thread: no trace function, no monitoring
 events, and debugpy is not imported before the first `attach`.
 
-All of it is imported when a process starts, for later the name `rdev` may mean something else; so
-every Python process of a job pays for what is imported here, and nothing dear is: `dataclasses`
-and `typing` alone would be 10 ms. Type checkers know TYPE_CHECKING wherever it comes from.
+Every Python process of a job pays for what is imported when it starts: that is `arm` and what it
+dials with, and nothing dear; `dataclasses`, `typing` or `json` alone would be half as much again.
+The rest is imported when it is first asked for, on whatever thread that is, and always in the form
+`from rdev.hook.module import name`: the other forms look up `rdev` itself, which by then may be a
+package of the user's that the program has not asked for. Type checkers know TYPE_CHECKING wherever
+it comes from.
 """
 
 import os

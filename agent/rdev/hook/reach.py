@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from _frozen_importlib import ModuleSpec  # as `importlib.machinery` has it, without its import
+from _frozen_importlib_external import PathFinder
+
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 OURS = ("rdev.hook", "rdev.wire", "rdev.loop")
 
@@ -62,11 +66,12 @@ def start(root: str) -> None:
     if sys.version_info < (3, 11) or "RDEV_JOB_SOCKET" not in os.environ:
         return
     # A user's package named `rdev` must not be executed before the program asks for it, so an
-    # empty parent stands in while our modules are imported. They all are, now: nothing of ours
-    # is imported later, when the name may mean something else.
-    stand_in = None
+    # empty parent stands in while our first modules are imported. The later ones do without: an
+    # import of a name from `rdev.hook.module` looks up `rdev.hook`, which is there and ours, and
+    # never asks what `rdev` means.
+    stand_in: ModuleType | None = None
     if "rdev" not in sys.modules:
-        stand_in = ModuleType("rdev")
+        stand_in = type(sys)("rdev")
         stand_in.__path__ = []
         sys.modules["rdev"] = stand_in
     try:

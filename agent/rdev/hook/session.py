@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 ATTACH_SECONDS = 30.0
 
 
+# How long a fork waits for an attach or a detach that is under way.
+FORK_SECONDS = 5.0
+
+
 class Session:
     """Serves the hook's commands of the job's channel.
 
@@ -59,6 +63,7 @@ class Session:
         self._stops = Stops(report, self._lease)
         self._groups = Groups(report)
         self._lock = threading.Lock()
+        self._is_forking = False
         self._patches: Patches | None = None
         self._connection: socket.socket | None = None
         self._waiting = Waiting(self._stops, report, self)
@@ -66,6 +71,10 @@ class Session:
     def arm(self) -> None:
         """The process begins: what its job is to stop at is watched for."""
         self._waiting.arm(os.environ)
+
+    def breakpoint(self, frame: FrameType) -> None:
+        """The program calls `breakpoint()` in that frame."""
+        self._waiting.breakpoint(frame)
 
     def is_ready(self) -> bool:
         """True while a debugger is attached whose client has set its breakpoints."""
@@ -114,9 +123,20 @@ class Session:
             finally:
                 self._lock.release()
 
+    def before_fork(self) -> None:
+        """An attach or a detach that is under way ends first, or the child is left in its midst."""
+        self._is_forking = self._lock.acquire(timeout=FORK_SECONDS)
+
+    def after_fork(self) -> None:
+        """In the parent all goes on."""
+        if self._is_forking:
+            self._is_forking = False
+            self._lock.release()
+
     def after_fork_in_child(self) -> None:
         """Nothing of the parent's session is alive in a forked child."""
         self._lock = threading.Lock()
+        self._is_forking = False
         self._stops.forget()
         self._lease.forget()
         self._groups.forget()

@@ -197,7 +197,9 @@ def _timeout_of(backend: Any) -> float:  # noqa: ANN401 - a Backend
 
 
 def _set_timeout_of(backend: Any, seconds: float) -> None:  # noqa: ANN401 - a Backend
-    backend._set_default_timeout(_delta(seconds))  # noqa: SLF001 - as torch's own _set_pg_timeout does
+    # torch has deprecated the private name for the public one (its pull request 187387).
+    change = getattr(backend, "set_timeout", None) or backend._set_default_timeout  # noqa: SLF001 - as above
+    change(_delta(seconds))
 
 
 def _patience_of(store: Any) -> float:  # noqa: ANN401 - a Store

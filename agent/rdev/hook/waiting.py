@@ -13,8 +13,9 @@ import os
 import sys
 import time
 
+from rdev.hook.arm import STOPS_VARIABLE
 from rdev.hook.stops import Stop
-from rdev.wire import gate
+from rdev.wire.gate import close, counted
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
             """Stops the calling thread with the frames of an exception; returns when it goes on."""
             ...
 
-
-VARIABLE = "RDEV_JOB_DEBUG"
-"""What a job is to stop at: `start`, `exception`, `step=N`, with commas between."""
 
 # Long enough to see the line in the log and to type a command; a training that nobody looks at
 # loses a minute once.
@@ -87,19 +85,16 @@ class Waiting:
         self._audits = self._watches_exceptions = False
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
-        """Does what the job's variable asks for, and takes over `breakpoint()`.
+        """Does what the job's variable asks for.
 
         Args:
             environment: The process's; what one process does, its children do not do again.
         """
-        words = [word for word in environment.get(VARIABLE, "").split(",") if word]
+        words = [word for word in environment.get(STOPS_VARIABLE, "").split(",") if word]
         if "start" in words:
-            environment[VARIABLE] = ",".join(word for word in words if word != "start")
+            environment[STOPS_VARIABLE] = ",".join(word for word in words if word != "start")
             sys.setprofile(self._until_main)
         self.stop_at({"exception": "exception" in words, "step": _step(words)})
-        # Who set the variable chose another; who sits at the job's terminal is served by pdb.
-        if "PYTHONBREAKPOINT" not in environment and not _is_terminal():
-            sys.breakpointhook = self._breakpoint
 
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `stops`: `exception` on or off, and `step`, the next one to hold before.
@@ -112,14 +107,13 @@ class Waiting:
         else:
             self._watches_exceptions = False
         step = args.get("step")
-        gate.close(step if isinstance(step, int) else 0, lambda: self._hold_step(step))
-        return {"counted": gate.counted()}
+        close(step if isinstance(step, int) else 0, lambda: self._hold_step(step))
+        return {"counted": counted()}
 
     # Each way in.
 
-    def _breakpoint(self, *args: object, **options: object) -> None:
-        del args, options  # those of another debugger
-        frame = sys._getframe(1)  # noqa: SLF001 - as `pdb.set_trace` does
+    def breakpoint(self, frame: FrameType) -> None:
+        """The program calls `breakpoint()` in that frame."""
         place = (frame.f_code.co_filename, frame.f_lineno)
         if self._debugger.is_ready():
             self._debugger.stop_here(frame)
@@ -199,13 +193,6 @@ class Waiting:
 def _step(words: list[str]) -> int:
     numbers = [word.partition("=")[2] for word in words if word.startswith("step=")]
     return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
-
-
-def _is_terminal() -> bool:
-    try:
-        return os.isatty(0)
-    except OSError:
-        return False
 
 
 def _stop(frame: FrameType, reason: str) -> Stop:

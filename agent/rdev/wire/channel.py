@@ -26,7 +26,7 @@ that rank and whose result it returns.
 
 from __future__ import annotations
 
-import json
+from rdev.wire import jsons
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
     Floats that JSON has no word for (NaN, infinities) are written as Python's json reads them back.
     """
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+    return jsons.dump(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def decode(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE:
         raise ChannelError("the line is longer than 1 MiB")
     try:
-        message = json.loads(line)
+        message = jsons.load(line)
     except (RecursionError, ValueError) as error:
         raise ChannelError(f"the line is not JSON: {error}") from error
     if not isinstance(message, dict):

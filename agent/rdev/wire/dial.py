@@ -17,8 +17,7 @@ import select
 import sys
 import threading
 import time
-import weakref
-from collections import deque
+from _weakrefset import WeakSet
 
 from rdev.wire import channel
 from rdev.wire.call import Call
@@ -28,11 +27,14 @@ from rdev.wire.wake import WakePipe
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Mapping
     from typing import Any
 
     Fields = Mapping[str, Any]
     Handler = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+else:
+    from _collections import deque  # `collections` is many times dearer, and has this one
 
 # A supervisor is replaced within a second, so the first attempts come quickly; a job whose
 # supervisor is gone for good tries for days, so the last ones cost nothing.
@@ -442,7 +444,7 @@ def _rank_of_environment() -> int:
     return int(rank) if rank.isdigit() else 0
 
 
-_dialers: weakref.WeakSet[Dialer] = weakref.WeakSet()
+_dialers: WeakSet[Dialer] = WeakSet()
 _carriers: dict[str, Dialer] = {}
 
 

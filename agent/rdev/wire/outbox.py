@@ -12,8 +12,12 @@ received once, or counted in exactly one `events_dropped` report, whatever break
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+TYPE_CHECKING = False  # not from `typing`, see rdev.hook
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
+else:
+    from _collections import deque  # `collections` is many times dearer, and has this one
 
 # What one process keeps for a supervisor that is away; about 10 MB of short events.
 CAPACITY = 65_536

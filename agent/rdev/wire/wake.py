@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 
@@ -18,8 +17,10 @@ class WakePipe:
 
     def wake(self) -> None:
         """Makes `reader` readable; does nothing once the pipe is closed."""
-        with contextlib.suppress(OSError):
+        try:
             os.write(self._writer, b"\0")
+        except OSError:
+            return
 
     def swallow(self) -> bool:
         """Makes `reader` unreadable again; False if the program closed the descriptor."""
@@ -34,6 +35,13 @@ class WakePipe:
     def close(self) -> None:
         """Gives back both descriptors; again is harmless."""
         for descriptor in (self.reader, self._writer):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+            _close(descriptor)
         self.reader = self._writer = -1
+
+
+def _close(descriptor: int) -> None:
+    # Every Python process of a job pays for what is imported here, so not by `contextlib`.
+    try:
+        os.close(descriptor)
+    except OSError:
+        return

@@ -15,17 +15,19 @@ _plant = os.path.dirname(os.path.abspath(__file__))
 _elsewhere = [entry for entry in sys.path if not entry or os.path.abspath(entry) != _plant]
 sys.path[:] = _elsewhere
 
-if sys.version_info >= (3, 4):
-    import importlib.machinery
-    import importlib.util
+# What `importlib` is made of is always there; `importlib.util` costs a millisecond.
+if sys.version_info >= (3, 5):
+    from _frozen_importlib import module_from_spec as _module_from_spec
+    from _frozen_importlib_external import PathFinder as _PathFinder
+    from _frozen_importlib_external import spec_from_file_location as _spec_from_file
 
 if sys.version_info >= (3, 10):
     try:
         _hook = os.path.dirname(_plant)
         _reach = os.path.join(_hook, "reach.py")
-        _spec = importlib.util.spec_from_file_location("rdev.hook.reach", _reach)
+        _spec = _spec_from_file("rdev.hook.reach", _reach)
         if _spec is not None and _spec.loader is not None:
-            _module = importlib.util.module_from_spec(_spec)
+            _module = _module_from_spec(_spec)
             sys.modules["rdev.hook.reach"] = _module
             _spec.loader.exec_module(_module)
             _module.start(os.path.dirname(_hook))
@@ -34,9 +36,9 @@ if sys.version_info >= (3, 10):
         if os.environ.get("RDEV_HOOK_DEBUG"):
             sys.stderr.write("rdev: the debug hook did not start: %r\n" % (_error,))
 
-if sys.version_info >= (3, 4):
-    _spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _elsewhere)
+if sys.version_info >= (3, 5):
+    _spec = _PathFinder.find_spec("sitecustomize", _elsewhere)
     if _spec is not None and _spec.loader is not None:
-        _module = importlib.util.module_from_spec(_spec)
+        _module = _module_from_spec(_spec)
         sys.modules["sitecustomize"] = _module
         _spec.loader.exec_module(_module)
