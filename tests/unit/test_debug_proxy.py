@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdev.agent.debug.proxy import Proxy
+from rdev.agent.debug.proxy import Motion, Proxy, motion
 
 
 def request(command, arguments=None, seq=7):
@@ -80,3 +80,41 @@ def test_no_message_however_odd_breaks_the_session(message):
     proxy = Proxy(42)
     proxy.from_client(message)
     proxy.from_adapter(message)
+
+
+def test_terminate_ends_the_job_only_where_that_was_chosen():
+    asked = request("terminate")
+    assert not Proxy(42).kills(asked)
+    assert Proxy(42, allow_kill=True).kills(asked)
+    assert not Proxy(42, allow_kill=True).kills(request("disconnect", {"terminateDebuggee": True}))
+    body = {"supportsTerminateRequest": True, "supportTerminateDebuggee": True}
+    answer = {"type": "response", "command": "initialize", "request_seq": 1, "body": body}
+    seen = Proxy(42, allow_kill=True).from_adapter(answer)["body"]
+    assert seen == {"supportsTerminateRequest": True, "supportTerminateDebuggee": False}
+
+
+def test_a_job_is_neither_started_nor_restarted_by_its_debugger():
+    for command in ("restart", "launch"):
+        refused = Proxy(42).refusal(request(command, seq=5))
+        assert (refused["success"], refused["request_seq"]) == (False, 5)
+        assert refused["command"] == command
+    assert Proxy(42).refusal(request("evaluate")) is None
+
+
+def test_setting_a_variable_and_evaluating_pass_as_they_are():
+    for command in ("setVariable", "setExpression", "evaluate", "goto"):
+        asked = request(command, {"name": "x", "value": "1"})
+        assert Proxy(42).from_client(asked) == asked
+
+
+def test_what_a_message_says_of_the_process():
+    def response(command, success):
+        return {"type": "response", "command": command, "success": success}
+
+    assert motion({"type": "event", "event": "stopped"}) is Motion.STOPPED
+    assert motion({"type": "event", "event": "continued"}) is Motion.CONTINUED
+    assert motion({"type": "event", "event": "terminated"}) is Motion.ENDED
+    # debugpy announces no step, it only answers.
+    assert motion(response("next", success=True)) is Motion.CONTINUED
+    assert motion(response("next", success=False)) is None
+    assert motion(response("evaluate", success=True)) is None

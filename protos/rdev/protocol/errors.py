@@ -13,6 +13,7 @@
       InvalidRequest  JobConflict  JobNotRunning
       DebuggerUnavailable
         DebuggerBusy
+        DebugSessionLost
       SyncFailed
         MassDeletion  WorkspaceGone
       DiskFull  LimitExceeded
@@ -333,6 +334,14 @@ class DebuggerBusy(DebuggerUnavailable):
     status = "ALREADY_EXISTS"
     reason = "DEBUGGER_BUSY"
     default_hint = "detach the other debugger first"
+
+
+class DebugSessionLost(DebuggerUnavailable):
+    """A debug session that was to be continued has ended, or its agent was restarted."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "DEBUG_SESSION_LOST"
+    default_hint = "the job goes on; attach again"
 
 
 class SyncFailed(RdevError):

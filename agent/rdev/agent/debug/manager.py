@@ -1,7 +1,7 @@
 """Debug sessions of the agent: at most one per rank, and whatever ends it, a full detach.
 
-opening --hook attached, adapter ready--> open --closed, adapter gone, agent stops--> closing
-   '------------------ failure ---------------------------------------------------------'
+opening --hook attached, adapter ready--> open --over--> closing --detached, adapter gone--> gone
+   '------------------ failure -----------------------------^
 """
 
 from __future__ import annotations
@@ -11,38 +11,59 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rdev.agent.debug.compare import Value, compare
 from rdev.agent.debug.holds import Told, set_stops
 from rdev.agent.debug.process import AdapterProcess
-from rdev.agent.debug.proxy import Proxy
-from rdev.agent.debug.ranks import Ranks
+from rdev.agent.debug.ranks import Arming, Ranks
+from rdev.agent.debug.session import (
+    GRACE_SECONDS,
+    Attached,
+    Call,
+    DebugSession,
+    Hands,
+    Over,
+    span,
+)
+from rdev.agent.debug.stacks import ProcessStack, stacks
+from rdev.agent.debug.target import Target, running_job, target_of
 from rdev.agent.debug.vendor import debugpy_folder
-from rdev.protocol.dap import DapError, Framer, encode
+from rdev.hook.lease import LEASE_SECONDS
 from rdev.protocol.errors import (
     DebuggerBusy,
     DebuggerUnavailable,
+    DebugSessionLost,
     JobNotRunning,
     RdevError,
+    TimedOut,
 )
-from rdev.wire.job import CommandKind, DebugStart, Job, JobState
+from rdev.wire.job import DebugStart, Job
 
 _log = logging.getLogger(__name__)
 
 # The hook's own bound for an attach is 30 s; whoever waits for it waits a little longer.
 COMMAND_SECONDS = 35.0
 
-# A process that has just been started dials within its interpreter's start, 20 to 200 ms; a busy
-# machine may take seconds. One that runs for longer without a hook has none.
-ARRIVAL_SECONDS = 3.0
-ARRIVAL_TICK = 0.05
+# An attach takes half a second; of one that takes longer it is said what it waits for.
+PATIENCE_SECONDS = 3.0
 
 # A detach waits up to 3 s for pydevd's threads and 1 s for the main thread.
 DETACH_SECONDS = 10.0
+
+# A hook answers a renewal at once, on its channel's thread.
+RENEW_SECONDS = 5.0
+
+# Sessions that are over, kept for clients that return too late: each has at most `MOST_KEPT` bytes.
+_REMEMBERED = 8
+
+Notice = Callable[[str], None]
 
 
 class _Files(Protocol):
@@ -87,50 +108,56 @@ class Jobs(Protocol):
         """
         ...
 
+    async def stop(self, job_id: str) -> Job:
+        """Asks for the end of all of a job's processes."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
-class Attached:
-    """What was attached to."""
+class Order:
+    """What a client asks for.
 
-    session_id: str
-    pid: int
-    python_version: str
-    workspace: str
+    Attributes:
+        job_id: Full id of the job.
+        rank: The rank.
+        lease: Seconds that a stop may last after the client's last word; None is the usual time.
+        allow_kill: `terminate` ends the job.
+        unsafe: Attach though a stop may end the job.
+        owner: Who attaches, as `user@laptop`.
+    """
+
+    job_id: str
+    rank: int
+    lease: float | None = None
+    allow_kill: bool = False
+    unsafe: bool = False
+    owner: str = ""
+
+    @property
+    def action(self) -> str:
+        """What is attempted, for an error."""
+        return f"debug rank {self.rank} of job {self.job_id}"
 
 
-class DebugSession:
-    """One attached rank: bytes of a client's DAP stream in, bytes for the client out."""
+@dataclass(slots=True)
+class _Place:
+    """Who has a rank."""
 
-    def __init__(self, attached: Attached, adapter: AdapterProcess) -> None:
-        self.attached = attached
-        self._adapter = adapter
-        self._proxy = Proxy(attached.pid)
-        self._from_client = Framer()
-        self._from_adapter = Framer()
+    owner: str
+    since: float = field(default_factory=time.monotonic)
+    session: DebugSession | None = None
+    is_closing: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(self, data: bytes) -> None:
-        """Takes bytes of the client's stream.
 
-        Raises:
-            DebuggerUnavailable: The bytes are no DAP, or the adapter is gone.
-        """
-        try:
-            for message in self._from_client.feed(data):
-                await self._adapter.send(encode(self._proxy.from_client(message)))
-        except (DapError, OSError) as error:
-            raise DebuggerUnavailable("pass on the client's request", str(error)) from error
+@dataclass(slots=True)
+class _Open:
+    """What has to be undone, in the order in which it came about."""
 
-    async def read(self) -> bytes:
-        """The next bytes for the client; b"" when the session has ended."""
-        while data := await self._adapter.receive():
-            messages = map(self._proxy.from_adapter, self._from_adapter.feed(data))
-            if wanted := b"".join(encode(message) for message in messages if message is not None):
-                return wanted
-        return b""
-
-    def hang_up(self) -> None:
-        """Ends both directions; `read` returns what is left, then b""."""
-        self._adapter.hang_up()
+    order: Order
+    has_joined: bool = False
+    adapter: AdapterProcess | None = None
+    pid: int | None = None
 
 
 class DebugManager:
@@ -138,12 +165,14 @@ class DebugManager:
 
     Args:
         jobs: Where the jobs are.
+        grace: How long a session waits for a client whose call broke, in seconds.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, *, grace: float = GRACE_SECONDS) -> None:
+        self.grace = grace
         self._jobs = jobs
-        self._sessions: set[tuple[str, int]] = set()
-        self._closing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._places: dict[tuple[str, int], _Place] = {}
+        self._sessions: OrderedDict[str, tuple[Order, DebugSession]] = OrderedDict()
         self._group = asyncio.TaskGroup()
         self._ranks = Ranks(jobs, self._group.create_task)
 
@@ -157,161 +186,271 @@ class DebugManager:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # The group holds nothing but detaches that are under way; they are waited for.
+        for _, session in self._sessions.values():
+            session.end(Over.AGENT)
+        # What is left in the group are detaches that are under way; they are waited for.
         await self._group.__aexit__(None, None, None)
 
-    def feed(self, session: DebugSession, data: AsyncIterator[bytes]) -> asyncio.Task[None]:
-        """Starts passing a client's bytes to a session; their end hangs up."""
-        return self._group.create_task(_feed(session, data))
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts work of a call's, which must handle its errors; it is the caller's to end."""
+        return self._group.create_task(work)
 
-    @asynccontextmanager
-    async def session(self, job_id: str, rank: int) -> AsyncIterator[DebugSession]:
-        """Attaches to a rank for as long as the block runs; leaving it detaches in any case.
+    async def open(self, order: Order, notice: Notice = lambda _line: None) -> DebugSession:
+        """Attaches to a rank; the session goes on until it is over.
+
+        Args:
+            order: What is asked for.
+            notice: Told what takes its time, a line each.
 
         Raises:
             DebuggerBusy: Somebody is attached to that rank.
             DebuggerUnavailable: No debugger can be put into the process; the cause says why.
             FeatureMissing: The agent has no debugpy.
+            InvalidRequest: There is no such rank.
             JobNotRunning: The job has ended.
         """
-        key = (job_id, rank)
-        action = f"debug rank {rank} of job {job_id}"
-        while key in self._closing:
-            await asyncio.wait({self._closing[key]})
-        if key in self._sessions:
-            raise DebuggerBusy(action, "another debugger is attached to it")
-        self._sessions.add(key)
-        adapter: AdapterProcess | None = None
-        attached: Attached | None = None
-        has_joined = False
+        place = await self._take_place(order)
+        opened = _Open(order)
         try:
-            job = await self._running_job(job_id, action)
-            folder = debugpy_folder()
-            await self._await_hook(job, rank, action=action)
-            await self._ranks.join(job_id)
-            has_joined = True
-            directory = self._jobs.record(job_id).files.directory
-            adapter = await AdapterProcess.start(directory, rank, folder)
-            attached = await self._attach(job, rank, adapter, action=action)
-            yield DebugSession(attached, adapter)
-        finally:
+            attached = await self._attach(opened, notice)
+        except BaseException:
             # The caller may be cancelled at any moment; the detach is not.
-            closing = self._group.create_task(
-                self._close(key, adapter, attached, has_joined=has_joined)
+            place.is_closing = True
+            await asyncio.shield(self._group.create_task(self._close(opened)))
+            raise
+        hands = self._hands(order, attached.pid)
+        assert opened.adapter is not None
+        session = DebugSession(
+            attached, opened.adapter, hands, allow_kill=order.allow_kill, grace=self.grace
+        )
+        place.session = session
+        self._remember(order, session)
+        self._group.create_task(self._live(session, opened))
+        return session
+
+    def find(self, session_id: str, job_id: str, rank: int) -> DebugSession:
+        """A session that is to be continued; one that is over has at most its last bytes to say.
+
+        Raises:
+            DebugSessionLost: It is not known, or is one of another rank.
+        """
+        order, session = self._sessions.get(session_id, (None, None))
+        if order is None or session is None or (order.job_id, order.rank) != (job_id, rank):
+            raise DebugSessionLost(
+                "continue the debug session", "the agent was restarted, or it ended long ago"
             )
-            self._closing[key] = closing
-            await asyncio.shield(closing)
+        return session
+
+    @asynccontextmanager
+    async def session(
+        self, job_id: str, rank: int, *, lease: float | None = None, owner: str = ""
+    ) -> AsyncIterator[Line]:
+        """Attaches to a rank for as long as the block runs; leaving it detaches in any case."""
+        session = await self.open(Order(job_id, rank, lease=lease, owner=owner))
+        try:
+            yield Line(session, session.join(0))
+        finally:
+            session.end(Over.LEFT)
+            place = self._places.get((job_id, rank))
+            if place is not None and place.session is session:
+                await place.gone.wait()
 
     async def set_stops(self, job_id: str, stops: DebugStart, *, rank: int | None) -> Told:
         """Tells a running job when to stop and wait for a debugger; see `holds`."""
-        job = await self._running_job(job_id, f"let job {job_id} wait for a debugger")
+        action = f"let job {job_id} wait for a debugger"
+        job = await running_job(self._jobs, job_id, action)
         return await set_stops(self._jobs, job.id, stops, rank=rank)
 
-    async def _running_job(self, job_id: str, action: str) -> Job:
-        job = await self._jobs.get(job_id)
-        if job.state is not JobState.RUNNING:
-            state = job.state.value
-            raise JobNotRunning(
-                action, f"it has ended ({state})" if job.state.is_final else f"it is {state}"
-            )
-        if not job.spec.hook:
-            raise DebuggerUnavailable(
-                action,
-                "it was started without the debug hook",
-                hint="start it again without `--no-hook`",
-            )
-        return job
+    async def stacks(
+        self, job_id: str, *, rank: int | None, is_native: bool
+    ) -> Sequence[ProcessStack]:
+        """Where the threads of a job's processes are; see `stacks`."""
+        return await stacks(self._jobs, job_id, rank=rank, is_native=is_native)
 
-    async def _attach(
-        self, job: Job, rank: int, adapter: AdapterProcess, *, action: str
-    ) -> Attached:
-        order = {
+    async def compare(self, job_id: str, expression: str, function: str) -> Sequence[Value]:
+        """An expression's value in every rank; see `compare`."""
+        return await compare(self._jobs, job_id, expression, function=function)
+
+    # --- opening
+
+    async def _take_place(self, order: Order) -> _Place:
+        key = (order.job_id, order.rank)
+        while (place := self._places.get(key)) is not None:
+            session = place.session
+            is_own = bool(order.owner) and order.owner == place.owner
+            if session is not None and is_own and not session.is_attended:
+                # Whoever lost a session and cannot return to it, as after a crash, begins anew.
+                session.end(Over.REPLACED)
+            is_leaving = place.is_closing or (session is not None and session.over is not None)
+            if not is_leaving:
+                raise DebuggerBusy(order.action, _who(place))
+            await place.gone.wait()
+        place = self._places[key] = _Place(order.owner)
+        return place
+
+    async def _attach(self, opened: _Open, notice: Notice) -> Attached:
+        order = opened.order
+        job = await running_job(self._jobs, order.job_id, order.action)
+        folder = debugpy_folder()
+        target = await target_of(self._jobs, job, order.rank, order.action)
+        arming = await self._ranks.join(order.job_id, unsafe=order.unsafe, notice=notice)
+        opened.has_joined = True
+        directory = self._jobs.record(order.job_id).files.directory
+        opened.adapter = await AdapterProcess.start(directory, order.rank, folder)
+        opened.pid = target.pid
+        lease = self._permitted(order)
+        waiting = self.start(_tell_patience(notice))
+        try:
+            python = await self._command_attach(order, opened.adapter, target.pid, lease)
+        finally:
+            waiting.cancel()
+        return Attached(
+            session_id=secrets.token_hex(16),
+            pid=target.pid,
+            python_version=python,
+            workspace=job.workspace_folder,
+            lease=lease,
+            warnings=_warnings(target, arming),
+        )
+
+    async def _command_attach(
+        self, order: Order, adapter: AdapterProcess, pid: int, lease: float
+    ) -> str:
+        """Makes the process connect to the adapter; returns the version of its Python."""
+        args = {
             "socket": adapter.socket_path,
             "debugpy": adapter.debugpy,
             "server_token": adapter.server_token,
             "client_token": adapter.client_token,
+            "lease": lease,
         }
+        send = partial(self._jobs.command, order.job_id, "hook", order.rank, pid=pid)
         try:
-            result = await self._jobs.command(
-                job.id, "hook", rank, "attach", order, timeout=COMMAND_SECONDS
-            )
+            result = await send("attach", args, timeout=COMMAND_SECONDS)
             async with asyncio.timeout(DETACH_SECONDS):
-                pid = await adapter.debuggee()
+                await adapter.debuggee()
+        except TimedOut as error:
+            raise DebuggerUnavailable(order.action, _no_answer(pid)) from error
         except TimeoutError as error:
             cause = "the process did not reach the adapter"
-            raise DebuggerUnavailable(action, cause) from error
+            raise DebuggerUnavailable(order.action, cause) from error
         except JobNotRunning:
             raise
         except RdevError as error:
-            raise DebuggerUnavailable(action, error.cause or error.message) from error
-        return Attached(
-            session_id=secrets.token_hex(6),
-            pid=pid,
-            python_version=str(result.get("python", "")),
-            workspace=job.workspace_folder,
-        )
+            raise DebuggerUnavailable(order.action, error.cause or error.message) from error
+        return str(result.get("python", ""))
 
-    async def _await_hook(self, job: Job, rank: int, *, action: str) -> None:
-        while not await self._has_hook(job, rank):
-            if time.time() - job.started > ARRIVAL_SECONDS:
-                raise DebuggerUnavailable(action, _why_no_hook(job))
-            await asyncio.sleep(ARRIVAL_TICK)
+    def _permitted(self, order: Order, held: float = 0.0) -> float:
+        asked = LEASE_SECONDS if order.lease is None else order.lease
+        return self._ranks.lease(order.job_id, asked, held=held)
 
-    async def _has_hook(self, job: Job, rank: int) -> bool:
-        peers = await self._jobs.peers(job.id)
-        return any((peer.get("role"), peer.get("rank")) == ("hook", rank) for peer in peers)
+    def _hands(self, order: Order, pid: int) -> Hands:
+        send = partial(self._jobs.command, order.job_id, "hook", order.rank, pid=pid)
 
-    async def _close(
-        self,
-        key: tuple[str, int],
-        adapter: AdapterProcess | None,
-        attached: Attached | None,
-        *,
-        has_joined: bool,
-    ) -> None:
+        async def renew(seconds: float) -> None:
+            await send("lease", {"seconds": seconds}, timeout=RENEW_SECONDS)
+
+        async def kill() -> None:
+            await self._jobs.stop(order.job_id)
+
+        return Hands(partial(self._permitted, order), renew, kill)
+
+    # --- closing
+
+    async def _live(self, session: DebugSession, opened: _Open) -> None:
         try:
-            if adapter is not None:
-                # A job that has ended, or lost its supervisor, has nobody to answer; killing the
-                # adapter makes a hook that lives detach by itself.
-                with contextlib.suppress(RdevError):
-                    await self._jobs.command(
-                        key[0],
-                        "hook",
-                        key[1],
-                        "detach",
-                        pid=attached.pid if attached is not None else None,
-                        timeout=DETACH_SECONDS,
-                    )
-                await adapter.close()
-            if has_joined:
-                await self._ranks.leave(key[0])
+            await session.run()
         except Exception:  # noqa: BLE001 - one session's end must not end the others
-            _log.exception("the debug session of rank %d of job %s did not end well", *key[::-1])
+            _log.exception("the debug session of process %s broke", opened.pid)
+            session.end(Over.ADAPTER)
         finally:
-            self._sessions.remove(key)
-            del self._closing[key]
+            await self._close(opened)
+            session.closed()
+        reason = session.over.value if session.over is not None else ""
+        _log.info("the debug session of process %s is over: %s", opened.pid, reason)
+
+    async def _close(self, opened: _Open) -> None:
+        job_id, rank = opened.order.job_id, opened.order.rank
+        try:
+            if opened.adapter is not None:
+                # A job that has ended, or lost its supervisor, has nobody to answer; ending the
+                # adapter makes a hook that lives detach by itself.
+                with contextlib.suppress(RdevError, TimeoutError):
+                    await self._jobs.command(
+                        job_id, "hook", rank, "detach", pid=opened.pid, timeout=DETACH_SECONDS
+                    )
+                await opened.adapter.close()
+            if opened.has_joined:
+                await self._ranks.leave(job_id)
+        except Exception:  # noqa: BLE001 - one session's end must not end the others
+            _log.exception("the debug session of rank %d of job %s did not end well", rank, job_id)
+        finally:
+            self._places.pop((job_id, rank)).gone.set()
+
+    def _remember(self, order: Order, session: DebugSession) -> None:
+        self._sessions[session.attached.session_id] = (order, session)
+        over = [name for name, (_, known) in self._sessions.items() if known.over is not None]
+        for name in over[:-_REMEMBERED]:
+            del self._sessions[name]
 
 
-async def _feed(session: DebugSession, data: AsyncIterator[bytes]) -> None:
-    # Whatever breaks the client's stream ends its session, and nobody else's.
-    try:
-        async for chunk in data:
-            await session.write(chunk)
-    except Exception:  # noqa: BLE001 - grpc raises what it likes when a peer goes
-        _log.info("the debug client's stream broke", exc_info=True)
-    finally:
-        session.hang_up()
+class Line:
+    """A client's end of a session in this process: reads and writes its bytes."""
+
+    def __init__(self, session: DebugSession, call: Call) -> None:
+        self.attached = session.attached
+        self.session = session
+        self._call = call
+
+    async def write(self, data: bytes) -> None:
+        """Takes bytes of the client's stream.
+
+        Raises:
+            DebuggerUnavailable: The session is over.
+        """
+        if self.session.over is not None:
+            raise DebuggerUnavailable("pass on the client's request", self.session.over.value)
+        await self.session.take(data)
+
+    async def read(self) -> bytes:
+        """The next bytes for the client; b"" when the session has ended."""
+        while not isinstance(item := await self._call.next(), bytes):
+            pass
+        self.session.acknowledge(self._call.sent)
+        return item
 
 
-def _why_no_hook(job: Job) -> str:
-    """Why a process of the job may have no hook, as far as its command line tells."""
-    interpreted = job.spec.kind is not CommandKind.PROGRAM or "python" in job.spec.target
-    for argument in job.argv[1:]:
-        if not argument.startswith("-") or argument in ("-m", "-c"):
-            break
-        if interpreted and not argument.startswith("--") and set(argument[1:]) & set("IES"):
-            return f"it runs without the debug hook: `python {argument}` ignores PYTHONPATH"
+async def _tell_patience(notice: Notice) -> None:
+    waited = PATIENCE_SECONDS
+    await asyncio.sleep(waited)
+    notice("the process does not answer yet: it is busy in C code, or its machine is")
+    while True:
+        await asyncio.sleep(waited)
+        waited *= 2
+        notice(f"still waiting for the process, since {waited:.0f} s")
+
+
+def _no_answer(pid: int) -> str:
     return (
-        "no Python process of it carries the debug hook: it is no Python program, its Python is"
-        " older than 3.11, or it was started with another PYTHONPATH"
+        f"process {pid} did not answer within {COMMAND_SECONDS:.0f} s: it is in a long call of C"
+        " code that keeps Python's lock, or it was stopped by a signal"
     )
+
+
+def _who(place: _Place) -> str:
+    name = place.owner or "somebody"
+    for_ = span(time.monotonic() - place.since)
+    session = place.session
+    if session is None:
+        return f"{name} is attaching to it, since {for_}"
+    if session.is_attended:
+        return f"{name} is attached to it, since {for_}"
+    away = span(session.unattended_for())
+    until = "its stop's lease ends" if session.is_held else "its grace is over"
+    return f"{name} is attached to it and lost the connection {away} ago; it is kept until {until}"
+
+
+def _warnings(target: Target, arming: Arming) -> tuple[str, ...]:
+    others = ", ".join(map(str, target.others))
+    several = f"other Python processes of this rank are not debugged: {others}"
+    return ((several,) if others else ()) + arming.warnings

@@ -58,7 +58,14 @@ class AdapterProcess:
         Raises:
             DebuggerUnavailable: It did not begin to listen.
         """
-        folder = os.path.join(job_directory, "debug")
+        try:
+            return await cls._start(os.path.join(job_directory, "debug"), rank, debugpy)
+        except OSError as error:  # a full disk, or no more processes
+            cause = error.strerror or str(error)
+            raise DebuggerUnavailable("start the debug adapter", cause) from error
+
+    @classmethod
+    async def _start(cls, folder: str, rank: int, debugpy: str) -> Self:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         ours, theirs = socket.socketpair()
         ours.settimeout(0)  # as asyncio wants it

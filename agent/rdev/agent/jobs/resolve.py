@@ -17,7 +17,7 @@ from rdev.supervisor import shim
 from rdev.supervisor.outputs import PER_OUTPUT
 from rdev.wire.channel import JOB_VARIABLE, MAX_LINE, SOCKET_VARIABLE
 from rdev.wire.files import JobFiles, state_slot
-from rdev.wire.job import ONE_PER_GPU, CommandKind, JobSpec
+from rdev.wire.job import ONE_PER_GPU, CommandKind, DebugStart, JobSpec
 from rdev.wire.records import Launch
 
 # They belong to the connection that the agent was started over, or to the agent itself.
@@ -45,6 +45,9 @@ _DIALS = 2
 _LONGEST = 10 * 365 * 86400.0
 
 _PLAIN_SHELL = "/bin/sh"
+
+# What `rdev.hook.waiting` reads in each process of the job.
+DEBUG_VARIABLE = "RDEV_JOB_DEBUG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,4 +323,16 @@ def _environment(
     elif spec.hook and surroundings.hook_directory is not None:
         paths = [surroundings.hook_directory, environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    if spec.hook and (words := _debug_words(spec.debug)):
+        environment[DEBUG_VARIABLE] = words
     return environment | {JOB_VARIABLE: job_id, SOCKET_VARIABLE: files.socket}
+
+
+def _debug_words(stops: DebugStart) -> str:
+    """What the hook of a process is to stop at, as `rdev.hook.waiting` reads it."""
+    asked = {
+        "start": stops.at_start,
+        "exception": stops.on_exception,
+        f"step={stops.step}": stops.step > 0,
+    }
+    return ",".join(word for word, is_asked in asked.items() if is_asked)
