@@ -27,6 +27,22 @@ while not os.path.exists("stop"):
     time.sleep(0.01)
 """
 
+LOADS = """\
+import os
+import time
+from torch.utils.data import DataLoader
+
+def train():
+    batches = iter(DataLoader(range(1000), num_workers=1, timeout=5))
+    next(batches)
+    open("ready", "w").close()
+    while not os.path.exists("stop"):
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    train()
+"""
+
 FORKS = """\
 import os
 import time
@@ -97,4 +113,17 @@ async def test_a_thread_that_always_computes_in_one_call_is_not_taken_for_a_hang
             await asyncio.sleep(0.1)
             stuck.append((await job.command("", "hook", 0, "progress"))["stuck"])
         assert max(stuck) < 0.5
+        await job.end()
+
+
+@pytest.mark.slow
+async def test_a_loader_waits_for_its_workers_as_long_as_everybody_does(tmp_path):
+    async with hooked_job(tmp_path, LOADS) as job:
+        await until_there(tmp_path / "ready")
+        looked = []
+        for name, args in (("arm", {"seconds": 100.0}), ("disarm", {})):
+            await job.command("", "hook", 0, name, args)
+            order = {"expression": "batches._timeout", "function": "train"}
+            looked.append((await job.command("", "hook", 0, "evaluate", order))["value"])
+        assert looked == ["100.0", "5"]
         await job.end()
