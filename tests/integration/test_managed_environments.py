@@ -14,7 +14,7 @@ from tests.support.prefixes import login_path
 from tests.support.wheels import wheel
 
 from rdev.agent.environment.manager import EnvironmentManager
-from rdev.agent.environment.uv import find_uv
+from rdev.agent.environment.uv import find_uv, uv_environment
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.protocol.errors import EnvironmentFailed
 from rdev.wire.home import Home
@@ -107,6 +107,14 @@ async def test_requirements_become_an_environment_that_the_job_runs_in(world):
     assert any("tiny==1.0" in line for line in world.told), world.told
     assert await world.printed(VERSION) == f"1.0 {made.prefix}\n"
     assert world.made() == {made.name}
+
+
+async def test_uv_leaves_nothing_in_the_home_and_has_the_credentials_that_are_there(folder, world):
+    # An index that is reached makes it lock its credentials, whether there are any or not.
+    ours = uv_environment(str(world.envs), world.login)["UV_CREDENTIALS_DIR"]
+    assert ours.startswith(str(world.envs))
+    (folder / "home" / ".local" / "share" / "uv" / "credentials").mkdir(parents=True)
+    assert "UV_CREDENTIALS_DIR" not in uv_environment(str(world.envs), world.login)
 
 
 async def test_programs_of_packages_run_though_it_was_made_elsewhere_and_renamed(world):

@@ -23,7 +23,7 @@ _USUAL = (".local/bin", ".cargo/bin", ".pixi/bin")
 
 # Our own copy, and the folders that uv fills: beside the environments, so that one removal removes
 # all of it and one file system holds what is linked.
-_OWN, CACHE, _PYTHONS = ".uv", ".cache", ".pythons"
+_OWN, CACHE, _PYTHONS, _CREDENTIALS = ".uv", ".cache", ".pythons", ".credentials"
 _NEW = ".new-uv-"
 
 # What pip is told about indexes, in uv's words. Who has a mirror has told pip of it.
@@ -148,6 +148,10 @@ def uv_environment(envs: str, login: Mapping[str, str]) -> dict[str, str]:
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
     }
+    data = login.get("XDG_DATA_HOME") or os.path.join(home_of(login), ".local", "share")
+    if not os.path.isdir(os.path.join(data, "uv", "credentials")):
+        # Who has none would find a lock there, in their home, after a purge.
+        defaults["UV_CREDENTIALS_DIR"] = os.path.join(envs, _CREDENTIALS)
     return defaults | _indexes(login) | base
 
 
