@@ -132,12 +132,10 @@ def test_modules_packages_and_extensions_are_found_by_name(tmp_path):
     sites = next(prefix.glob("lib/python3*/site-packages"))
     (sites / "whole").mkdir()
     (sites / "fast.cpython-311-x86_64-linux-gnu.so").touch()
-    assert [has_module(seen, name) for name in ("single", "whole", "fast", "absent")] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    (tmp_path / "src" / "edited").mkdir(parents=True)
+    (sites / "editable.pth").write_text(f"import sys\n/nowhere\n{tmp_path / 'src'}\n")
+    names = ("single", "whole", "fast", "edited", "absent")
+    assert [has_module(seen, name) for name in names] == [True, True, True, True, False]
 
 
 def test_an_interpreter_belongs_to_the_environment_around_it(tmp_path):

@@ -70,7 +70,8 @@ def kind_of(prefix: str) -> Kind | None:
 
 def has_module(environment: Environment, module: str) -> bool:
     """True if a top-level module or package of that name lies where its interpreter looks."""
-    for folder in sites(environment.prefix, environment.kind, environment.python):
+    folders = sites(environment.prefix, environment.kind, environment.python)
+    for folder in [*folders, *(path for each in folders for path in _added_by(each))]:
         if os.path.isdir(os.path.join(folder, module)):
             return True
         if os.path.isfile(os.path.join(folder, f"{module}.py")):
@@ -95,6 +96,18 @@ def sites(prefix: str, kind: Kind, python: str = "") -> list[str]:
         if prefix == "/usr":  # Debian's
             found += ["/usr/lib/python3/dist-packages", f"/usr/local/{below}/dist-packages"]
     return [folder for folder in found if os.path.isdir(folder)]
+
+
+def _added_by(folder: str) -> Iterator[str]:
+    """Folders that the .pth files of a folder of packages add, as `pip install -e` writes them."""
+    for file in sorted(glob.glob(f"{glob.escape(folder)}/*.pth")):
+        with (
+            contextlib.suppress(OSError, UnicodeDecodeError),
+            open(file, encoding="utf-8") as lines,
+        ):
+            # A line may hold code instead, which is not run for this.
+            paths = [os.path.join(folder, line.strip()) for line in lines if line.strip()]
+            yield from filter(os.path.isdir, paths)
 
 
 def _own_sites(prefix: str) -> list[str]:
