@@ -22,7 +22,7 @@ def vision(rdev):
 def test_an_environment_is_named_and_ps_shows_it(rdev, vision):
     done = rdev.run("run", "--env", "vision", "-e", "K=1", "train.py")
     assert done.stdout == f"{vision}/bin/python {vision}/cuda 1\n", done.stderr
-    job = rdev.json("ps", "-a")[0]
+    job = rdev.jobs(ended=True)[0]
     assert (job["interpreter"], job["env"]) == (f"{vision}/bin/python", "conda env vision")
 
 
@@ -50,7 +50,7 @@ def test_what_misses_a_module_says_who_has_it_in_its_last_line(rdev, vision):
     done = rdev.run("run", "train.py")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    interpreter = rdev.json("ps", "-a")[0]["interpreter"]
+    interpreter = rdev.jobs(ended=True)[0]["interpreter"]
     assert last.startswith(f"rdev: {interpreter}")
     assert last.endswith("has no onlythere; onlythere is in: conda env vision (--env vision)")
     for verb in ("logs", "attach"):  # of those who were not there
@@ -77,7 +77,7 @@ def test_a_prelude_that_fails_is_one_line_and_nothing_starts(rdev, vision):
     error, hint = done.stderr.splitlines()[-2:]
     assert error == "error: unable to run the prelude of the environment: no module cuda/99"
     assert hint.startswith("hint: ")
-    assert rdev.json("ps", "-a") == []
+    assert rdev.jobs(ended=True) == []
 
 
 def test_an_environment_that_is_not_there(rdev, vision):
@@ -135,7 +135,7 @@ def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     assert "rdev: making the environment of requirements.txt" in done.stderr
     again = rdev.run("run", "train.py", env=index)
     assert (again.stdout, "making" in again.stderr) == (done.stdout, False)
-    assert rdev.json("ps", "-a")[0]["env"] == f"managed env {os.path.basename(prefix)}"
+    assert rdev.jobs(ended=True)[0]["env"] == f"managed env {os.path.basename(prefix)}"
 
     rdev.write("requirements.txt", "tiny==2.0\n")
     synced = json.loads(rdev.run("env", "sync", "--json", env=index).stdout)

@@ -11,6 +11,8 @@ from tests.support.relay import relayed
 
 from rdev.wire.home import Home, machine_id
 
+pytestmark = pytest.mark.shared_agent
+
 
 def assert_told(done, code, *words):
     """The failure is one `error:` line with the words, and one hint."""
@@ -43,6 +45,7 @@ def test_a_script_outside_the_workspace(rdev):
     assert_told(rdev.run("run", str(rdev.home / "other.py")), 2, "outside the workspace")
 
 
+@pytest.mark.own_agent
 def test_the_home_folder_as_a_workspace(rdev):
     (rdev.home / "train.py").write_text("pass")
     assert_told(rdev.run("run", "train.py", cwd=rdev.home), 2, "home")
@@ -227,6 +230,7 @@ def _await_content(rdev, process):
         assert process.poll() is None, process.stderr.read()
 
 
+@pytest.mark.own_agent
 def test_ctrl_c_in_the_middle_of_a_sync_starts_nothing(rdev):
     rdev.run("ps")  # the agent runs
     for finished in range(10):
@@ -241,12 +245,13 @@ def test_ctrl_c_in_the_middle_of_a_sync_starts_nothing(rdev):
             said = process.stderr.read().decode()
         assert "Traceback" not in said
         if code == 130:
-            assert len(rdev.json("ps", "-a")) == finished
+            assert len(rdev.jobs(ended=True)) == finished
             return
         assert code == 0, said
     pytest.fail("every sync was over before Ctrl-C came")
 
 
+@pytest.mark.own_agent
 def test_kill_9_of_the_agent_in_the_middle_of_a_sync(rdev):
     for number in range(400):
         (rdev.cwd / f"data_{number}.txt").write_bytes(os.urandom(200_000))
@@ -266,6 +271,7 @@ def test_kill_9_of_the_agent_in_the_middle_of_a_sync(rdev):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.own_agent
 def test_a_full_disk_on_the_host(rdev):
     home = rdev.home / ".rdev"
     home.mkdir(mode=0o700)
@@ -278,7 +284,7 @@ def test_a_full_disk_on_the_host(rdev):
         (rdev.cwd / "train.py").write_text("print('ran')")
         (rdev.cwd / "data.bin").write_bytes(os.urandom(12 << 20))
         assert_told(rdev.run("run", "train.py"), 125, "space")
-        assert rdev.json("ps", "-a") == []
+        assert rdev.jobs(ended=True) == []
         (rdev.cwd / "data.bin").unlink()
         assert rdev.run("run", "train.py").stdout == "ran\n"
         rdev.tidy()
@@ -296,7 +302,7 @@ def test_a_reader_that_leaves_is_told_that_the_job_goes_on(rdev):
         process.stdout = None
     assert said.count("\n") == 1
     assert "noisy goes on: `rdev attach noisy` returns to it, `rdev stop noisy` ends it" in said
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 @pytest.mark.parametrize("verb", ["run", "attach"])
@@ -310,7 +316,7 @@ def test_a_full_disk_here_is_no_full_disk_there_and_no_end_of_the_job(rdev, verb
         error, hint = process.stderr.read().decode().splitlines()
     assert error.startswith("error: unable to show what noisy prints: No space left on device")
     assert "`rdev attach noisy` returns to it" in hint
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 @pytest.mark.parametrize("words", [["ps", "-a"], ["logs", "brief"]])
@@ -326,7 +332,7 @@ def test_a_full_disk_under_our_output_is_told_as_such(rdev, words):
 @pytest.fixture
 def held(rdev, tmp_path):
     """A way to the agent that passes on no question for a job's state, and so is waited on."""
-    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    rdev.jobs()  # the agent runs
     home = Home(str(rdev.home / ".rdev"), machine_id())
     with relayed(tmp_path / "held.sock", home.socket, loses="WatchJob...") as relay:
         yield relay
@@ -347,11 +353,11 @@ def test_ctrl_c_says_that_nothing_was_started_only_if_nothing_was(rdev, held, wo
         assert process.wait(DEADLINE) == 130
         said = process.stderr.read().decode()
     assert hint in said.splitlines()[1]
-    assert {job["state"] for job in rdev.json("ps")} <= {"running", "starting"}
+    assert {job["state"] for job in rdev.jobs()} <= {"running", "starting"}
 
 
 def test_an_exec_that_is_lost_on_its_way_is_run_once(rdev, tmp_path):
-    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    rdev.jobs()  # the agent runs
     home = Home(str(rdev.home / ".rdev"), machine_id())
     ran = tmp_path / "ran"
     rdev.run("run", "-d", "--name", "lasting", "--", "sleep", "300")

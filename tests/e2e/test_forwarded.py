@@ -99,4 +99,4 @@ def test_a_stop_that_is_lost_on_its_way_is_asked_for_again(rdev, tmp_path):
     with relayed(tmp_path / "loses.sock", home.socket, loses="StopJob") as relay:
         done = rdev.run("stop", "-H", relay.host, "lasting", "--now")
     assert (done.returncode, done.stderr) == (0, "")
-    assert rdev.json("ps", "-a")[0]["state"] == "cancelled"
+    assert rdev.jobs(ended=True)[0]["state"] == "cancelled"

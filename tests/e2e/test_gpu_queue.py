@@ -27,20 +27,20 @@ def test_a_run_that_waits_outlives_its_agent_and_starts_once(rdev):
     command = ["run", "--gpus", "1", "--name", "second", "--", "sh", "-c"]
     shown = "echo once >> ran; echo $CUDA_VISIBLE_DEVICES"
     with rdev.started(*command, shown, stderr=subprocess.STDOUT) as second:
-        until(lambda: len(rdev.json("ps")) == 2)
-        (waiting,) = (job for job in rdev.json("ps") if job["name"] == "second")
+        until(lambda: len(rdev.jobs()) == 2)
+        (waiting,) = (job for job in rdev.jobs() if job["name"] == "second")
         assert waiting["state"] == "pending"
         assert "GPU 0 is held by the job first" in waiting["message"]
         before = host.agent
         kill(before)
         until(lambda: host.served_by_another(before))
-        assert {job["state"] for job in rdev.json("ps")} == {"running", "pending"}
+        assert {job["state"] for job in rdev.jobs()} == {"running", "pending"}
         assert rdev.run("stop", "--now", "first").returncode == 0
         said = second.stdout.read().decode()
         assert second.wait(DEADLINE) == 0, said
     assert rdev.machine.uuid(0) in said
     assert "waits for 1 GPU: GPU 0 is held by the job first" in said
-    (ended,) = (job for job in rdev.json("ps", "-a") if job["name"] == "second")
+    (ended,) = (job for job in rdev.jobs(ended=True) if job["name"] == "second")
     assert [gpu["index"] for gpu in ended["gpus"]] == [0]
     (folder,) = rdev.home.glob(".rdev/workspaces/*/ran")
     assert folder.read_text() == "once\n"
@@ -49,10 +49,10 @@ def test_a_run_that_waits_outlives_its_agent_and_starts_once(rdev):
 def test_a_run_that_waits_is_stopped_by_its_person(rdev):
     rdev.machine.hold((0, os.getpid()), (1, os.getpid()))
     with rdev.started("run", "--gpus", "0,1", "--", "sleep", "600") as run:
-        until(lambda: len(rdev.json("ps")) == 1)
+        until(lambda: len(rdev.jobs()) == 1)
         run.send_signal(signal.SIGINT)
         assert run.wait(DEADLINE) == 130, run.stderr.read()
-    (job,) = rdev.json("ps", "-a")
+    (job,) = rdev.jobs(ended=True)
     assert (job["state"], job["started"]) == ("cancelled", None)
 
 

@@ -34,7 +34,7 @@ class Host:
     def start(self, *words: str) -> JobFiles:
         done = self.rdev.run("run", "-d", *words)
         assert done.returncode == 0, done.stderr
-        job = self.rdev.json("ps")[0]
+        job = self.rdev.jobs()[0]
         files = JobFiles(os.path.join(self.home.jobs, job["id"]))
         until(lambda: read_status(files).state is JobState.RUNNING)
         return files
@@ -77,7 +77,7 @@ def test_a_killed_agent_is_back_though_nobody_asks_for_it(host):
     kill(before)
     took = until(lambda: host.served_by_another(before))
     assert took < ADOPTED_WITHIN
-    assert len(host.rdev.json("ps")) == 1
+    assert len(host.rdev.jobs()) == 1
 
 
 def test_an_agent_that_dies_with_the_supervisor_is_back(host):
@@ -90,7 +90,7 @@ def test_an_agent_that_dies_with_the_supervisor_is_back(host):
 
 
 def test_many_supervisors_start_one_agent(host):
-    for _ in range(5):
+    for _ in range(4):
         host.start("--", "sleep", "600")
     before = host.agent
     log = Path(host.home.log)
@@ -98,12 +98,12 @@ def test_many_supervisors_start_one_agent(host):
     kill(before)
     until(lambda: host.served_by_another(before))
     until(lambda: Path(guard_lock(host.home.live)).read_text() == "ready\n")
-    assert len(host.rdev.json("ps")) == 5
+    assert len(host.rdev.jobs()) == 4
     assert log.read_text().count("agent serves") == starts + 1
     assert "unable" not in log.read_text()
 
 
-@pytest.mark.parametrize("how", ["stop", "SIGTERM"])
+@pytest.mark.parametrize("how", ["stop", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_an_agent_that_was_asked_to_end_stays_away(host, how):
     files = host.start("--", "sleep", "600")
     supervisor = lock_holder(files.supervisor_lock)
@@ -120,7 +120,7 @@ def test_an_agent_that_was_asked_to_end_stays_away(host, how):
     until(lambda: Path(files.socket).exists())
     assert not answers(host.home)
     assert read_status(files).state is JobState.RUNNING
-    assert host.rdev.json("ps")[0]["state"] == "running"
+    host.rdev.await_state("running")
 
 
 def test_an_agent_that_did_not_live_to_record_itself_stays_away_too(host):
@@ -136,7 +136,9 @@ def test_an_agent_that_did_not_live_to_record_itself_stays_away_too(host):
     assert host.rdev.command("rdev-agent", "status").stdout.startswith("no agent serves")
 
 
-@pytest.mark.parametrize("words", [("--now",), ("--now", "--all")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [pytest.param(("--now",), marks=pytest.mark.slow), ("--now", "--all")], ids=" ".join
+)
 def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host, words):
     first = host.start("--", "sleep", "600")
     before = host.agent

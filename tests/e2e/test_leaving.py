@@ -15,6 +15,8 @@ from tests.support.terminal import in_terminal
 
 from rdev.wire.home import Home, machine_id
 
+pytestmark = pytest.mark.shared_agent
+
 SAVES = """
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: (print("saved", flush=True), sys.exit(9)))
@@ -38,7 +40,7 @@ def terminal(rdev):
 @pytest.fixture
 def relaying(rdev, tmp_path):
     """Makes a way to the agent that loses, or holds, the first call with a name."""
-    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    rdev.jobs()  # the agent runs
     home = Home(str(rdev.home / ".rdev"), machine_id())
     return partial(relayed, tmp_path / "relay.sock", home.socket)
 
@@ -82,7 +84,7 @@ def test_a_call_that_nobody_answers_keeps_nobody_from_leaving(rdev, relaying, nu
         process.send_signal(number)
         assert process.wait(10) == 128 + number
         assert b"`rdev attach" in process.stderr.read()
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 @pytest.mark.parametrize("leave", ["TERM", "keys"])
@@ -96,7 +98,7 @@ def test_a_terminal_that_nobody_reads_keeps_nobody_from_leaving(rdev, terminal, 
             shown.process.send_signal(signal.SIGTERM)
         assert shown.process.wait(20) == (0 if leave == "keys" else 143)
         assert shown.is_as_before
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_who_has_paused_our_output_stops_the_job_by_another_ctrl_c(rdev):

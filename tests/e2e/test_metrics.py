@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.shared_agent
+
 SCRIPT = """
 from rdev.loop import Loop, log
 

@@ -10,6 +10,8 @@ from tests.support.terminal import in_terminal
 
 from rdev.wire.home import Home, machine_id
 
+pytestmark = pytest.mark.shared_agent
+
 SAYS = r"\033]0;title\007\033]52;c;cm0=\007\033[31mred\033[0m\033[6n\377"
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} "
 
@@ -142,7 +144,7 @@ def test_what_cannot_be_shown_is_said(rdev, flags, code, words):
 @pytest.mark.slow
 @pytest.mark.parametrize(("verb", "code"), [("logs", 69), ("attach", 255)])
 def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code):
-    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    rdev.jobs()  # the agent runs
     home = Home(str(rdev.home / ".rdev"), machine_id())
     rdev.run("run", "-d", "--", "sh", "-c", "echo ready; sleep 300")
     words = ["logs", "-f"] if verb == "logs" else ["attach"]
@@ -153,7 +155,7 @@ def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code)
         assert process.wait(120) == code
         said = process.stderr.read().decode()
     assert "it has not answered for 60 s" in said
-    job = rdev.json("ps")[0]
+    job = rdev.jobs()[0]
     assert job["state"] == "running"
     assert f"`rdev {' '.join(words)} -H {relay.host} {job['id']}" in said
 
@@ -161,7 +163,7 @@ def test_a_host_that_stays_away_is_no_end_of_the_job(rdev, tmp_path, verb, code)
 def test_who_is_far_behind_is_told_and_how_to_see_the_latest(rdev, terminal):
     flood = "yes | head -c 70000000; echo latest; exec sleep 300"
     assert rdev.run("run", "-d", "--name", "flood", "--", "sh", "-c", flood).returncode == 0
-    while rdev.json("ps")[0]["streams"][0]["size"] < 70_000_007:  # each look is a command
+    while rdev.jobs()[0]["streams"][0]["size"] < 70_000_007:  # each look is a command
         pass
     with terminal("logs", "-f") as shown:
         shown.expect(

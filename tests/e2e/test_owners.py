@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.command import Rdev
+from tests.support.session import Sessioned
 from tests.support.terminal import in_terminal
+
+pytestmark = pytest.mark.shared_agent
 
 
 @dataclass
-class Colleague(Rdev):
+class Colleague(Sessioned):
     """Somebody else with a laptop of their own and the same login on the host."""
 
     @property

@@ -41,7 +41,7 @@ def test_live_jobs_are_named_and_go_on(rdev):
     assert rdev.run("run", "-d", "--name", "night", "train.py").returncode == 0
     done = rdev.command("rdev-agent", "purge", "--discard-outputs")
     assert (done.returncode, "night" in done.stderr, "rdev stop" in done.stderr) == (1, True, True)
-    (job,) = rdev.json("ps")
+    (job,) = rdev.jobs()
     assert job["state"] == "running"
     rdev.run("stop", "--now", "night")
 

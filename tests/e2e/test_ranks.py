@@ -9,6 +9,8 @@ from tests.support.command import DEADLINE
 from tests.support.gpus import Machine, RdevWithGpus
 from tests.support.terminal import in_terminal
 
+pytestmark = pytest.mark.shared_agent
+
 TWO = """
 import os, sys
 print("hello from", os.environ["RANK"], flush=True)
@@ -34,7 +36,7 @@ def test_two_ranks_are_told_apart_on_a_terminal_and_in_files(rdev, terminal):
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["hello from 0", "hello from 1"]
     assert rdev.run("logs", "--rank", "1", "--stream", "stdout").stdout == "hello from 1\n"
-    job = rdev.json("ps", "-a")[0]
+    job = rdev.jobs(ended=True)[0]
     assert job["ranks"] == 2
     assert {(s["rank"], s["stream"]) for s in job["streams"]} >= {(1, "stderr"), (0, "launcher")}
     with terminal("logs") as shown:
@@ -55,7 +57,7 @@ def test_a_second_attempt_is_announced_and_has_its_own_log(rdev):
     assert rdev.run("logs", "--attempt", "1").stdout == "attempt False\n"
     assert rdev.run("logs", "--attempt", "2", "-f").stdout == "attempt True\n"
     assert rdev.run("logs", "--attempt", "3").returncode == 1
-    (attempt,) = rdev.json("ps", "-a")[0]["attempts"]
+    (attempt,) = rdev.jobs(ended=True)[0]["attempts"]
     assert (attempt["number"], attempt["exit_code"]) == (1, 3)
 
 
@@ -64,8 +66,8 @@ def test_following_an_attempt_ends_with_it_and_not_with_the_job(rdev):
     rdev.run("run", "-d", "--retries", "1", "--", "sh", "-c", script)
     done = rdev.run("logs", "-f", "--attempt", "1")
     assert (done.returncode, done.stdout) == (0, "one\n")
-    job = rdev.json("ps")[0]
-    assert (job["state"], job["attempt"]) == ("running", 2)
+    assert rdev.jobs()[0]["attempt"] == 2
+    rdev.await_state("running")
     assert "RUNNING, attempt 2 of 2" in rdev.run("ps").stdout
 
 
@@ -81,7 +83,7 @@ def test_what_no_machine_can_give_is_said_before_anything_runs(rdev):
     done = rdev.run("run", "--gpus", "two", "--", "true")
     assert done.returncode == 2
     assert "'two' is neither a count" in done.stderr
-    assert rdev.json("ps", "-a") == []
+    assert rdev.jobs(ended=True) == []
 
 
 def test_json_of_a_job_says_what_it_used(rdev):
@@ -111,7 +113,7 @@ def test_a_job_that_waits_for_a_gpu_says_why_and_starts_when_it_is_free(tmp_path
             rdev.run("stop", "first", "--now")
             assert process.stdout.read() == b"mine\n"
             assert process.wait(DEADLINE) == 0
-        (job,) = [job for job in rdev.json("ps", "-a") if job["name"] == "second"]
+        (job,) = [job for job in rdev.jobs(ended=True) if job["name"] == "second"]
         assert [gpu["index"] for gpu in job["gpus"]] == [0]
     finally:
         rdev.tidy()

@@ -12,7 +12,7 @@ def test_ended_jobs_are_removed_by_age_and_live_ones_never(rdev):
     both = rdev.run("rm", "--ended", "--older-than", "0s")
     assert both.returncode == 0, both.stderr
     assert {line.split()[1] for line in both.stdout.splitlines()} == {"one", "two"}
-    assert [job["name"] for job in rdev.json("ps", "-a")] == ["live"]
+    assert [job["name"] for job in rdev.jobs(ended=True)] == ["live"]
     refused = rdev.run("rm", "live")
     assert (refused.returncode, "it has not ended" in refused.stderr) == (1, True)
 

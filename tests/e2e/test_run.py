@@ -13,6 +13,8 @@ import time
 import pytest
 from tests.support.command import DEADLINE
 
+pytestmark = pytest.mark.shared_agent
+
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
 def test_the_jobs_exit_code_is_ours(rdev, code):
@@ -102,13 +104,24 @@ def test_a_line_of_a_mebibyte_survives(rdev):
     assert rdev.run("run", "train.py").stdout == "x" * (1 << 20) + "\n"
 
 
+WAITS = """
+import os, time
+print("begun", flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.01)
+print("done")
+"""
+
+
 def test_detached_then_wait_logs_and_ps(rdev):
-    rdev.write("train.py", "import time; print('begun', flush=True); time.sleep(1); print('done')")
+    rdev.write("train.py", WAITS)
     started = rdev.run("run", "-d", "--name", "night", "train.py")
     assert started.returncode == 0
     name, job_id = started.stdout.split()
     assert name == "night"
     assert [job["name"] for job in rdev.json("ps")] == ["night"]
+    (folder,) = (rdev.home / ".rdev" / "workspaces").iterdir()
+    (folder / "go").touch()
     assert rdev.run("wait", "night").returncode == 0
     assert rdev.run("logs", job_id[:6]).stdout == "begun\ndone\n"
     assert rdev.run("logs", "-n", "1").stdout == "done\n"
@@ -144,20 +157,20 @@ def test_stop_ends_the_whole_tree_and_is_idempotent(rdev):
     assert (done.returncode, "was stopped" in done.stdout) == (0, True)
     assert time.monotonic() - begun < 20
     assert rdev.run("stop").returncode == 0
-    assert rdev.json("ps", "-a")[0]["state"] == "cancelled"
+    assert rdev.jobs(ended=True)[0]["state"] == "cancelled"
 
 
 def test_wait_with_a_limit_leaves_the_job_alone(rdev):
     rdev.run("run", "-d", "--", "sleep", "30")
     assert rdev.run("wait", "--timeout", "0.3").returncode == 124
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_a_job_keeps_the_content_it_was_started_from(rdev):
     rdev.write("train.py", "print('first')")
     rdev.run("run", "--name", "one", "train.py")
     (pins,) = rdev.home.glob(".rdev/hosts/*/pins")
-    (job,) = rdev.json("ps", "-a")
+    (job,) = rdev.jobs(ended=True)
     assert (pins / job["id"]).read_text().strip() == job["snapshot"]
     rdev.run("rm", "one")
     assert not list(pins.iterdir())
@@ -174,7 +187,7 @@ def test_exec_runs_beside_a_job(rdev):
     rdev.run("run", "-d", "--name", "main", "-e", "A=1", "--", "sleep", "30")
     done = rdev.run("exec", "main", "--", "sh", "-c", "echo $A; pwd; exit 5")
     assert done.returncode == 5
-    (job,) = rdev.json("ps", "-a")
+    (job,) = rdev.jobs(ended=True)
     assert done.stdout.splitlines() == ["1", job["directory"]], "an exec leaves no job behind"
     assert rdev.run("exec", "local", "--", "pwd").stdout.strip() == str(rdev.home)
 
@@ -187,7 +200,7 @@ def test_rm_forgets_ended_jobs_only(rdev):
     assert "error: unable to" in refused.stderr
     assert rdev.run("rm", "one").returncode == 0
     assert rdev.run("logs", "one").returncode == 1
-    assert [job["name"] for job in rdev.json("ps", "-a")] == ["two"]
+    assert [job["name"] for job in rdev.jobs(ended=True)] == ["two"]
 
 
 def test_ctrl_c_without_a_terminal_goes_to_the_job(rdev):
@@ -206,12 +219,17 @@ time.sleep(60)
 
 
 def test_a_second_ctrl_c_stops_a_job_that_ignores_the_first(rdev):
-    code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    code = """
+import pathlib, signal, time
+signal.signal(signal.SIGINT, lambda *_: pathlib.Path("interrupted").touch())
+print("ready", flush=True)
+time.sleep(60)
+"""
     rdev.write("train.py", code)
     with rdev.started("run", "--quiet", "train.py") as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
-        assert _comes_back(lambda: rdev.json("ps")[0]["state"] == "running")
+        assert _comes_back(lambda: list(rdev.home.glob(".rdev/workspaces/*/interrupted")))
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 143
 
@@ -222,7 +240,7 @@ def test_a_closed_terminal_leaves_the_job_running(rdev):
         process.send_signal(signal.SIGHUP)
         assert process.wait(DEADLINE) == 129
         assert b"rdev attach" in process.stderr.read()
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +297,7 @@ def test_a_laptop_that_shuts_down_leaves_the_job_running(rdev, verb):
         assert process.stdout.readline() == b"ready\n"
         process.terminate()
         assert process.wait(DEADLINE) == 143
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_killing_the_client_leaves_the_job_running(rdev):
@@ -287,7 +305,7 @@ def test_killing_the_client_leaves_the_job_running(rdev):
         assert process.stdout.readline() == b"ready\n"
         process.kill()
         process.wait()
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_a_reader_that_leaves_does_not_harm_the_job(rdev):
@@ -297,7 +315,7 @@ def test_a_reader_that_leaves_does_not_harm_the_job(rdev):
         process.stdout.close()
         assert process.wait(DEADLINE) == 141
         process.stdout = None
-    assert rdev.json("ps", "-a")[0]["state"] == "succeeded"
+    assert rdev.jobs(ended=True)[0]["state"] == "succeeded"
 
 
 LINES = 50_000
@@ -325,7 +343,7 @@ for number in range({LINES}):
 def test_no_listener_and_no_open_file_while_agent_and_jobs_run(rdev):
     rdev.write("train.py", "import time; print('x', flush=True); time.sleep(30)")
     rdev.run("run", "-d", "train.py")
-    assert _comes_back(lambda: rdev.json("ps")[0]["streams"][0]["size"] > 0)
+    assert _comes_back(lambda: rdev.jobs()[0]["streams"][0]["size"] > 0)
     home = rdev.home / ".rdev"
     for path in (home, *home.rglob("*")):
         if not path.is_symlink() and "workspaces" not in path.parts:
@@ -369,9 +387,10 @@ def _tcp_listeners(pids: set[str]) -> list[str]:
 
 
 def _comes_back(condition) -> bool:
-    """True as soon as the condition holds; each look is a command of its own."""
+    """True as soon as the condition holds."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         if time.monotonic() > deadline:
             return False
+        time.sleep(0.01)
     return True

@@ -66,7 +66,7 @@ def test_an_idle_agent_ends_and_the_next_command_starts_one(rdev: Rdev, serve):
         assert time.monotonic() - begun > 5
     finally:
         os.close(handle)
-    assert rdev.json("ps", "-a")[0]["state"] == "succeeded"
+    assert rdev.jobs(ended=True)[0]["state"] == "succeeded"
     assert rdev.agent_pid != first
 
 
@@ -87,7 +87,7 @@ def test_on_a_login_node_without_a_gpu_run_asks_first(rdev: Rdev, tmp_path):
     assert "local is a Slurm login node without a GPU" in refused.stderr
     assert "hint: name a node of an allocation" in refused.stderr
     assert "--yes" in refused.stderr
-    assert rdev.json("ps", "-a") == []
+    assert rdev.jobs(ended=True) == []
     assert rdev.run("run", "--yes", "--", "echo", "hi").stdout == "hi\n"
 
 
@@ -167,7 +167,7 @@ def test_a_killed_agent_is_found_again_on_the_local_disk(elsewhere):
     rdev.run("run", "-d", "--name", "one", "--", "sleep", "60")
     before = rdev.agent_pid
     rdev.kill_agent()
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
     assert rdev.agent_pid != before
     assert rdev.run("stop", "one").returncode == 0
     assert rdev.command("rdev-agent", "stop").returncode == 0
@@ -198,19 +198,19 @@ def test_jobs_whose_local_disk_is_wiped_are_lost_and_say_so_and_ended_ones_are_n
     rdev = elsewhere.rdev
     rdev.run("run", "-q", "--name", "ended", "--", "true")
     rdev.run("run", "-d", "--name", "alive", "--", "sleep", "60")
-    (job,) = rdev.json("ps")
+    (job,) = rdev.jobs()
     ours = (lock_holder(JobFiles(f"{elsewhere.home.jobs}/{job['id']}").keeper_lock), job["pid"])
     agent = rdev.agent_pid
     shutil.rmtree(elsewhere.live)
     for pid in (agent, *ours):  # nobody can reach them any more
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    (lost,) = rdev.json("ps", "-a")
+    (lost,) = rdev.jobs(ended=True)
     assert (lost["id"], lost["state"]) == (job["id"], "lost")
     assert "vanished" in lost["message"]
     assert rdev.run("wait", "alive").returncode == 125
     assert rdev.run("rm", "alive").returncode == 0
-    assert rdev.json("ps", "-a") == []
+    assert rdev.jobs(ended=True) == []
 
 
 def test_more_jobs_than_the_site_allows_wait_and_say_so(rdev: Rdev, serve):

@@ -11,6 +11,8 @@ import pytest
 from tests.support.command import DEADLINE
 from tests.support.terminal import in_terminal
 
+pytestmark = pytest.mark.shared_agent
+
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 
@@ -74,7 +76,7 @@ def test_no_byte_is_lost_or_doubled_when_the_agent_is_killed(rdev):
     with started_with_pipe(rdev, "run", "--quiet", "--", "sha256sum") as process:
         for start in range(0, len(data), 1_000_000):
             write_all(process.stdin, data[start : start + 1_000_000])
-            rdev.json("ps")  # there is an agent again
+            rdev.jobs()  # there is an agent again
             rdev.kill_agent()
         process.stdin.close()
         assert process.wait(DEADLINE) == 0, process.stderr.read()
@@ -97,11 +99,12 @@ def small_disk(rdev):
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.mark.own_agent
 def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
     data = random.Random(3).randbytes(500_000)
     with started_with_pipe(rdev, "run", "--quiet", "--", "sha256sum") as process:
         write_all(process.stdin, data[:1000])
-        wait_until(lambda: [job["state"] for job in rdev.json("ps")] == ["running"])
+        wait_until(lambda: [job["state"] for job in rdev.jobs()] == ["running"])
         ballast = small_disk / "ballast"
         fill(ballast)
         write_all(process.stdin, data[1000:])
@@ -113,13 +116,14 @@ def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
         assert process.stdout.read().split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.own_agent
 def test_a_job_that_waits_for_room_for_its_output_says_so_and_when_it_goes_on(rdev, small_disk):
     ballast = small_disk / "ballast"
     first, then = "head -c 800000 /dev/zero", "head -c 2200000 /dev/zero"
     script = f"read line; {first}; read line; {then}; read line; echo on"
     words = ("run", "-q", "--name", "full", "--log-full", "block", "--", "sh", "-c", script)
     with started_with_pipe(rdev, *words) as process:
-        wait_until(lambda: [job["state"] for job in rdev.json("ps")] == ["running"])
+        wait_until(lambda: [job["state"] for job in rdev.jobs()] == ["running"])
         with rdev.started("logs", "-f", stdout=subprocess.DEVNULL) as follower:
             ballast.write_bytes(bytes(room_of(small_disk) - (1 << 20)))
             process.stdin.write(b"go\n")

@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 from tests.support.terminal import in_terminal
 
+pytestmark = pytest.mark.shared_agent
+
 CTRL_C = b"\x03"
 SCRIPT = """
 import signal, sys, time
@@ -30,7 +32,7 @@ def test_ctrl_c_then_d_detaches(rdev, terminal):
         shown.type(b"d")
         shown.expect(b"rdev attach")
         assert shown.wait() == 0
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 @pytest.mark.parametrize("answer", [b"\n", CTRL_C])
@@ -111,7 +113,7 @@ def test_what_is_said_beside_labelled_lines_stands_above_the_unfinished_one(rdev
 
 
 def size_of(rdev) -> int:
-    return rdev.json("ps")[0]["streams"][0]["size"]
+    return rdev.jobs()[0]["streams"][0]["size"]
 
 
 def host_file(rdev, name: str):
@@ -132,7 +134,7 @@ def test_a_signal_while_the_question_stands_detaches(rdev, terminal, number):
         shown.expect(b"rdev attach")
         assert shown.wait() == 128 + number
         assert shown.is_as_before
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_ctrl_c_in_attach_detaches_without_asking(rdev, terminal):
@@ -143,7 +145,7 @@ def test_ctrl_c_in_attach_detaches_without_asking(rdev, terminal):
         shown.type(CTRL_C)
         shown.expect(b"detached")
         assert shown.wait() == 0
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
 def test_a_terminal_that_goes_away_leaves_the_job_running(rdev, terminal):
@@ -153,4 +155,4 @@ def test_a_terminal_that_goes_away_leaves_the_job_running(rdev, terminal):
         pid = shown.process.pid
     # The pseudo-terminal is closed and rdev killed with it, as when a window is closed.
     assert not os.path.exists(f"/proc/{pid}")
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")

@@ -13,6 +13,8 @@ from tests.support.terminal import in_terminal
 
 from rdev.wire.home import Home, machine_id
 
+pytestmark = pytest.mark.shared_agent
+
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 # Says the size of its terminal, at first and whenever it is told of one.
@@ -36,7 +38,7 @@ def terminal(rdev):
 
 @pytest.fixture
 def relay(rdev, tmp_path):
-    assert rdev.command("rdev-agent", "serve", "--detach").returncode == 0
+    rdev.jobs()  # the agent runs
     home = Home(str(rdev.home / ".rdev"), machine_id())
     with relayed(tmp_path / "forwarded.sock", home.socket) as relay:
         yield relay
@@ -195,9 +197,10 @@ def test_a_signal_detaches_and_the_terminal_is_as_before(rdev, terminal):
             shown.expect(b"returns to it")
             assert shown.wait() == 128 + number
             assert shown.is_as_before
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
 
 
+@pytest.mark.own_agent
 def test_an_error_leaves_the_terminal_as_it_was(rdev, terminal):
     home = rdev.home / ".rdev"
     with terminal("run", "-t", "--", "sh", "-c", "echo ready; exec sleep 60") as shown:
@@ -288,14 +291,15 @@ def test_a_shell_is_a_job_that_vanishes_at_exit(rdev, terminal):
         shown.expect(b"workspaces/project-")
         shown.expect(b"42")
         shown.expect(b"/dev/pts/")
-        assert [job["name"] for job in rdev.json("ps")] == ["shell"]
+        assert [job["name"] for job in rdev.jobs()] == ["shell"]
         shown.type(b"exit 3\r")
         assert shown.wait() == 3
         assert b"rdev:" not in shown.seen
         assert shown.is_as_before
-    assert rdev.json("ps", "-a") == []
+    assert rdev.jobs(ended=True) == []
 
 
+@pytest.mark.own_agent
 def test_python_in_a_shell_is_what_jobs_run_with(rdev, terminal, monkeypatch):
     # As on Debian, where /etc/profile knows better.
     (rdev.home / ".profile").write_text("PATH=/usr/bin:/bin\n")
@@ -307,7 +311,7 @@ def test_python_in_a_shell_is_what_jobs_run_with(rdev, terminal, monkeypatch):
     with terminal("run", "-m", "this") as shown:
         shown.expect(b"Namespaces")
         assert shown.wait() == 0
-    argv = rdev.json("ps", "-a")[0]["argv"]
+    argv = rdev.jobs(ended=True)[0]["argv"]
     assert argv[0] == str(venv / "python")
     with terminal("shell") as shown:
         shown.type(b"echo got $(command -v python) $VIRTUAL_ENV/\r")
@@ -327,7 +331,7 @@ def test_a_shell_that_is_left_stays(rdev, terminal):
     with terminal("shell") as shown:
         shown.type(b"echo $((2*3*7))\r")
         shown.expect(b"42")
-        assert {job["name"] for job in rdev.json("ps")} == {"shell", "shell-2"}
+        assert {job["name"] for job in rdev.jobs()} == {"shell", "shell-2"}
         # Who names no job does not mean a shell.
         assert "there are no jobs here yet" in rdev.run("stop").stderr
         assert "there are no jobs here yet" in rdev.run("logs").stderr
@@ -346,7 +350,7 @@ def test_exec_in_a_terminal(rdev, terminal):
         shown.expect(b"24 80")
         shown.type(b"6\r")
         assert shown.wait() == 6
-    assert len(rdev.json("ps", "-a")) == 1
+    assert len(rdev.jobs(ended=True)) == 1
 
 
 def start(rdev, script: str) -> None:
@@ -357,7 +361,7 @@ def start(rdev, script: str) -> None:
 
 def kill_agent(rdev) -> None:
     """Kills the agent, once there is one again."""
-    rdev.json("ps")
+    rdev.jobs()
     rdev.kill_agent()
 
 

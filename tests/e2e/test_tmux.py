@@ -36,7 +36,7 @@ def test_attach_shows_scrollback_takes_input_resizes_and_detaches(rdev, tmux):
     pane.expect("`rdev attach greeter` returns")
     pane.type('echo code $?; test "$before" = "$(stty -g)" && echo as $((40 + 2))')
     pane.expect("code 0\nas 42")
-    assert rdev.json("ps")[0]["state"] == "running"
+    rdev.await_state("running")
     pane.type("clear; rdev attach greeter")
     pane.expect("hello bob, 30 100\n")
     pane.keys("C-d")
@@ -81,7 +81,7 @@ def test_a_full_screen_program_is_drawn_again_for_one_who_returns(rdev, tmux):
     pane.expect("row 11\n")
     pane.keys("q")
     pane.expect("left 42")
-    assert rdev.json("ps") == []
+    assert rdev.jobs() == []
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_closed_window_detaches(rdev, tmux):
     pane = tmux.pane()
     pane.type("rdev attach night")
     pane.expect("ready\n")
-    assert [job["state"] for job in rdev.json("ps")] == ["running"]
+    assert [job["state"] for job in rdev.jobs()] == ["running"]
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import pytest
 
 from rdev.client.cli.main import VERBS
 
+pytestmark = pytest.mark.shared_agent
+
 
 def test_init_makes_a_workspace_once(rdev):
     folder = rdev.home / "new"
@@ -30,6 +32,7 @@ def test_doctor_is_content_with_a_healthy_machine(rdev):
     assert {"client", "kernel", "agent's home", "agent of local"} <= {f["what"] for f in findings}
 
 
+@pytest.mark.own_agent
 def test_doctor_names_the_remedy(rdev):
     (rdev.home / ".rdev").mkdir(mode=0o755)
     done = rdev.run("doctor")

@@ -272,9 +272,8 @@ def test_the_import_is_cheap_and_brings_no_framework():
     assert min(costs) < 0.04
 
 
-@pytest.mark.parametrize(
-    "script", ["digits.py", pytest.param("plain_digits.py", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["digits.py", "plain_digits.py"])
 def test_the_examples_train(script, tmp_path):
     pytest.importorskip("sklearn")
     command = [sys.executable, str(ROOT / "examples" / script), "--epochs", "1"]

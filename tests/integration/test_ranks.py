@@ -222,6 +222,7 @@ def test_the_users_python_path_and_threads_stay_and_torchrun_has_no_plant():
     assert "OMP_NUM_THREADS" not in asked(processes=1).environment
 
 
+@pytest.mark.slow  # six processes import torch
 async def test_two_ranks_train_apart_and_one_killed_is_an_attempt_whose_logs_are_kept(
     jobs, tmp_path
 ):

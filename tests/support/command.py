@@ -7,10 +7,13 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -19,6 +22,7 @@ from rdev.agent import lifecycle
 from rdev.client.connection import connect
 from rdev.client.hosts import LOCAL
 from rdev.client.jobs import Jobs
+from rdev.client.ui.jobs import as_json
 from rdev.protocol.errors import RdevError
 from rdev.wire.home import Home, machine_id
 
@@ -69,10 +73,15 @@ class Rdev:
 
     @contextlib.contextmanager
     def started(self, *words: str, **options) -> Iterator[subprocess.Popen]:
-        """Starts `rdev WORDS` and kills it when the block ends before it does."""
+        """Starts `rdev WORDS` and kills it when the block ends before it does.
+
+        Args:
+            words: Of the command.
+            options: Of Popen, and `before`: what executes it in its own place.
+        """
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         process = subprocess.Popen(
-            [BIN / "rdev", *words],
+            [*options.pop("before", ()), BIN / "rdev", *words],
             cwd=self.cwd,
             env=self.environment | options.pop("env", {}),
             stdin=options.pop("stdin", subprocess.DEVNULL),
@@ -92,6 +101,24 @@ class Rdev:
         done = self.run(*words, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def jobs(self, *, ended: bool = False) -> list[dict]:
+        """What `rdev ps --json` prints, with `-a` if ended ones count: to look, not to test it."""
+
+        async def ask() -> list[dict]:
+            async with connect(LOCAL) as connection:
+                return [as_json(job) for job in await Jobs(connection).list(ended=ended)]
+
+        with self._in_its_place():
+            return asyncio.run(ask())
+
+    def await_state(self, state: str) -> None:
+        """Returns once the latest job is in it; fails if it has ended otherwise."""
+        deadline = time.monotonic() + DEADLINE
+        while (job := self.jobs(ended=True)[0])["state"] != state:
+            assert job["ended"] is None, job
+            assert time.monotonic() < deadline, job
+            time.sleep(0.02)
 
     def write(self, path: str, text: str) -> Path:
         """Writes a file of the workspace."""
@@ -118,6 +145,21 @@ class Rdev:
         """Ends what the test left: live jobs first, then the agent."""
         end_all(self.home / ".rdev", self.environment)
 
+    def clear(self) -> None:
+        """Leaves of the home only its agent, without a job or a workspace, and its session."""
+        with self._in_its_place():
+            asyncio.run(_end_jobs(forget=True))
+        kept = {"": (".rdev", "state"), ".rdev/workspaces": (), "state": ("rdev",)}
+        for folder, names in {**kept, "state/rdev": ("session",)}.items():
+            for path in (self.home / folder).glob("*"):
+                if path.name in names:
+                    continue
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _in_its_place(self) -> AbstractContextManager[object]:
+        """Inside the block this process's environment is the person's."""
+        return patch.dict(os.environ, self.environment, clear=True)
+
 
 def end_all(root: Path, environment: Mapping[str, str]) -> None:
     """Ends all jobs and the agent of a home, for a person with that environment.
@@ -137,11 +179,13 @@ def end_all(root: Path, environment: Mapping[str, str]) -> None:
         lifecycle.call_off_others(home)
 
 
-async def _end_jobs() -> None:
+async def _end_jobs(*, forget: bool = False) -> None:
     async with connect(LOCAL) as connection:
         jobs = Jobs(connection)
-        left = await jobs.list()
+        left = await jobs.list(ended=forget)
         for job in left:
             await jobs.stop(job.id, now=True)
         for job in left:
             await jobs.wait(job.id)
+            if forget:
+                await jobs.delete(job.id)

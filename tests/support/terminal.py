@@ -73,14 +73,10 @@ def in_terminal(rdev: Rdev, *words: str, rows: int = 24, columns: int = 80) -> I
             stdout=theirs,
             stderr=theirs,
             env={"TERM": "xterm-256color"},
-            preexec_fn=lambda: _take(theirs),
+            # Not a function of ours after a fork: this process has threads, gRPC's among them.
+            before=("setsid", "--ctty"),
         ) as process:
             yield Terminal(ours, theirs, process)
     finally:
         os.close(ours)
         os.close(theirs)
-
-
-def _take(descriptor: int) -> None:
-    os.setsid()
-    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
