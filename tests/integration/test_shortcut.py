@@ -15,17 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.guest import guest
 from tests.support.sshd import children, sshd
 
+from rdev.client.bootstrap import contact as bootstrap
 from rdev.client.connection import connect, responses, translating
 from rdev.client.jobs import Jobs
 from rdev.client.known import KnownHost, recall, remember
 from rdev.client.leaving import Wanted, leave
 from rdev.client.logs import Logs
+from rdev.client.remote import opened
 from rdev.client.transport.footing import footing_of
 from rdev.client.transport.openssh import OpenSsh
 from rdev.client.transport.settings import Settings
@@ -384,6 +387,43 @@ async def test_one_that_is_given_up_leaves_no_process(laptop, tmp_path):
             asking.settimeout(DEADLINE)
             while await asyncio.to_thread(asking.recv, 4096):  # until nobody has its other end
                 pass
+
+
+async def test_no_command_waits_for_a_shortcut_that_does_not_come(server, laptop):
+    with socket.socket(socket.AF_UNIX) as mute:  # an agent that hangs
+        mute.bind(str(server.folder / "mute"))
+        mute.listen()
+        transport = OpenSsh("gpu1", Settings(config=str(server.config)), asks=lambda: False)
+        try:
+            assert (await transport.run("true")).code == 0
+            shortcut = await transport.shortcut("agent")
+            transport.lay(shortcut, f"{server.folder}/mute")
+            begun = time.monotonic()
+            await transport.close()
+            assert time.monotonic() - begun < 6  # two seconds, on a machine that is busy
+            assert not shortcut.is_there()
+            assert [path.name for path in laptop.glob("way-*/*")] == ["master"]
+        finally:
+            await transport.hang_up()
+
+
+async def test_a_laptop_with_another_release_meets_the_agent_by_a_bridge_first(
+    server, laptop, monkeypatch
+):
+    await contact()
+    assert await contact()
+    monkeypatch.setattr(bootstrap, "our_version", lambda: "0.0.1")
+    assert [await contact(), await contact()] == [False, True]
+
+
+async def test_an_older_agent_behind_a_shortcut_is_met_by_a_bridge_the_next_time(server, laptop):
+    await contact()
+    async with connect("gpu1") as connection:
+        older = replace(connection.agent, version="0.0.0")
+    async with opened("gpu1", narrate=lambda _line: None) as remote:
+        assert remote.is_short
+        assert not await remote.accept(older)
+    assert not await contact()
 
 
 def test_what_decides_where_ssh_leads_names_it(tmp_path):

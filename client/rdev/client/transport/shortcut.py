@@ -39,6 +39,9 @@ _ROOM = MAX_SOCKET_PATH - 43
 _ASK_PATIENCE = 10.0
 _TRY_PATIENCE = 10.0
 
+# Two round trips of a bad link: what has not come by then is not waited for at a command's end.
+_END_PATIENCE = 2.0
+
 
 class Shortcut:
     """The place of a socket that leads to one agent by one way, whether it is there or not.
@@ -99,18 +102,27 @@ class Laying:
         self._destination = destination
         self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._probe: socket.socket | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
         """Gives it up, from any thread."""
         self._ended.set()
-        process = self._process
+        process, probe = self._process, self._probe
         if process is not None:
             process.kill()
+        if probe is not None:
+            with contextlib.suppress(OSError):
+                probe.shutdown(socket.SHUT_RDWR)
 
     def wait(self) -> None:
-        """Returns when all has ended."""
+        """Returns when all has ended; what takes too long is given up, and asked for again later.
+
+        A command's own end does not wait for what only a later one profits from.
+        """
+        self._thread.join(_END_PATIENCE)
+        self.end()
         self._thread.join()
 
     def _work(self) -> None:
@@ -119,14 +131,24 @@ class Laying:
             return
         with contextlib.suppress(OSError):
             near = self._shortcut.prepare(self._master)
-            if self._ask("forward", near) and leads_on(near):
+            if self._ask("forward", near) and self._leads_on(near):
                 os.replace(near, self._shortcut.path)
                 return
-            if self._ended.is_set():
-                return
-            self._shortcut.note_refusal()
-            self._ask("cancel", near)
+            if not self._ended.is_set():
+                self._shortcut.note_refusal()
+                self._ask("cancel", near)
             os.unlink(near)
+
+    def _leads_on(self, near: str) -> bool:
+        """Whether an agent speaks at the end: gRPC's server speaks first."""
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=connect(near).detach()) as probe,
+        ):
+            self._probe = probe
+            probe.settimeout(0.0 if self._ended.is_set() else _TRY_PATIENCE)
+            return bool(probe.recv(1))
+        return False
 
     def _ask(self, what: str, near: str) -> bool:
         # Without the user's files, whose own forwards would be asked for too.
@@ -167,19 +189,6 @@ def shortcut_for(footing: str, agent: str) -> Shortcut | None:
 def can_be_named(*paths: str) -> bool:
     """Whether ssh takes the paths as they are."""
     return all(_PLAIN.fullmatch(path) for path in paths)
-
-
-def leads_on(path: str) -> bool:
-    """Whether an agent speaks at the end of a socket: gRPC's server speaks first."""
-    try:
-        found = connect(path)
-    except OSError:
-        return False
-    with socket.socket(fileno=found.detach()) as probe:
-        probe.settimeout(_TRY_PATIENCE)
-        with contextlib.suppress(OSError):
-            return bool(probe.recv(1))
-    return False
 
 
 def sweep(master: str = "") -> None:
