@@ -10,6 +10,8 @@ import pytest
 from tests.support.command import Rdev
 from tests.support.terminal import in_terminal
 
+pytestmark = pytest.mark.shared_agent
+
 
 @pytest.fixture
 def checkout(rdev: Rdev) -> Path:
@@ -71,6 +73,7 @@ def test_a_path_that_may_not_be_is_refused(rdev: Rdev, path: str):
     assert "hint: name another folder as `[workspace] path`" in done.stderr
 
 
+@pytest.mark.own_agent
 def test_what_the_file_says_wrongly_is_said_before_anything_is_sent(rdev: Rdev):
     rdev.write("rdev.toml", '[workspace]\nlinks = {data = "relative"}\n')
     done = rdev.run("sync")

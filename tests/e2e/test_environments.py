@@ -7,6 +7,8 @@ import pytest
 from tests.support.prefixes import conda_env, package, script, virtual
 from tests.support.wheels import wheel
 
+pytestmark = pytest.mark.shared_agent
+
 PRINT = "import os, sys; print(sys.executable, os.environ.get('CUDA_HOME'), os.environ.get('K'))"
 
 
@@ -122,6 +124,7 @@ def index(rdev):
     return {"UV_FIND_LINKS": str(wheels), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 
 
+@pytest.mark.own_agent
 def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")
     rdev.write("requirements.txt", "tiny==1.0\n")
@@ -145,6 +148,7 @@ def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     assert [str(link.resolve()) for link in links] == [synced["prefix"]]
 
 
+@pytest.mark.own_agent
 def test_beside_a_job_its_own_environment_is_used_though_the_lock_has_changed(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")
     rdev.write("requirements.txt", "tiny==1.0\n")
@@ -166,6 +170,7 @@ def test_a_prelude_may_take_longer_than_other_calls(rdev):
     assert done.stdout.endswith(" None late\n"), done.stderr
 
 
+@pytest.mark.own_agent
 def test_a_lock_that_cannot_be_met_is_said_in_ones_own_words(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")
     rdev.write("requirements.txt", "absent==1.0\n")

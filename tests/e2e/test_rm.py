@@ -1,5 +1,9 @@
 """`rdev rm`: what it removes, and what it never does."""
 
+import pytest
+
+pytestmark = pytest.mark.shared_agent
+
 
 def test_ended_jobs_are_removed_by_age_and_live_ones_never(rdev):
     assert rdev.run("run", "--name", "one", "--", "true").returncode == 0

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.support.command import DEADLINE, Rdev
 
+pytestmark = pytest.mark.shared_agent
+
 
 @pytest.fixture
 def project(rdev: Rdev) -> Path:
@@ -21,6 +23,7 @@ def project(rdev: Rdev) -> Path:
     return rdev.cwd
 
 
+@pytest.mark.own_agent
 def test_a_sync_ends_in_a_receipt_that_names_secrets(rdev: Rdev, project: Path):
     done = rdev.run("sync")
     assert done.returncode == 0, done.stderr
@@ -63,6 +66,7 @@ def test_why_says_of_a_file_what_the_receipt_says_of_it(rdev: Rdev, project: Pat
         assert done.stdout.startswith(f"{name}: not synced: ")
 
 
+@pytest.mark.own_agent
 def test_status_sends_nothing(rdev: Rdev, project: Path):
     done = rdev.run("sync", "status", "--json")
     assert json.loads(done.stdout)["entries"] == 2
@@ -109,6 +113,7 @@ def test_a_watch_outlives_the_removal_of_its_folder_on_the_host(rdev: Rdev, proj
             assert (folder / "rdev.toml").exists()
 
 
+@pytest.mark.own_agent
 def test_a_watch_outlives_the_removal_of_the_store(rdev: Rdev, project: Path):
     with rdev.started("sync", "--watch", "--json", text=True) as watching:
         folder = Path(json.loads(watching.stdout.readline())["folder"])
@@ -152,6 +157,7 @@ def test_a_watch_holds_while_an_empty_folder_lies_where_the_laptops_was(rdev: Rd
         assert json.loads(watching.stdout.readline())["written"] == 1
 
 
+@pytest.mark.own_agent
 def test_too_few_inotify_watches_are_named_as_such(rdev: Rdev, project: Path):
     for number in range(8):
         (project / f"d{number}").mkdir()
@@ -178,6 +184,7 @@ def test_too_few_inotify_watches_are_named_as_such(rdev: Rdev, project: Path):
     assert "rdev rm" not in done.stderr
 
 
+@pytest.mark.own_agent
 def test_an_agent_killed_while_contents_arrive_is_started_again_and_all_arrives(
     rdev: Rdev, project: Path
 ):
