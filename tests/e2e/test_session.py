@@ -364,3 +364,37 @@ def test_a_session_is_named_by_doctor_and_ended_by_down(apart):
     finally:
         os.close(handle)
     assert apart.run("down", "local").stdout == "local: no session ran; its jobs go on\n"
+
+
+def test_a_session_that_was_given_up_does_not_run_the_command_as_well(apart):
+    os.kill(apart.pid, signal.SIGSTOP)
+    try:
+        done = apart.run("run", "-q", "-d", "--name", "once", "--", "true")
+        assert done.returncode == 0, done.stderr
+    finally:
+        os.kill(apart.pid, signal.SIGCONT)
+    served = apart.served()
+    assert [job["name"] for job in apart.json("ps", "-a")] == ["once"]
+    assert apart.served() >= served  # by the session, which came to our request after the first
+
+
+def test_an_interrupt_while_the_session_is_waited_for_ends_the_command(apart):
+    os.kill(apart.pid, signal.SIGSTOP)
+    try:
+        with apart.started("wait", "nobody") as process:
+            # It has connected: signals are written to the session from then on.
+            apart.until(lambda: b"socket:" in links_of(process.pid))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 130
+            assert b"it was interrupted" in process.stderr.read()
+    finally:
+        os.kill(apart.pid, signal.SIGCONT)
+
+
+def links_of(pid: int) -> bytes:
+    """Where the descriptors of a process lead."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(os.fsencode(path)))
+    return b" ".join(found)

@@ -119,7 +119,7 @@ def _by_session(name: str) -> int | None:
     try:
         return run(sys.argv)
     except KeyboardInterrupt:
-        return _fail(name, None, _interrupted(name))
+        return interrupted(name)
     except Lost:
         from rdev.protocol.errors import ConnectionLost
 
@@ -244,6 +244,11 @@ def _require_folder() -> None:
 
         hint = "go to a folder that exists"
         raise UsageError("run here", "the current folder was removed", hint=hint) from None
+
+
+def interrupted(name: str) -> int:
+    """Says that a verb was interrupted before it knew what to do then; returns the exit code."""
+    return _fail(name, None, _interrupted(name))
 
 
 def _interrupted(name: str) -> RdevError:

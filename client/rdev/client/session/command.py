@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass, field
 
 from rdev.client.session import frames
+from rdev.client.session.standing import Standing
 
 # stdin, stdout, stderr and the current folder.
 DESCRIPTORS = 4
@@ -24,6 +25,8 @@ class Command:
         connection: To it.
         deadline: When what we wait for should have come; None if a worker has its time.
         received: What it has sent of its request.
+        task: What is to be run once it says so; None before and after.
+        signals: What the worker is to be sent when there is one.
         descriptors: Which came along.
         worker: Process id of its worker; 0 before there is one.
         hangup: The signal that tells the worker that nobody is there any more.
@@ -32,6 +35,8 @@ class Command:
     connection: socket.socket
     deadline: float | None
     received: bytearray = field(default_factory=bytearray)
+    task: tuple[frames.Request, Standing] | None = None
+    signals: bytes = b""
     descriptors: list[int] = field(default_factory=list)
     worker: int = 0
     hangup: int = signal.SIGHUP

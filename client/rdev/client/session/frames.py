@@ -1,9 +1,10 @@
 """What a command and its session say to each other on their socket.
 
-    command -> session   request, with four descriptors: stdin, stdout, stderr, current folder
-                         then one byte a signal: its number
+    command -> session   request
     session -> command   REFUSED | STALE | TAKEN
-                         after TAKEN any number of STOPPED, then EXITED | KILLED | HANDED_BACK
+    command -> session   GO with four descriptors: stdin, stdout, stderr, current folder
+                         and at any time one byte a signal: its number
+    session -> command   any number of STOPPED, then EXITED | KILLED | HANDED_BACK
 
 Only what is built into the interpreter is imported: every command pays for it.
 """
@@ -16,6 +17,10 @@ MAGIC = b"rdev-session-1\n"
 # The kernel passes 2 MiB of arguments and environment to a program, by default (execve(2)).
 MOST = 8 << 20
 
+# Whoever waited too long for TAKEN runs the command itself, and must not find it run twice, nor the
+# other end of its pipes kept open by a session that was stopped.
+GO = b"\0"
+
 # An answer is one letter and a number of four bytes.
 ANSWER = 5
 
@@ -24,7 +29,7 @@ REFUSED = b"R"
 STALE = b"O"
 """The code on disk is no longer what the session has imported; nothing was begun."""
 TAKEN = b"T"
-"""A worker is about to run it."""
+"""A worker will run it once it is told to."""
 HANDED_BACK = b"H"
 """The worker asks the command to run it itself; nothing was begun."""
 STOPPED = b"S"

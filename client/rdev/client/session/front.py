@@ -1,10 +1,10 @@
 """The command's own half: hands the command line to the session, and stays to pass signals on.
 
     connect --no session--> start one for the next time, run in process
-       |--TAKEN--> wait --EXITED--> exit with its code
-       |             |--KILLED--> die by the same signal
-       |             |--STOPPED--> stop as well; go on, and have the worker go on
-       |             '--HANDED_BACK--> run in process
+       |--TAKEN--> GO, wait --EXITED--> exit with its code
+       |                 |--KILLED--> die by the same signal
+       |                 |--STOPPED--> stop as well; go on, and have the worker go on
+       |                 '--HANDED_BACK--> run in process
        '--REFUSED, STALE, or nothing in time--> run in process
 
 Every command pays for what is imported here: nothing but what is built into the interpreter.
@@ -204,7 +204,7 @@ class _Command:
         self._connection = connection
         self._received = b""
         self._early: list[int] = []
-        self._is_sent = False
+        self._has_begun = False
         self._before: list[tuple[int, object]] = []
 
     def run(self, request: bytes) -> int:
@@ -217,10 +217,13 @@ class _Command:
                 if kind == frames.STALE:
                     start(place.folder(), place.name_of(place.identity()))
                 raise Unavailable
-            self._connection.settimeout(_LONG)
+            self._go()
             return self._wait()
         finally:
             self._unlisten()
+            if not self._has_begun:
+                for number in self._early:  # whoever runs it now has not heard of them
+                    os.kill(os.getpid(), number)
 
     def _wait(self) -> int:
         while True:
@@ -236,21 +239,30 @@ class _Command:
                 self._stop(value)
 
     def _send(self, request: bytes) -> None:
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._connection.sendall(request)
+        except OSError as error:  # it has just ended
+            raise Unavailable from error
+        # From here on the interpreter itself writes each signal's number to the session.
+        _signal.set_wakeup_fd(self._connection.fileno(), warn_on_full_buffer=False)
+        for number in self._early:
+            self._pass_on(number)
+
+    def _go(self) -> None:
+        try:
+            here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable from error
         try:
             rights = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2, here))
             control = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
-            sent = self._connection.sendmsg([request], control)
-            self._connection.sendall(memoryview(request)[sent:])
-        except OSError as error:  # a closed descriptor of ours, or it has just ended
+            self._connection.sendmsg([frames.GO], control)
+        except OSError as error:
             raise Unavailable from error
         finally:
             os.close(here)
-        # From here on the interpreter itself writes each signal's number to the session.
-        _signal.set_wakeup_fd(self._connection.fileno(), warn_on_full_buffer=False)
-        self._is_sent = True
-        for number in self._early:
-            self._pass_on(number)
+        self._has_begun = True
+        self._connection.settimeout(_LONG)
 
     def _answer(self) -> tuple[bytes, int]:
         """The next answer.
@@ -263,14 +275,14 @@ class _Command:
             try:
                 more = self._connection.recv(frames.ANSWER - len(self._received))
             except TimeoutError:
-                if self._connection.gettimeout() == _LONG:
+                if self._has_begun:
                     continue
                 raise Unavailable from None
             except OSError:
                 more = b""
             if not more:
                 _signal.set_wakeup_fd(-1)
-                raise Lost if self._connection.gettimeout() == _LONG else Unavailable
+                raise Lost if self._has_begun else Unavailable
             self._received += more
         said, self._received = self._received, b""
         return said[:1], int.from_bytes(said[1:], "big")
@@ -289,7 +301,7 @@ class _Command:
         self._before.clear()
 
     def _heard(self, number: int, _frame: object) -> None:
-        if not self._is_sent:
+        if not self._has_begun:
             self._early.append(number)
 
     def _pass_on(self, number: int) -> None:

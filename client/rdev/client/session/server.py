@@ -135,67 +135,82 @@ class Session:
             return
         if command.worker:
             self._pass_on(command, said)
-            return
-        command.received += said
+        elif not said:
+            self._drop(command)
+        elif command.task is None:
+            command.received += said
+            self._read(command)
+        else:
+            self._begin_on(command, said)
+
+    def _read(self, command: Command) -> None:
+        """Takes a command once its request is there."""
         try:
             length = frames.length(bytes(command.received[: len(frames.MAGIC) + 4]))
         except ValueError:
-            said = b""
-        if not said:
             self._drop(command)
-        elif length is not None and len(command.received) >= length:
-            self._take(command, length)
+            return
+        if length is not None and len(command.received) >= length:
+            data = bytes(command.received)
+            command.received.clear()
+            command.signals = data[length:]
+            self._take(command, data[:length])
 
-    def _take(self, command: Command, length: int) -> None:
-        """Runs a command, if this process can do it as the command itself would."""
+    def _take(self, command: Command, data: bytes) -> None:
+        """Says whether this process can run it as the command itself would."""
         if not self._code.is_current:
             self._retire()
             self._refuse(command, frames.STALE)
             return
         try:
-            request = frames.parse(bytes(command.received[:length]))
+            request = frames.parse(data)
             standing = standing_of(request.status, request.limits, nice=request.nice)
         except ValueError:
             self._refuse(command)
             return
-        signals = bytes(command.received[length:])
-        command.received.clear()
         is_same = (request.identity, standing.shared) == (self._identity, self._standing.shared)
-        has_all = len(command.descriptors) == DESCRIPTORS
-        if not is_same or not has_all or len(self._commands) > _MOST_WORKERS:
+        if not is_same or len(self._commands) > _MOST_WORKERS:
             self._refuse(command)
             return
-        self._idle_since = time.monotonic()
-        command.hangup = signal.SIGTERM if signal.SIGHUP in standing.ignored else signal.SIGHUP
-        self._begin(command, request, standing)
-        if signals and command.worker:
-            self._pass_on(command, signals)
+        command.task = (request, standing)
+        command.tell(frames.TAKEN)
 
     def _refuse(self, command: Command, kind: bytes = frames.REFUSED) -> None:
         command.tell(kind)
         self._drop(command)
 
+    def _begin_on(self, command: Command, said: bytes) -> None:
+        """Begins once the command has said that it waits."""
+        command.signals += said.replace(frames.GO, b"")
+        if command.task is not None and frames.GO in said:
+            request, standing = command.task
+            command.task = None
+            if len(command.descriptors) != DESCRIPTORS:
+                self._refuse(command, frames.HANDED_BACK)
+                return
+            self._idle_since = time.monotonic()
+            command.hangup = signal.SIGTERM if signal.SIGHUP in standing.ignored else signal.SIGHUP
+            self._begin(command, request, standing)
+
     def _begin(self, command: Command, request: frames.Request, standing: Standing) -> None:
-        # Before there is a worker: should we be killed between the two, nothing is run twice.
-        command.tell(frames.TAKEN)
         session = os.getpid()
+        # A signal must not come to a worker that still has our handlers.
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
             command.worker = os.fork()
+            if not command.worker:
+                self._forget(command)
+                connection, descriptors = command.connection, command.descriptors
+                work(request, standing, descriptors, connection=connection, session=session)
         except OSError:  # as many processes as the user may have
-            command.tell(frames.HANDED_BACK)
-            self._drop(command)
+            self._refuse(command, frames.HANDED_BACK)
             return
-        if not command.worker:
-            self._forget(command)
-            work(
-                request,
-                standing,
-                command.descriptors,
-                connection=command.connection,
-                session=session,
-            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         command.deadline = None
         command.close_descriptors()
+        if command.signals:
+            self._pass_on(command, command.signals)
 
     def _forget(self, kept: Command) -> None:
         """In a worker: lets go of all that is the session's or another command's."""

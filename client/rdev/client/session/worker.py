@@ -122,10 +122,12 @@ def _end_with(session: int) -> None:
 
 
 def _exit_code(request: frames.Request) -> int:
-    from rdev.client.cli.main import main
+    from rdev.client.cli.main import interrupted, main
 
+    words = [os.fsdecode(word) for word in request.words[1:]]
     try:
-        return main([os.fsdecode(word) for word in request.words[1:]])
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # all were held back till now
+        return main(words)
     except HandedBack:
         raise
     except SystemExit as error:
@@ -134,7 +136,7 @@ def _exit_code(request: frames.Request) -> int:
         sys.stderr.write(f"{error.code}\n")
         return 1
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return interrupted(words[0])
 
 
 def _leave(code: int) -> int:
