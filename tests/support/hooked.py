@@ -39,6 +39,7 @@ class HookedJob:
         self.spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
         self.argv: tuple[str, ...] = ()
         self.orders: list[dict[str, Any]] = []  # what each command carried
+        self.answers: dict[str, dict[str, Any]] = {}  # the last answer to each
 
     async def get(self, reference: str) -> Job:
         running = self.process.returncode is None
@@ -72,6 +73,7 @@ class HookedJob:
             result = await answer
         if not result["ok"]:
             raise JobConflict("route the job", result["cause"])
+        self.answers[name] = result
         return result
 
     def record(self, job_id: str) -> Any:
@@ -117,7 +119,9 @@ class HookedJob:
         finally:
             if self._writers.get(pid) is writer:
                 del self._writers[pid]
-            for answer in self._answers.values():
+            # A child of the process that has come and gone owes no answer.
+            owed = self._answers.values() if pid == self.process.pid else ()
+            for answer in owed:
                 if not answer.done():
                     answer.set_exception(JobConflict("route the job", "the process has gone"))
             writer.close()

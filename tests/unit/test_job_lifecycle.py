@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rdev.supervisor import lifecycle
-from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, Event
+from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, HANG_OVER, HANG_SUSPECTED, Event
 from rdev.wire.job import Attempt, JobState, Reason, Stream, Usage
 from rdev.wire.records import Exit, Launch, Started, Status
 
@@ -183,6 +183,23 @@ def test_stops_follow_the_debuggers_events():
     assert lifecycle.disconnected(one, 8, at=5.0).stops == ()
     assert over(one).stops == ()
     assert lifecycle.noted(RUNNING, Event("metric", 1.0)) is RUNNING
+
+
+def test_a_rank_without_progress_is_shown_and_the_one_that_waits_for_others_rather():
+    place = {"file": "/w/train.py", "line": 33, "function": "step", "seconds": 4.2}
+    late = Event(HANG_SUSPECTED, 2.0, rank=0, pid=7, seq=1, fields={**place, "waiting": ""})
+    waits = Event(HANG_SUSPECTED, 2.0, rank=1, pid=8, seq=1, fields={**place, "waiting": "barrier"})
+    first = lifecycle.noted(RUNNING, late)
+    assert first.message == "rank 0 makes no progress since 4 s: train.py:33 in step"
+    both = lifecycle.noted(first, waits)
+    shown = "rank 1 makes no progress since 4 s: train.py:33 in step, waiting in barrier"
+    assert both.message == shown
+    assert lifecycle.noted(both, late) == both
+    over = Event(HANG_OVER, 3.0, rank=0, pid=7, seq=2, fields={"seconds": 9.0})
+    assert lifecycle.noted(both, over).message == shown
+    assert lifecycle.noted(both, replace(over, rank=1)).message == ""
+    full = replace(RUNNING, message="waits for room for its output: no space left on device")
+    assert lifecycle.noted(full, waits) == full
 
 
 def test_time_in_which_the_debugger_holds_a_rank_is_not_the_jobs():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from rdev.hook.place import describe, is_users, main_frame, users_frame
+from rdev.hook.place import is_users, main_frame, spot, users_frame
 from rdev.hook.summary import short_text
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
@@ -29,7 +29,7 @@ def evaluate(args: Mapping[str, Any]) -> dict[str, Any]:
     """
     expression = str(args.get("expression", ""))
     frame = _find(str(args.get("function") or ""), str(args.get("file") or ""))
-    place = describe(frame)
+    place = spot(frame)
     # A comprehension sees the globals of its frame and not its locals, so both are one.
     names = {**frame.f_globals, **frame.f_locals}
     del frame

@@ -150,6 +150,7 @@ class Groups:
             self._seconds, self._is_held = 0.0, False
             told, self._told, self._known = self._told, [], set()
             restored = self._timeouts.restore()
+        self._clear()
         if told:
             self._report("debug_disarmed", {"groups": len(told)})
         return {"restored": restored}
@@ -212,10 +213,16 @@ class Groups:
         before, self._at = self._at, (active_monotonic(), _main_cpu())
         active, burnt = self._at[0] - before[0], self._at[1] - before[1]
         if seen != self._seen or (burnt > IDLE_SHARE * TICK and not waiting):
-            self._seen, self._stuck, self._is_suspected = seen, 0.0, False
+            self._clear()
+            self._seen = seen
         elif not self._is_held:
             self._stuck += active
             self._suspect(frame, waiting)
+
+    def _clear(self) -> None:
+        if self._is_suspected:
+            self._report("hang_over", {"seconds": round(self._stuck, 1)})
+        self._stuck, self._is_suspected = 0.0, False
 
     def _suspect(self, frame: FrameType | None, waiting: str) -> None:
         before = self._timeouts.before()

@@ -70,3 +70,14 @@ def describe(frame: FrameType | None) -> dict[str, object]:
     code = frame.f_code
     name = getattr(code, "co_qualname", code.co_name)
     return {"file": code.co_filename, "line": frame.f_lineno or 0, "function": name}
+
+
+def spot(frame: FrameType) -> str:
+    """A frame as FILE:LINE in FUNCTION; a file below the working folder as seen from there."""
+    code = frame.f_code
+    try:
+        file = code.co_filename.removeprefix(os.getcwd() + os.sep)
+    except OSError:  # the working folder has been removed
+        file = code.co_filename
+    name = getattr(code, "co_qualname", code.co_name)
+    return f"{file}:{frame.f_lineno or 0} in {name}"

@@ -14,7 +14,14 @@ from dataclasses import replace
 
 from rdev.supervisor.shim import CANNOT_EXECUTE, NOT_FOUND
 from rdev.wire.channel import clean_text, small_number
-from rdev.wire.events import DEBUG_PAUSED, DEBUG_RENEWED, DEBUG_RESUMED, Event
+from rdev.wire.events import (
+    DEBUG_PAUSED,
+    DEBUG_RENEWED,
+    DEBUG_RESUMED,
+    HANG_OVER,
+    HANG_SUSPECTED,
+    Event,
+)
 from rdev.wire.job import Attempt, DebugStop, JobState, Reason, Stream
 from rdev.wire.records import Exit, Launch, Started, Status
 
@@ -85,6 +92,8 @@ def signalled(status: Status, number: int) -> Status:
 
 def noted(status: Status, event: Event) -> Status:
     """An event arrived; those of the debugger show in the status."""
+    if event.kind in (HANG_SUSPECTED, HANG_OVER):
+        return _stuck(status, event)
     others = tuple(stop for stop in status.stops if stop.pid != event.pid)
     if event.kind == DEBUG_RENEWED:
         renewed = (_renewed(stop, event) for stop in status.stops)
@@ -241,6 +250,28 @@ def _stop_of(event: Event) -> DebugStop:
         until=_lease_end(event),
         unattended=fields.get("unattended") is True,
     )
+
+
+def _stuck(status: Status, event: Event) -> Status:
+    """A rank makes no progress, or does again; of several one is shown."""
+    mark = f"rank {event.rank} makes no progress"
+    if status.state is not JobState.RUNNING:
+        return status
+    if event.kind == HANG_OVER:
+        is_shown = status.message.startswith(mark)
+        return _changed(status, replace(status, message="")) if is_shown else status
+    fields = event.fields
+    # Who waits in a collective knows where the job hangs; who is late may only look so.
+    is_better = bool(fields.get("waiting")) and "waiting in" not in status.message
+    if status.message and not (is_better and "makes no progress" in status.message):
+        return status
+    words = {k: clean_text(fields.get(k, ""))[:_MAX_WORD] for k in ("file", "function", "waiting")}
+    seconds = fields.get("seconds")
+    text = f"{mark} since {seconds if isinstance(seconds, int | float) else 0:.0f} s: "
+    text += f"{os.path.basename(words['file'])}:{small_number(fields.get('line'))}"
+    text += f" in {words['function']}"
+    text += f", waiting in {words['waiting']}" if words["waiting"] else ""
+    return _changed(status, replace(status, message=text))
 
 
 def _renewed(stop: DebugStop, event: Event) -> DebugStop:

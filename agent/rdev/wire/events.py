@@ -18,7 +18,9 @@ to the kind:
     debug_disarmed   groups
     exception_raised exception, message, frames [{file, line, function, locals {name: text}}], the
                      innermost first; only of a job that stops at exceptions
-    hang_suspected   file, line, function, seconds (of active time without progress)
+    hang_suspected   file, line, function, seconds (of active time without progress), waiting (the
+                     function of torch.distributed's that it waits in, or "")
+    hang_over        seconds (it goes on after so many, or is not watched any more)
     events_dropped   count (the sender's buffer overflowed; exactly so many are missing)
 """
 
@@ -37,6 +39,7 @@ DEBUG_RESUMED = "debug_resumed"
 DEBUG_ARMED = "debug_armed"
 DEBUG_DISARMED = "debug_disarmed"
 HANG_SUSPECTED = "hang_suspected"
+HANG_OVER = "hang_over"
 EVENTS_DROPPED = "events_dropped"
 
 

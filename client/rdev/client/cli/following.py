@@ -26,6 +26,7 @@ from rdev.client.cli.narrating import (
     explain_waiting,
     say_detached,
 )
+from rdev.client.cli.pausing import tell_pauses
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import follow
 from rdev.client.hosts import phrase
@@ -37,7 +38,7 @@ from rdev.client.ui.output import PATIENCE, Output
 from rdev.client.ui.pump import write_within
 from rdev.protocol.buffers import keep_buffers
 from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
-from rdev.wire.job import Job, JobState, LogFull
+from rdev.wire.job import Job, JobState
 
 _STDIN, _STDERR = 0, 2
 _QUESTION = b"\nrdev: d = detach and let it run, Enter = stop it "
@@ -135,8 +136,8 @@ async def follow_to_end(
             beside.append(group.create_task(feed.run()))
         if job.state is JobState.PENDING:
             beside.append(group.create_task(explain_waiting(connection, job, output.note)))
-        if job.spec.log_full is LogFull.BLOCK:
-            beside.append(group.create_task(explain_block(connection, job, output.say)))
+        beside.append(group.create_task(explain_block(connection, job, output.say)))
+        beside.append(group.create_task(tell_pauses(connection, job, output.say)))
         attach = phrase("attach", connection.host, job.name)
         keys = "Ctrl-C" if on_interrupt is OnInterrupt.DETACH else "Ctrl-C and d"
         remedy = f"{keys}, then `{attach}` shows the latest"

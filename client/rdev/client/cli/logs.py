@@ -80,6 +80,7 @@ async def execute(options: argparse.Namespace) -> int:
     import contextlib
 
     from rdev.client.cli.narrating import explain_block, explain_end
+    from rdev.client.cli.pausing import tell_pauses
     from rdev.client.connection import connect, persisting
     from rdev.client.jobs import Jobs
     from rdev.client.lookup import find_job
@@ -87,7 +88,7 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import Output, say
     from rdev.protocol.buffers import keep_buffers
     from rdev.protocol.errors import JobNotFound
-    from rdev.wire.job import JobState, LogFull, Reason
+    from rdev.wire.job import JobState, Reason
 
     keep_buffers()
     since = _since(options.since)
@@ -96,9 +97,12 @@ async def execute(options: argparse.Namespace) -> int:
         tail = _tail(connection, job, options, since=since)
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
             showing = group.create_task(_show(tail, output, job, host=connection.host))
-            if options.follow and job.spec.log_full is LogFull.BLOCK:
+            if options.follow:
                 explaining = group.create_task(explain_block(connection, job, output.say))
                 showing.add_done_callback(lambda _: explaining.cancel())
+                ranks = () if options.rank is None else (options.rank,)
+                pauses = group.create_task(tell_pauses(connection, job, output.say, ranks=ranks))
+                showing.add_done_callback(lambda _: pauses.cancel())
             if options.follow and isinstance(output, Output):
                 lagging = group.create_task(_tell_lag(connection, job, output, options))
                 showing.add_done_callback(lambda _: lagging.cancel())

@@ -66,13 +66,14 @@ async def explain_waiting(connection: Connection, job: Job, tell: Tell) -> None:
 
 
 async def explain_block(connection: Connection, job: Job, tell: Tell) -> None:
-    """Tells when a job that runs waits for room for its output, and when it goes on."""
+    """Tells what a job that runs waits for, such as room for its output, and when it goes on."""
     told = ""
     with contextlib.suppress(RdevError):  # who follows the output meets the same and says so
         async for seen in Jobs(connection).watch(job.id):
             if seen.state is JobState.RUNNING and seen.message != told:
+                again = ": there is room again" if "room" in told else ""
                 told = seen.message
-                await tell(f"{job.name} {told or 'goes on: there is room again'}")
+                await tell(f"{job.name} {told or f'goes on{again}'}")
 
 
 def closed(job: Job, *, is_quiet: bool = False) -> int:
