@@ -202,9 +202,11 @@ def _make_private(folder: str, made: list[str]) -> None:
         pending.append(missing)
         missing = os.path.dirname(missing)
     for path in reversed(pending):
-        with contextlib.suppress(FileExistsError):  # another installer was faster
+        made.append(path)  # before it is: a signal may come between the two
+        try:
             os.mkdir(path, 0o700)
-            made.append(path)
+        except FileExistsError:  # another installer was faster
+            made.remove(path)
     found = os.lstat(folder)
     if stat.S_ISLNK(found.st_mode):
         raise InstallError(
@@ -239,8 +241,9 @@ def _note(path: str, text: str) -> None:
 
 def _make(header: dict[str, Any], stream: IO[bytes], parent: str, final: str) -> None:
     _require_room(parent, header["needed"])
-    new = tempfile.mkdtemp(prefix=f"{header['release']}.new-", dir=parent)
-    try:
+    new = os.path.join(parent, f"{header['release']}.new-{secrets.token_hex(8)}")
+    try:  # from here on a signal may come at any moment, and what was made goes
+        os.mkdir(new, 0o700)
         lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # not every network file system has locks
