@@ -18,7 +18,6 @@ def test_a_client_that_only_stays_connected_is_warned_once_and_renews_nothing():
     assert watch.due(841.0) is None
     assert watch.left(841.0) == 59.0
     assert watch.wait(841.0) is None
-    assert watch.is_over(900.0)
 
 
 def test_what_the_client_asks_renews_the_stop_at_most_every_ten_seconds():
@@ -57,5 +56,4 @@ def test_nothing_is_renewed_or_announced_while_the_process_runs():
     watch.stopped(107.0)  # another thread, which prolongs nothing
     assert watch.left(107.0) == 1.0
     watch.continued()
-    assert not watch.is_over(200.0)
     assert watch.due(200.0) is None

@@ -117,7 +117,24 @@ def test_a_held_job_says_where():
     stop = DebugStop(0, 7, "/ws/train.py", 42, "step", "breakpoint", 103.0)
     held = job(JobState.RUNNING, exit_code=None, ended=0.0, stops=(stop,), directory="/ws")
     assert state_words(held) == "RUNNING, PAUSED train.py:42"
+    assert state_words(held, now=140.0) == "RUNNING, PAUSED train.py:42 for 37s"
     assert as_json(held)["paused"][0]["line"] == 42
+
+
+def test_a_held_rank_says_how_long_it_stays_so_and_which_ranks_wait_for_it():
+    stop = DebugStop(0, 7, "/ws/train.py", 42, "step", "breakpoint", 103.0, until=1003.0)
+    held = job(JobState.RUNNING, exit_code=None, ended=0.0, stops=(stop,), directory="/ws", ranks=4)
+    words = "RUNNING, rank 0 PAUSED train.py:42 for 37s (14m23s left), ranks 1-3 waiting 37s"
+    assert state_words(held, now=140.0) == words
+    assert as_json(held)["paused"][0]["until"] == "1970-01-01T00:16:43Z"
+
+
+def test_a_stop_that_nobody_attends_waits_for_a_debugger():
+    stop = DebugStop(0, 7, "/ws/train.py", 42, "step", "breakpoint", 103.0, 163.0, unattended=True)
+    held = job(JobState.RUNNING, exit_code=None, ended=0.0, stops=(stop,), directory="/ws")
+    words = "RUNNING, PAUSED train.py:42 for 37s (23s left) waits for a debugger"
+    assert state_words(held, now=140.0) == words
+    assert as_json(held)["paused"][0]["unattended"] is True
 
 
 @pytest.mark.parametrize(

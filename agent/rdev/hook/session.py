@@ -193,6 +193,7 @@ class Session:
             "attached": self._connection is not None,
             "paused": stop is not None,
             "lease": self._lease.left,
+            "ending": self._stops.ending,  # why the last session ended, if it has
         }
 
     def _on_disposed(self) -> None:

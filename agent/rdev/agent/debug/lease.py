@@ -18,10 +18,6 @@ RENEW_SECONDS = 10.0
 # Time to come back from the kettle, but no more than a quarter of a short lease.
 WARN_SECONDS = 60.0
 
-# What the agent reckons the lease's end to be comes this close to the process's own reckoning:
-# commands and events take milliseconds, on a loaded machine a second.
-SLACK = 1.0
-
 
 class Action(enum.Enum):
     """What is to be done now."""
@@ -61,10 +57,6 @@ class LeaseWatch:
     def left(self, now: float) -> float:
         """Seconds until it goes on by itself; 0 while it runs."""
         return max(0.0, self._deadline - now) if self.is_held else 0.0
-
-    def is_over(self, now: float) -> bool:
-        """Whether the stop has lasted so long that its end must have been the lease's."""
-        return self.is_held and now >= self._deadline - SLACK
 
     def stopped(self, now: float) -> None:
         """A thread was stopped, which prolongs a stop that is on by nothing."""

@@ -216,7 +216,7 @@ class DebugManager:
         except BaseException:
             # The caller may be cancelled at any moment; the detach is not.
             place.is_closing = True
-            await asyncio.shield(self._group.create_task(self._close(opened)))
+            await asyncio.shield(self._group.create_task(self._undo(opened)))
             raise
         hands = self._hands(order, attached.pid)
         assert opened.adapter is not None
@@ -364,21 +364,26 @@ class DebugManager:
             _log.exception("the debug session of process %s broke", opened.pid)
             session.end(Over.ADAPTER)
         finally:
-            await self._close(opened)
-            session.closed()
+            session.closed(await self._close(opened))
         reason = session.over.value if session.over is not None else ""
         _log.info("the debug session of process %s is over: %s", opened.pid, reason)
 
-    async def _close(self, opened: _Open) -> None:
+    async def _undo(self, opened: _Open) -> None:
+        await self._close(opened)
+
+    async def _close(self, opened: _Open) -> str:
+        """Undoes an attach; returns why the process let go of the debugger, in the hook's word."""
+        ending = ""
         job_id, rank = opened.order.job_id, opened.order.rank
         try:
             if opened.adapter is not None:
                 # A job that has ended, or lost its supervisor, has nobody to answer; ending the
                 # adapter makes a hook that lives detach by itself.
                 with contextlib.suppress(RdevError, TimeoutError):
-                    await self._jobs.command(
+                    answer = await self._jobs.command(
                         job_id, "hook", rank, "detach", pid=opened.pid, timeout=DETACH_SECONDS
                     )
+                    ending = str(answer.get("ending", ""))
                 await opened.adapter.close()
             if opened.has_joined:
                 await self._ranks.leave(job_id)
@@ -386,6 +391,7 @@ class DebugManager:
             _log.exception("the debug session of rank %d of job %s did not end well", rank, job_id)
         finally:
             self._places.pop((job_id, rank)).gone.set()
+        return ending
 
     def _remember(self, order: Order, session: DebugSession) -> None:
         self._sessions[session.attached.session_id] = (order, session)

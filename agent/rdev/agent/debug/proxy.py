@@ -114,7 +114,7 @@ def motion(message: Message) -> Motion | None:
                 return Motion.STOPPED
             case "continued":
                 return Motion.CONTINUED
-            case "terminated" | "exited":
+            case "terminated":
                 return Motion.ENDED
         return None
     resumes = message.get("command") in _RESUMING and message.get("success") is True

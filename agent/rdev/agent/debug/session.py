@@ -23,6 +23,7 @@ from rdev.agent.debug.proxy import Motion, Proxy, important, motion, terminated
 from rdev.protocol.dap import DapError, Framer, Message, encode
 from rdev.protocol.errors import DebugSessionLost, RdevError
 from rdev.protocol.resend import Unacknowledged
+from rdev.wire.events import ResumeCause
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ class Over(enum.Enum):
     AGENT = "the agent stops"
     BROKEN = "the client said something else than DAP"
 
+
+# What may be the process's doing, which knows why.
+_BY_THE_PROCESS = frozenset({Over.PROCESS, Over.ADAPTER, Over.GRACE})
 
 # Their clients know by themselves.
 _UNTOLD = frozenset({Over.LEFT, Over.PROCESS})
@@ -134,7 +138,7 @@ class DebugSession:
         self._incoming: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
         self._bell = asyncio.Event()
         self._call: Call | None = None
-        self._broken = time.monotonic()
+        self._broken = self._ran = time.monotonic()
         self._is_closed = self._has_ended = self._is_leaving = self._is_checked = False
 
     # --- of its owner
@@ -169,10 +173,17 @@ class DebugSession:
             self.over = over
             self._ring()
 
-    def closed(self) -> None:
-        """The process is detached: whoever reads gets what is left, then the end."""
-        if self.over not in _UNTOLD and not self._has_ended:
+    def closed(self, ending: str = "") -> None:
+        """The process is detached: whoever reads gets what is left, then the end.
+
+        Args:
+            ending: Why it let go of the debugger, as it says: a value of `ResumeCause`.
+        """
+        if ending == ResumeCause.LEASE.value and self.over in _BY_THE_PROCESS:
+            self.over = Over.LEASE
+        if self.over not in _UNTOLD:
             self._say(f"{self._line()}; the job goes on")
+        if not self._has_ended:
             self._send(terminated())
         self._is_closed = True
         self._ring()
@@ -241,7 +252,7 @@ class DebugSession:
             _log.info("the debug client of process %d: %s", self.attached.pid, error)
             self.end(Over.BROKEN)
         except OSError:
-            self.end(self._lost())
+            self.end(Over.ADAPTER)
 
     async def _pass(self, message: Message) -> None:
         self._watch.active()
@@ -270,7 +281,7 @@ class DebugSession:
                     await self._bell.wait()
         except DapError as error:
             _log.info("the debug adapter of process %d: %s", self.attached.pid, error)
-        self.end(self._lost())
+        self.end(Over.PROCESS if self._has_ended else Over.ADAPTER)
 
     def _pass_back(self, message: Message) -> None:
         match motion(message):
@@ -279,22 +290,15 @@ class DebugSession:
                 self._ring()
             case Motion.CONTINUED:
                 self._watch.continued()
+                self._ran = time.monotonic()
                 self._ring()
+            case Motion.ENDED if not self._is_leaving:
+                self.end(Over.PROCESS)
+                return  # `closed` says the same, and before it why
             case Motion.ENDED:
-                if self._is_lease_over():
-                    self.end(Over.LEASE)
-                    return  # `closed` says why before it says the same
                 self._has_ended = True
         if (wanted := self._proxy.from_adapter(message)) is not None:
             self._send(wanted)
-
-    def _lost(self) -> Over:
-        if self._is_lease_over():
-            return Over.LEASE
-        return Over.PROCESS if self._has_ended else Over.ADAPTER
-
-    def _is_lease_over(self) -> bool:
-        return not self._is_leaving and self._watch.is_over(time.monotonic())
 
     # --- the lease, and a client that does not return
 
@@ -341,14 +345,18 @@ class DebugSession:
                 self._watch.seconds + _OVERDUE
             )
             return Over.LEASE if is_stuck and self._call is None else None
-        is_gone = self._call is None and now - self._broken >= self._grace
+        is_gone = self._call is None and now >= self._grace_ends()
         return Over.GRACE if is_gone else None
+
+    def _grace_ends(self) -> float:
+        # From the end of a stop, too: a lease that ends ends the session by itself.
+        return max(self._broken, self._ran) + self._grace
 
     async def _pause(self, now: float) -> None:
         waits = [self._watch.wait(now)]
         if self._call is None:
             held = self._watch.is_held
-            waits.append(_OVERDUE if held else self._grace - (now - self._broken))
+            waits.append(_OVERDUE if held else self._grace_ends() - now)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min((w for w in waits if w is not None), default=None)):
                 await self._bell.wait()

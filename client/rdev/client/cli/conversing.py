@@ -24,6 +24,7 @@ from rdev.client.cli.narrating import (
     explain_waiting,
     say_detached,
 )
+from rdev.client.cli.pausing import tell_pauses
 from rdev.client.connection import Connection, persisting
 from rdev.client.follow import Sink, follow
 from rdev.client.input import Input
@@ -226,6 +227,7 @@ class _Typist:
             yield self._wait_for_turn()
         if self._job.spec.log_full is LogFull.BLOCK:
             yield explain_block(self._connection, self._job, _tell)
+        yield tell_pauses(self._connection, self._job, _tell)
         if self._job.spec.retries:
             yield Attempts(self._job, self._note).watch(self._connection)
 

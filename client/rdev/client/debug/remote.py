@@ -254,8 +254,7 @@ class RemotePipe:
         self._opening.session_id = self.opened.session_id
         waits = max(self.opened.grace, self.opened.lease, _LEAST_GRACE)
         host = self._connection.host
-        if not self._is_leaving:
-            self._tell(f"the connection to {host} broke; the debugger waits there, trying again")
+        is_told = False
         # The clock of what this machine is awake: a laptop that slept has its whole time.
         began, delays = time.monotonic(), Backoff()
         while time.monotonic() - began < (_LAST_TRY if self._is_leaving else waits):
@@ -267,8 +266,11 @@ class RemotePipe:
             except (*REFUSALS, DebugSessionLost):
                 raise
             except HostUnreachable:
+                if not is_told and not self._is_leaving:  # a blink is no news
+                    self._tell(f"the connection to {host} broke; the debugger waits there")
+                is_told = True
                 continue
-            if not self._is_leaving:
+            if is_told and not self._is_leaving:
                 self._tell(f"back at {host}: the debugger goes on where it was")
             return call
         hint = "the job goes on by itself when the lease of its stop ends"

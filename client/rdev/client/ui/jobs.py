@@ -62,7 +62,7 @@ def _row(job: Job, now: float) -> tuple[str, ...]:
         job.id,
         job.name,
         one_line(job.spec.owner) or _NOTHING,
-        state_words(job),
+        state_words(job, now=now),
         str(job.ranks) if job.ranks > 1 else _NOTHING,
         ",".join(str(gpu.index) for gpu in job.gpus) or _NOTHING,
         duration(now - job.created),
@@ -72,10 +72,15 @@ def _row(job: Job, now: float) -> tuple[str, ...]:
     )
 
 
-def state_words(job: Job) -> str:
+def state_words(job: Job, *, now: float | None = None) -> str:
     """The state, how it ended, why it waits, and where it is held.
 
-    Such as `FAILED 7`, `RUNNING, attempt 2 of 3`, `RUNNING, PAUSED train.py:42`.
+    Such as `FAILED 7`, `RUNNING, attempt 2 of 3`, `RUNNING, PAUSED train.py:42 for 37s (14m23s
+    left)`.
+
+    Args:
+        job: The job.
+        now: Seconds since the epoch, to tell how long it is held; None leaves that out.
     """
     if job.state.is_final:
         return f"{job.state.name} {_how(job)}".rstrip()
@@ -84,7 +89,8 @@ def state_words(job: Job) -> str:
         words.append(shortened(one_line(job.message), _WHY_WIDTH))
     if job.attempt > 1:
         words.append(attempt_words(job, job.attempt))
-    words += [_held(stop, job) for stop in job.stops]
+    words += [_held(stop, job, now) for stop in job.stops]
+    words += _waiting(job, now)
     return one_line(", ".join(words))
 
 
@@ -103,10 +109,27 @@ def attempt_words(job: Job, number: int) -> str:
     return f"attempt {number} of {job.spec.retries + 1}"
 
 
-def _held(stop: DebugStop, job: Job) -> str:
+def _held(stop: DebugStop, job: Job, now: float | None) -> str:
     file = stop.file.removeprefix(job.directory).lstrip("/")
     where = f"PAUSED {file}:{stop.line}"
-    return where if len(job.stops) == 1 else f"rank {stop.rank} {where}"
+    if now is not None:
+        where += f" for {duration(now - stop.since)}"
+        where += f" ({duration(stop.until - now)} left)" if stop.until else ""
+    if stop.unattended:
+        where += " waits for a debugger"
+    return where if job.ranks <= 1 and len(job.stops) == 1 else f"rank {stop.rank} {where}"
+
+
+def _waiting(job: Job, now: float | None) -> list[str]:
+    """The ranks that are not held, and will wait for one that is at their next collective."""
+    others = sorted(set(range(job.ranks)) - {stop.rank for stop in job.stops})
+    if not job.stops or not others:
+        return []
+    is_row = len(others) > 2 and others == list(range(others[0], others[-1] + 1))
+    names = f"{others[0]}-{others[-1]}" if is_row else ", ".join(map(str, others))
+    since = min(stop.since for stop in job.stops)
+    waiting = "waiting" if now is None else f"waiting {duration(now - since)}"
+    return [f"rank{'s' if len(others) > 1 else ''} {names} {waiting}"]
 
 
 def command_line(job: Job) -> str:
@@ -240,6 +263,8 @@ def _stop(stop: DebugStop) -> dict[str, Any]:
         "function": stop.function,
         "reason": stop.reason,
         "since": _moment(stop.since),
+        "until": _moment(stop.until),
+        "unattended": stop.unattended,
     }
 
 

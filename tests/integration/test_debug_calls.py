@@ -1,0 +1,258 @@
+"""A debug session and the calls of its client: they break, and it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AbstractAsyncContextManager
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from tests.support.calls import CallPipe, served
+from tests.support.hooked import HookedJob, adapters, hooked_job
+
+from rdev.agent.debug.manager import DebugManager
+from rdev.client.debug.session import Breakpoint, DebugClient, Stopped, debugging
+from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, DebugSessionLost, InvalidRequest
+from rdev.v1 import debug_pb2 as pb
+from rdev.v1.debug_pb2_grpc import DebugServiceStub
+
+# Line 5 is inside the step.
+TRAIN = """\
+import os, time
+
+def step(number):
+    loss = number * 2
+    return loss
+
+number = 0
+while not os.path.exists("stop"):
+    step(number)
+    number += 1
+    time.sleep(0.002)
+print("ended", flush=True)
+"""
+STEP = 5
+
+
+class Ground:
+    """A job, an agent's part of it, and a client's stub."""
+
+    def __init__(self, job: HookedJob, manager: DebugManager, channel: grpc.aio.Channel) -> None:
+        self.job = job
+        self.manager = manager
+        self.stub = DebugServiceStub(channel)
+
+    def client(self, pipe: CallPipe) -> AbstractAsyncContextManager[DebugClient]:
+        """A client on an open pipe."""
+        return debugging(pipe, pipe.notices.append)
+
+    async def hit(self, client: DebugClient) -> Stopped:
+        await client.attach([Breakpoint(str(self.job.folder / "train.py"), STEP)])
+        async with asyncio.timeout(20):
+            stop = await client.halted()
+        assert isinstance(stop, Stopped)
+        return stop
+
+
+@pytest.fixture
+async def ground(tmp_path):
+    async with (
+        hooked_job(tmp_path, TRAIN) as job,
+        DebugManager(job, grace=0.5) as manager,
+        served(manager, tmp_path) as channel,
+    ):
+        yield Ground(job, manager, channel)
+
+
+async def value(client: DebugClient, expression: str) -> str:
+    frame = (await client.stack(1))[0]
+    return (await client.evaluate(expression, frame)).value
+
+
+async def test_after_a_break_the_same_stop_goes_on_where_the_bytes_stopped(ground):
+    pipe = CallPipe(ground.stub)
+    await pipe.open()
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        number = await value(client, "number")
+        for _ in range(3):
+            pipe.tear()
+            # An answer that the client has not read, and a request that it does not know to have
+            # come: both are on their way when the call breaks.
+            await pipe.open()
+            asking = asyncio.create_task(value(client, "number"))
+            await asyncio.sleep(0)
+            assert await asking == number
+        await client.resume("next", 1)
+        assert isinstance(await client.halted(), Stopped)
+        assert ground.job.count("debug_attached") == 1
+        await client.detach()
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_what_was_not_received_is_sent_again_to_the_byte(ground):
+    pipe = CallPipe(ground.stub)
+    pipe.acknowledges = False
+    await pipe.open()
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        total = pipe.received
+        pipe.tear()
+        for received in (total // 2, total - 1, total):
+            again = CallPipe(ground.stub)
+            again.received = received
+            await again.open(session_id=pipe.opened.session_id)
+            while again.received < total:
+                await again.receive()
+            assert again.stream == pipe.stream[received:]
+            again.tear()
+        with pytest.raises(DebugSessionLost, match="cannot have been received"):
+            await CallPipe(ground.stub).open(
+                session_id=pipe.opened.session_id, received=total + 10_000_000
+            )
+        await pipe.open()
+        await client.detach()
+    await ground.job.end()
+
+
+@pytest.mark.parametrize("way", ["close", "half-close"])
+async def test_who_leaves_is_detached_at_once(ground, way):
+    pipe = CallPipe(ground.stub)
+    await pipe.open()
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        begun = time.monotonic()
+        if way == "close":
+            await pipe.write(close=pb.DebugClose())
+        else:
+            await pipe.call.done_writing()
+        resumed = await ground.job.event("debug_resumed")
+        assert resumed["cause"] == "detached"
+        async with asyncio.timeout(10):
+            await client.over()
+        assert time.monotonic() - begun < 3.0
+    assert adapters() == []
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_who_does_not_return_to_a_running_job_loses_the_session_and_is_told(ground):
+    pipe = CallPipe(ground.stub)
+    await pipe.open()
+    async with ground.client(pipe) as client:
+        await client.attach([])
+        pipe.tear()
+        await ground.job.event("debug_detached")  # after the grace of half a second
+        await pipe.open()
+        async with asyncio.timeout(10):
+            await client.over()
+        assert adapters() == []
+        assert any("nobody returned to it; the job goes on" in line for line in pipe.notices)
+    with pytest.raises(DebugSessionLost, match="the agent was restarted"):
+        await CallPipe(ground.stub).open(session_id="0" * 32)
+    await ground.job.end()
+
+
+async def test_a_stop_waits_for_its_client_longer_than_the_grace_until_its_lease_ends(ground):
+    pipe = CallPipe(ground.stub)
+    await pipe.open(lease=Duration(seconds=3))
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        began = time.monotonic()
+        pipe.tear()
+        resumed = await ground.job.event("debug_resumed")
+        assert resumed["cause"] == "lease"
+        assert 2.0 < time.monotonic() - began < 5.0
+        await pipe.open()
+        async with asyncio.timeout(10):
+            await client.over()
+        assert any("nothing was asked of the debugger for 3 s" in line for line in pipe.notices)
+    await ground.job.end()
+
+
+async def test_what_the_client_asks_renews_the_lease_and_its_silence_is_warned_of(ground):
+    pipe = CallPipe(ground.stub)
+    opened = await pipe.open(lease=Duration(seconds=2))
+    assert (opened.lease.seconds, opened.grace.ToMilliseconds()) == (2, 500)
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        began = time.monotonic()
+        while time.monotonic() - began < 3.0:
+            await value(client, "number")
+            await asyncio.sleep(0.1)
+        assert ground.job.count("debug_resumed") == 0
+        assert ground.job.count("debug_renewed") <= 8, "no more than one each quarter of a lease"
+        async with asyncio.timeout(10):
+            ended = await client.over()
+        assert ended.cause == "the process has ended"  # what `terminated` means to this client
+        assert (await ground.job.event("debug_resumed"))["cause"] == "lease"
+    told = [line for line in pipe.notices if "by itself" in line or "nothing was asked" in line]
+    assert "goes on by itself in" in told[0]
+    assert "nothing was asked of the debugger for 2 s" in told[1]
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_a_second_client_is_refused_at_once_with_the_name_of_the_first(ground):
+    first, second = CallPipe(ground.stub), CallPipe(ground.stub)
+    await first.open(owner="ada@laptop")
+    async with ground.client(first) as client:
+        await ground.hit(client)
+        began = time.monotonic()
+        with pytest.raises(DebuggerBusy, match=r"ada@laptop is attached to it, since [0-9]+ s"):
+            await second.open(owner="bob@desk")
+        assert time.monotonic() - began < 0.25
+        first.tear()
+        await asyncio.sleep(0.1)  # the agent hears of it
+        with pytest.raises(
+            DebuggerBusy, match=r"lost the connection [0-9]+ s ago; it is kept until its"
+        ):
+            await second.open(owner="bob@desk")
+        # Whoever lost it may begin anew, as after a crash of the laptop.
+        await second.open(owner="ada@laptop")
+        assert (await ground.job.event("debug_resumed"))["cause"] == "detached"
+        async with ground.client(second) as anew:
+            await ground.hit(anew)
+            await anew.detach()
+    await ground.job.end()
+
+
+async def test_a_client_that_does_not_read_holds_up_its_debugger_and_no_more(ground):
+    pipe = CallPipe(ground.stub)
+    pipe.acknowledges = False
+    await pipe.open()
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        frame = (await client.stack(1))[0]
+        asked = {"frameId": frame.id, "context": "clipboard"}
+        answers = [
+            asyncio.create_task(
+                client.request("evaluate", {**asked, "expression": f"'{letter}' * 3_000_000"})
+            )
+            for letter in "abcd"
+        ]
+        _, waiting = await asyncio.wait(answers, timeout=2.0)
+        assert waiting, "what is kept for a client has a bound"
+        assert 4 << 20 <= pipe.received < 8 << 20
+        pipe.acknowledges = True
+        await pipe.acknowledge()
+        await asyncio.wait(answers)
+        assert [len(answer.result()["result"]) for answer in answers] == [3_000_002] * 4
+        await client.detach()
+    await ground.job.end()
+
+
+async def test_there_is_no_such_rank(ground):
+    with pytest.raises(InvalidRequest, match="it has only rank 0"):
+        await CallPipe(ground.stub).open(rank=4)
+
+
+async def test_no_disk_for_the_adapters_log_is_told(ground):
+    (ground.job.folder / "debug").write_text("in the way")
+    with pytest.raises(DebuggerUnavailable, match="unable to start the debug adapter: "):
+        await CallPipe(ground.stub).open()
+    (ground.job.folder / "debug").unlink()
+    pipe = CallPipe(ground.stub)
+    await pipe.open()  # nothing is left of the failure
+    pipe.tear()
+    await ground.job.end()
