@@ -4,6 +4,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
+# Tests start some thousand processes, each of which would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all chaos lint format check audit coverage bench docs lock clean
 
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.

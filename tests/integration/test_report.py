@@ -3,7 +3,6 @@
 import signal
 
 import pytest
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rdev.supervisor.report import names_killed_rank, read_report
 from rdev.wire.files import JobFiles
@@ -14,6 +13,9 @@ NOON = 1_767_268_800
 
 def report(*failures):
     """What torchrun prints of ranks that ended so many seconds after noon with those codes."""
+    # Here, for only one of the processes that run tests has to import torch.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
     named = {}
     for rank, (seconds, code) in enumerate(failures):
         failure = ProcessFailure(rank, 100 + rank, exitcode=code, error_file="<N/A>")

@@ -1,5 +1,6 @@
 """The Python interpreters of this machine that the stdlib-only parts must run on."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
+@functools.cache
 def interpreters():
     """Paths by version: pyenv's, those on PATH, and the one that runs the tests."""
     found = {".".join(map(str, sys.version_info[:2])): sys.executable}
