@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -74,6 +75,9 @@ def train():
         if os.path.exists(f"{FOLDER}/hang-{dist.get_rank()}"):
             os.unlink(f"{FOLDER}/hang-{dist.get_rank()}")
             absent()
+        if os.path.exists(f"{FOLDER}/break-{dist.get_rank()}"):
+            os.unlink(f"{FOLDER}/break-{dist.get_rank()}")
+            breakpoint()
     return right
 
 LATE = os.path.exists(FOLDER + "/late")
@@ -432,3 +436,32 @@ async def test_an_expression_in_a_rank_that_runs_and_in_one_that_is_held(trainin
 async def ranks_of(training: Training) -> AsyncIterator[Ranks]:
     async with asyncio.TaskGroup() as group:
         yield Ranks(training.jobs.manager, group.create_task)
+
+
+@pytest.mark.slow
+async def test_a_breakpoint_that_nobody_attends_goes_on_before_the_others_give_up(training):
+    await training.start(2, 3.0)
+    await training.told("trains")
+    training.tell("break-1")
+    [paused] = await training.await_events("debug_paused", 1)
+    assert (paused["lease"], paused["unattended"]) == (2.0, True)
+    [resumed] = await training.await_events("debug_resumed", 1)
+    assert resumed["cause"] == "unattended"
+    assert await training.finish() == unharmed(2)
+
+
+@pytest.mark.slow
+async def test_who_comes_to_a_rank_that_waits_has_as_long_as_the_others_still_wait(training):
+    await training.start(2, 15.0)
+    await training.told("trains")
+    training.tell("break-1")
+    [paused] = await training.await_events("debug_paused", 1)
+    await training.waits(0)
+    async with ranks_of(training) as ranks:
+        arming = await ranks.join(training.id)
+        assert "a collective may be in flight whose timeout is 15 s" in arming.warnings[0]
+        left = paused["time"] + 14.0 - time.time()
+        assert ranks.lease(training.id, 900.0) == pytest.approx(left, abs=0.5)
+        await ranks.leave(training.id)
+    await training.await_events("debug_resumed", 1)
+    assert await training.finish() == unharmed(2)

@@ -147,13 +147,21 @@ class Groups:
 
     def _restore(self) -> Answer:
         with self._lock:
-            self._seconds, self._is_held = 0.0, False
-            told, self._told, self._known = self._told, [], set()
-            restored = self._timeouts.restore()
+            told = self._put_back()
+        self._tell_restored(told)
+        return {"groups": told}
+
+    def _put_back(self) -> int:
+        self._watcher = None
+        self._seconds, self._is_held = 0.0, False
+        told, self._told, self._known = len(self._told), [], set()
+        self._timeouts.restore()
+        return told
+
+    def _tell_restored(self, groups: int) -> None:
         self._clear()
-        if told:
-            self._report("debug_disarmed", {"groups": len(told)})
-        return {"restored": restored}
+        if groups:
+            self._report("debug_disarmed", {"groups": groups})
 
     # The thread that watches.
 
@@ -190,9 +198,12 @@ class Groups:
     def _watch(self, wake: _thread.LockType) -> None:
         self._seen, self._at = None, (active_monotonic(), _main_cpu())
         while not wake.acquire(timeout=TICK):
-            if time.monotonic() > self._deadline:
-                self._watcher = None
-                self._restore()
+            with self._lock:
+                # Together with the restoring: an arming that comes this moment starts anew.
+                is_over = time.monotonic() > self._deadline
+                told = self._put_back() if is_over else 0
+            if is_over:
+                self._tell_restored(told)
                 return
             # Whatever torch raises while the program takes its groups down, the deadline stays.
             with contextlib.suppress(Exception):

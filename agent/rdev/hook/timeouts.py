@@ -11,6 +11,7 @@ what it began with. Gloo's `send` and `recv` keep the timeout of the group's cre
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from functools import partial
 
@@ -18,6 +19,9 @@ TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
+
+# A stop that nobody prepared goes on so long before the shortest timeout.
+MARGIN_SECONDS = 1.0
 
 _C10D = "torch.distributed.distributed_c10d"
 _LOADER = "torch.utils.data.dataloader"
@@ -66,20 +70,17 @@ class Timeouts:
         for setting in self._of_groups():
             self._raise(setting, seconds)
 
-    def restore(self) -> int:
-        """Puts back what was raised, unless the program has changed it since; returns how many."""
+    def restore(self) -> None:
+        """Puts back what was raised, unless the program has changed it since."""
         self._unwatch()
-        restored = 0
         for setting in (*self._of_groups(), *_of_loaders()):
             before, raised = self._raised.get(setting.key, (0.0, 0.0))
             try:
                 if setting.key in self._raised and setting.read() == raised:
                     setting.write(before)
-                    restored += 1
             except Exception as error:  # noqa: BLE001 - whatever torch raises, the others follow
                 self.refused[setting.name] = _line(error)
         self._raised = {}
-        return restored
 
     def before(self) -> list[float]:
         """The timeouts that the process groups had before they were raised, the shortest first."""
@@ -97,7 +98,7 @@ class Timeouts:
 
     def names(self) -> list[str]:
         """The process groups whose timeout is raised."""
-        return sorted({key[1].split()[0] for key in self._raised if key[0] == "group"})
+        return sorted({key[1].split()[0] for key in list(self._raised) if key[0] == "group"})
 
     def watch(self, on_created: Callable[[], None]) -> None:
         """Has `on_created` called in the thread that makes a process group, before it uses it."""
@@ -145,8 +146,10 @@ class Timeouts:
             if setting.is_group:
                 self.refused[setting.name] = _line(error)
             return
-        before = self._raised.get(setting.key)
-        self._raised[setting.key] = (before[0] if before else current, seconds)
+        known = self._raised.get(setting.key)
+        # What is not as we left it is the program's own choice, and what it gets back.
+        before = known[0] if known is not None and known[1] == current else current
+        self._raised[setting.key] = (before, seconds)
 
     def _unwatch(self) -> None:
         module, create = sys.modules.get(_C10D), self._create
@@ -169,6 +172,18 @@ class Timeouts:
             yield Setting(
                 ("store", name), partial(_patience_of, store), partial(_set_patience_of, store)
             )
+
+
+def patience() -> float:
+    """How long a stop that nobody prepared may last, in seconds; endless without other ranks.
+
+    They wait in a collective that has begun, or will at once, with the timeout of now.
+    """
+    rank, size = Timeouts().world()
+    if rank is None or size < 2:
+        return math.inf
+    shortest = Timeouts().now()
+    return max(0.0, shortest[0] - MARGIN_SECONDS) if shortest else math.inf
 
 
 def _of_group(name: str, group: Any) -> Iterator[Setting]:  # noqa: ANN401 - a ProcessGroup

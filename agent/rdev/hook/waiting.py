@@ -15,6 +15,7 @@ import time
 
 from rdev.hook.arm import STOPS_VARIABLE
 from rdev.hook.stops import Stop
+from rdev.hook.timeouts import patience
 from rdev.wire.gate import close, counted
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
@@ -177,6 +178,7 @@ class Waiting:
 
     def _await_debugger(self, stop: Stop, seconds: float) -> bool:
         """Reports the stop and waits; False if nobody came."""
+        seconds = min(seconds, patience())
         deadline = time.monotonic() + seconds
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)

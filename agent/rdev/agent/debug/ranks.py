@@ -168,6 +168,7 @@ class _Armed:
     goals: dict[str, int] | None = None
     is_settled: bool = False
     is_held: bool = False
+    held_since: float | None = None
     keeper: asyncio.Task[None] | None = None
 
 
@@ -232,6 +233,8 @@ class Ranks:
         state = self._armed.get(job_id)
         if state is None:
             return asked
+        if state.held_since is not None:
+            held = max(held, time.time() - state.held_since)
         return lease_of(state.members, asked, held=held, is_settled=state.is_settled)
 
     async def _arm(self, job_id: str, state: _Armed, *, unsafe: bool, notice: Notice) -> Arming:
@@ -258,7 +261,8 @@ class Ranks:
             waiting = await self._look(job_id, state)
             if state.is_settled:
                 break
-            if unsafe or (await self._jobs.get(job_id)).stops:
+            state.held_since = _held_since(await self._jobs.get(job_id))
+            if unsafe or state.held_since is not None:
                 return False  # Whoever is held issues nothing, and waiting would only cost time.
             waited = time.monotonic() - began
             if waited > PATIENCE_SECONDS and waited > 2 * told:
@@ -310,7 +314,8 @@ class Ranks:
                 job = await self._jobs.get(job_id)
                 if job.state.is_final:
                     return
-                is_held = bool(job.stops)
+                state.held_since = _held_since(job)
+                is_held = state.held_since is not None
                 if is_held != state.is_held:
                     state.is_held = is_held
                     await self._ask_all(job_id, "hold", {"held": is_held})
@@ -337,7 +342,7 @@ class Ranks:
         if state.keeper is not None:
             state.keeper.cancel()
             state.keeper = None
-        state.is_held = False
+        state.is_held, state.held_since = False, None
         with contextlib.suppress(RdevError):
             await self._ask_all(job_id, "disarm", {})
 
@@ -403,6 +408,11 @@ def _limit(members: Sequence[Member]) -> str:
         f"a collective may be in flight whose timeout is {shortest:g} s: a stop goes on by itself"
         f" {MARGIN_SECONDS:g} s before that"
     )
+
+
+def _held_since(job: Job) -> float | None:
+    """Since when a rank of it is held, in seconds since the epoch; None if none is."""
+    return min((stop.since for stop in job.stops), default=None)
 
 
 def _highest(sequences: Any) -> dict[str, int]:  # noqa: ANN401 - the values of a dict
