@@ -5,11 +5,13 @@ The hook's remedies lean on them. A new debugpy that fails here needs its source
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 
 import pytest
+from tests.support.interpreters import interpreters
 
 from rdev.agent.debug.vendor import BELOW, OLDEST, debugpy_folder
 
@@ -22,11 +24,15 @@ import pydevd
 """
 
 
-def inside(body: str) -> str:
+PYTHONS = {v: path for v, path in interpreters().items() if v != "3.10"}
+OURS = ".".join(map(str, sys.version_info[:2]))
+
+
+def inside(body: str, *, version: str = OURS) -> str:
     """Runs code where pydevd is loaded; it patches the interpreter, so never in this process."""
     source = IN_A_PROCESS_OF_ITS_OWN.format(folder=debugpy_folder(), body=body)
     done = subprocess.run(
-        [sys.executable, "-I", "-X", "frozen_modules=off", "-c", source],
+        [PYTHONS[version], "-I", "-X", "frozen_modules=off", "-c", source],
         capture_output=True,
         text=True,
         check=False,
@@ -110,6 +116,46 @@ EXPRESSIONS = [
         " == ['tracing_func', 'thread_idents', 'create_dummy_thread']"
     ),
     "hasattr(pydevd.SetupHolder, 'setup')",
+    # release.py: a thread that is let go without a lock
+    "sys.modules['_pydevd_bundle.pydevd_constants'].STATE_RUN == 1",
+    (
+        "all(hasattr(sys.modules['_pydevd_bundle.pydevd_additional_thread_info']"
+        ".PyDBAdditionalThreadInfo(), name) for name in ('pydev_state', 'pydev_step_cmd',"
+        " 'pydev_original_step_cmd', 'pydev_step_stop', 'is_in_wait_loop'))"
+    ),
+    # patch.py: a client that leaves, and one that is ready
+    (
+        "'request_disconnect' in __import__('_pydevd_bundle.pydevd_process_net_command_json',"
+        " fromlist=['x']).PyDevJsonCommandProcessor.on_disconnect_request.__code__.co_names"
+    ),
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI.run)"
+        ".parameters) == ['self', 'py_db']"
+    ),
+    (
+        "'run' in __import__('_pydevd_bundle.pydevd_process_net_command_json',"
+        " fromlist=['x']).PyDevJsonCommandProcessor.on_configurationdone_request.__code__.co_names"
+    ),
+    # patch.py: an exception that has ended the program
+    (
+        "list(inspect.signature(pydevd.PyDB.trigger_exception_handler).parameters)[:3]"
+        " == ['self', 'excinfo', 'as_uncaught']"
+    ),
+    # our threads: who is neither traced nor stopped
+    (
+        "'is_pydev_daemon_thread' in inspect.getsource("
+        "sys.modules['_pydevd_bundle.pydevd_utils'].get_non_pydevd_threads)"
+    ),
+    (
+        "'pydev_do_not_trace' in inspect.getsource(__import__("
+        "'_pydevd_bundle.pydevd_thread_lifecycle', fromlist=['x']).suspend_all_threads)"
+    ),
+    (
+        "set(inspect.signature(pydevd.settrace).parameters) >= {'host', 'port', 'suspend',"
+        " 'trace_only_current_thread', 'patch_multiprocessing', 'stop_at_frame',"
+        " 'wait_for_ready_to_run', 'block_until_connected', 'dont_trace_start_patterns',"
+        " 'dont_trace_end_patterns', 'access_token', 'client_access_token', 'notify_stdin'}"
+    ),
     "callable(pydevd.stoptrace)",
     (
         "isinstance(sys.modules['_pydevd_sys_monitoring._pydevd_sys_monitoring']"
@@ -120,26 +166,17 @@ EXPRESSIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, bool]:
+@functools.cache
+def found(version: str) -> dict[str, bool]:
     """What each expression gives, from one process: an import of debugpy takes 0.3 s."""
     body = f"import json; print(json.dumps({{e: bool(eval(e)) for e in {EXPRESSIONS!r}}}))"
-    return json.loads(inside(body))
+    return json.loads(inside(body, version=version))
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_the_internal_is_as_it_was_read(found, expression):
-    assert found[expression]
-
-
-def test_settrace_takes_what_the_hook_gives():
-    taken = inside("print(*inspect.signature(pydevd.settrace).parameters)").split()
-    for name in (
-        *("host", "port", "suspend", "patch_multiprocessing", "wait_for_ready_to_run"),
-        *("block_until_connected", "dont_trace_start_patterns", "dont_trace_end_patterns"),
-        *("access_token", "client_access_token", "notify_stdin"),
-    ):
-        assert name in taken
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_internal_is_as_it_was_read(expression, version):
+    assert found(version)[expression]
 
 
 def test_a_pydb_has_the_command_factory_of_the_protocol():
