@@ -131,7 +131,7 @@ async def _left_there(
         return Left(was_connected=await transport.hang_up())
     await transport.login()
     if wanted.purge:
-        narrate(f"{host}: removing rdev from {known.home}")
+        narrate(f"{host}: removing rdev from {known.home}, if no job and no file stands in the way")
 
     async def ask(*words: str) -> Ran:
         return await transport.run(agent_command(known, *words), patience=_PATIENCE)
