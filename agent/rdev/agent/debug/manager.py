@@ -237,7 +237,7 @@ class DebugManager:
         order, session = self._sessions.get(session_id, (None, None))
         if order is None or session is None or (order.job_id, order.rank) != (job_id, rank):
             raise DebugSessionLost(
-                "continue the debug session", "the agent was restarted, or it ended long ago"
+                "continue the debug session", "the agent was restarted, and the debugger left"
             )
         return session
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rdev.agent.debug.target import hooks_of, running_job, why_no_hook
@@ -126,11 +126,11 @@ async def _stack(jobs: Jobs, job_id: str, rank: int, pid: int, *, is_native: boo
         return ProcessStack(rank, pid, cause=cause)
     found = of_hook(answer, rank, pid)
     # What was asked for and cannot be had is said beside what can.
-    return found if spied is None else _with_cause(found, f"no native frames: {spied.cause}")
+    return found if spied is None else replace(found, title=f"{found.title} ({_no_native(spied)})")
 
 
-def _with_cause(found: ProcessStack, cause: str) -> ProcessStack:
-    return ProcessStack(found.rank, found.pid, found.title, found.threads, cause, found.source)
+def _no_native(spied: ProcessStack) -> str:
+    return f"no native frames: {spied.cause}"
 
 
 def of_hook(answer: Mapping[str, Any], rank: int, pid: int) -> ProcessStack:
