@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rdev.client.debug.listen import launch_configuration
 from rdev.client.debug.places import Place, Sources, parse_condition, parse_place, split_words
-from rdev.client.debug.session import Breakpoint, DebugClient, Placed
 from rdev.client.debug.texts import Texts
-from rdev.client.debug.view import View
 from rdev.protocol.errors import UsageError
 
 
@@ -95,31 +92,3 @@ def test_a_file_outside_the_workspace_keeps_its_path(tmp_path, monkeypatch):
 def test_without_the_workspace_here_paths_are_relative_to_the_hosts():
     sources = Sources("", "/host/ws")
     assert sources.on_host("train.py") == "/host/ws/train.py"
-
-
-def test_the_launch_configuration_names_the_port():
-    configuration = launch_configuration("train", 5678)
-    assert configuration["connect"] == {"host": "127.0.0.1", "port": 5678}
-
-
-async def test_control_characters_of_the_program_do_not_reach_the_terminal():
-    said: list[str] = []
-    sources = Sources("", "/host/ws")
-    view = View(DebugClient(Nowhere()), sources, Texts(sources, nothing), job="x", say=said.append)
-    path = "/host/ws/a\x1b[2Jb.py"
-    await view.say_placed([Placed(Breakpoint(path, 3), verified=False, line=3, message="bad\x07")])
-    assert said == ["no breakpoint at a\\x1b[2Jb.py:3: bad\\x07"]
-
-
-async def nothing(path: str) -> bytes | None:
-    del path
-
-
-class Nowhere:
-    """A pipe whose other end has gone."""
-
-    async def receive(self) -> bytes:
-        return b""
-
-    async def send(self, data: bytes) -> None:
-        del data

@@ -1,27 +1,39 @@
-"""Put a debugger into a running job, at once and without a restart.
+"""Put a debugger into a running job, at once and without a restart; or run a script under it.
+
+    rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
+    rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
+    rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
-exactly as before when you leave. Ctrl-C and Ctrl-D leave. Exit code: 0 after leaving, and if the
-job ends meanwhile. A job of somebody else who shares the login takes a yes.
+exactly as before when you leave. Lines count as in your editor, which may be ahead of the job.
+`h` at the prompt lists the commands; they are pdb's. Ctrl-C stops a running job where it is, Ctrl-D
+leaves it. Exit code: 0 after leaving, and if the job ends meanwhile. A job of somebody else who
+shares the login takes a yes.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_terms, add_yes, confirm_of, host_of, terms_of
+from rdev.client.cli.options import (
+    add_host,
+    add_terms,
+    add_yes,
+    confirm_of,
+    host_of,
+    rank_or_all,
+    terms_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
     from rdev.client.connection import Connection
-    from rdev.client.debug.editor import Joint
+    from rdev.client.debug.dialogue import Plan
     from rdev.client.debug.places import Place
+    from rdev.client.debug.prompt import Console
     from rdev.client.debug.session import Ended
-    from rdev.client.debug.terminal import Commands
-    from rdev.protocol.dap import Message
+    from rdev.client.debug.texts import Texts
+    from rdev.client.sync.receipt import Receipt
     from rdev.wire.job import Job
 
 # A job is over a moment after its process, when its output is recorded; one that is not by then
@@ -32,115 +44,287 @@ _SETTLE = 3.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_host(parser)
+    parser.usage = "rdev debug [options] [JOB|SCRIPT] [FILE:LINE ...] [-- ARGS]"
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="[JOB] FILE:LINE",
+        metavar="JOB|SCRIPT FILE:LINE",
         help="the job (the latest of this workspace by default), and where to stop",
     )
     parser.add_argument("--when", metavar="EXPR", help="stop only if EXPR is true")
+    parser.add_argument(
+        "--rank", type=rank_or_all, default=0, metavar="R|all", help="the rank to stop; default: 0"
+    )
     parser.add_argument(
         "--command",
         action="append",
         metavar="CMD",
         help="execute CMD at the stop and leave; may be repeated",
     )
+    parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
+    add_terms(parser)
+    _add_port(parser)
+    add_yes(parser)
+
+
+def _add_port(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         nargs="?",
         type=int,
         const=0,
         metavar="PORT",
-        help="open a local port for an IDE instead",
+        help="open a local port for an IDE instead, with --rank all one for each rank",
     )
-    parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
-    parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank to stop")
-    add_terms(parser)
-    add_yes(parser)
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="put it into .vscode/launch.json, and .run/ for PyCharm where there is an .idea",
+    )
+    parser.add_argument(
+        "--remove", action="store_true", help="with --write: take out what was put there"
+    )
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Options may stand between the job and the lines."""
-    return parser.parse_intermixed_args(words)
+    """Options may stand between the job and the lines; after `--` all is the script's."""
+    ours, rest = words, []
+    if "--" in words:
+        ours, rest = words[: words.index("--")], words[words.index("--") + 1 :]
+    options = parser.parse_intermixed_args(ours)
+    options.script_arguments = rest
+    if options.remove and not options.write:
+        parser.error("--remove goes with --write")
+    if options.write and options.listen is None:
+        options.listen = 0
+    return options
 
 
 async def execute(options: argparse.Namespace) -> int:
     """Debugs."""
+    from rdev.client.cli.debugport import listen, remove
     from rdev.client.connection import connect
     from rdev.client.debug.places import parse_condition, split_words
     from rdev.client.lookup import find_job
     from rdev.client.ownership import require_ours
     from rdev.protocol.errors import UsageError
 
-    reference, places = split_words(options.words)
+    if options.remove:
+        return remove()
+    named, places = split_words(options.words)
     if options.listen is not None and (places or options.command or options.when):
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
     if options.when is not None:
         if not places:
             raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
         options.when = parse_condition(options.when)
-    async with connect(host_of(options)) as connection:
-        job = await find_job(connection, reference)
-        await require_ours(job, "debug", confirm=confirm_of(options))
+    script = _script(named, options)
+    async with connect(host_of(options, _root(script))) as connection:
+        if script:
+            job = await _started(connection, script, options)
+        else:
+            job = await find_job(connection, named)
+            await require_ours(job, "debug", confirm=confirm_of(options))
         if options.listen is not None:
-            return await _listen(connection, job, options)
-        return await _converse(connection, job, places, options)
+            return await listen(connection, job, options)
+        return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _script(named: str, options: argparse.Namespace) -> str:
+    """The script that is to be run; empty if a job is meant."""
+    import os
+
+    from rdev.protocol.errors import UsageError
+
+    if named and os.path.isfile(named):
+        return named
+    if options.script_arguments:
+        cause = f"{named or 'no script'!r} is no file here, so the words after -- are nobody's"
+        raise UsageError("debug a script", cause)
+    return ""
+
+
+def _root(script: str) -> str | None:
+    import os
+
+    from rdev.client.sync.root import workspace_for_script
+
+    return workspace_for_script(script, os.getcwd()).root if script else None
+
+
+async def _started(connection: Connection, script: str, options: argparse.Namespace) -> Job:
+    """Syncs, and starts a job that waits before its first line."""
+    import os
+    from dataclasses import replace
+
+    from rdev.client import config
+    from rdev.client.command import Command
+    from rdev.client.jobs import Jobs
+    from rdev.client.launch import Launch, launch
+    from rdev.client.sync.root import workspace_for_script
+    from rdev.client.ui.output import say
+    from rdev.wire.job import CommandKind, DebugStart
+
+    workspace = workspace_for_script(script, os.getcwd())
+    settings = replace(config.load(workspace.root), host=connection.host)
+    command = Command(CommandKind.SCRIPT, script, tuple(options.script_arguments))
+    request = Launch(command=command, settings=settings, debug=DebugStart(at_start=True))
+    job = await launch(
+        connection,
+        workspace,
+        request,
+        on_synced=_say_synced,
+        confirm=confirm_of(options),
+        tell=say,
+    )
+    return await Jobs(connection).until_started(job.id)
+
+
+def _say_synced(receipt: Receipt) -> None:
+    from rdev.client.ui.output import say
+
+    for line in receipt.lines:
+        say(line)
 
 
 async def _converse(
-    connection: Connection, job: Job, places: list[Place], options: argparse.Namespace
+    connection: Connection,
+    job: Job,
+    places: list[Place],
+    options: argparse.Namespace,
+    *,
+    is_new: bool,
 ) -> int:
-    import sys
+    import contextlib
 
-    from rdev.client.debug.terminal import Scripted, Typed, until_interrupted
+    from rdev.client.debug.opening import here, texts_of
+    from rdev.client.debug.prompt import Scripted, Terminal
+    from rdev.client.debug.terminal import until_interrupted
     from rdev.protocol.errors import JobNotRunning
 
-    script = None if options.command is None else Scripted(options.command)
-    commands = script or Typed(sys.stdin.fileno(), _prompt)
+    texts = texts_of(connection, job, here())
+    plan = await _plan(texts, job, places, options, is_new=is_new)
+    console = _console(options)
 
-    async def session() -> None:
-        ended = await _session(connection, job, commands, places=places, options=options)
-        print(await _farewell(connection, job, ended), flush=True)
-        if ended is not None and script is not None and script.left:
-            raise JobNotRunning(f"execute {script.left[0]!r}", ended.cause)
+    async def work() -> None:
+        ended = await _sessions(connection, job, console, texts=texts, plan=plan, options=options)
+        if ended is not None and isinstance(console, Scripted) and console.unexecuted:
+            raise JobNotRunning(f"execute {console.unexecuted[0]!r}", ended.cause)
 
-    if not await until_interrupted(session()):
-        print(f"\n{await _farewell(connection, job)}", flush=True)
+    kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
+    with kept:
+        if not await until_interrupted(work(), signals=()):
+            console.say((await _farewell(connection, job))[0])
     return 0
+
+
+def _console(options: argparse.Namespace) -> Console:
+    import os
+    import sys
+
+    from rdev.client.debug.prompt import Piped, Scripted, Terminal
+    from rdev.client.known import state_folder
+
+    if options.command is not None:
+        return Scripted(options.command)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return Terminal(os.path.join(state_folder(), "debug_history"))
+    return Piped(sys.stdin.fileno())
+
+
+async def _plan(
+    texts: Texts, job: Job, places: list[Place], options: argparse.Namespace, *, is_new: bool
+) -> Plan:
+    """What is to be done, said at once where it cannot be."""
+    from rdev.client.debug.aiming import aimed
+    from rdev.client.debug.dialogue import Plan
+    from rdev.client.debug.session import Breakpoint
+
+    breakpoints = []
+    for place in places:
+        path = texts.sources.on_host(place.file)
+        line = await aimed(texts, path, place.line, job=job.name)
+        breakpoints.append(Breakpoint(path, line, options.when or ""))
+    return Plan(
+        tuple(breakpoints),
+        timeout=options.timeout,
+        may_kill=options.allow_kill,
+        waits_at_start=is_new,
+    )
+
+
+async def _sessions(
+    connection: Connection,
+    job: Job,
+    console: Console,
+    *,
+    texts: Texts,
+    plan: Plan,
+    options: argparse.Namespace,
+) -> Ended | None:
+    """One session after the other, for as long as the person wants to come back to the job."""
+    from dataclasses import replace
+
+    while True:
+        ended = await _session(connection, job, console, texts=texts, plan=plan, options=options)
+        text, is_over = await _farewell(connection, job, ended)
+        console.say(text)
+        if ended is None or is_over or not console.is_person:
+            return ended
+        answer = await console.command("attach again? [y/N] ", _nothing)
+        if (answer or "").strip().lower() not in ("y", "yes"):
+            return ended
+        plan = replace(plan, waits_at_start=False)
+
+
+async def _nothing(_text: str, _cursor: int) -> list[str]:
+    return []
 
 
 async def _session(
     connection: Connection,
     job: Job,
-    commands: Commands,
+    console: Console,
     *,
-    places: list[Place],
+    texts: Texts,
+    plan: Plan,
     options: argparse.Namespace,
 ) -> Ended | None:
-    from rdev.client.debug.places import Sources
-    from rdev.client.debug.remote import attached
-    from rdev.client.debug.session import Breakpoint, debugging
-    from rdev.client.debug.terminal import Plan, converse
-    from rdev.client.debug.texts import Texts
+    from rdev.client.debug.beside import shown_beside
+    from rdev.client.debug.dialogue import Dialogue, interruptible
+    from rdev.client.debug.opening import seated
+    from rdev.client.debug.paper import Paper
+    from rdev.client.debug.ranks import JobReports
     from rdev.client.debug.view import View
-    from rdev.client.workspaces import read_snapshot_file
 
-    async with attached(connection, job.id, options.rank) as pipe, debugging(pipe) as client:
-        opened = pipe.opened
-        print(f"attached to {job.name} (pid {opened.pid}, Python {opened.python_version})")
-        sources = Sources(_local_root(job), opened.workspace)
-        breakpoints = tuple(
-            Breakpoint(sources.on_host(place.file), place.line, options.when or "")
-            for place in places
-        )
-        plan = Plan(job.name, breakpoints, options.timeout)
-        texts = Texts(sources, lambda path: read_snapshot_file(connection, job.spec.snapshot, path))
-        view = View(client, sources, texts, job=job.name, say=_say)
-        return await converse(view, sources, commands, plan)
+    view = View(texts, job.name, Paper(has_colours=console.has_colours))
+
+    def tell(line: str) -> None:
+        console.say(view.paper.ink(line))
+
+    ranks = range(job.ranks) if options.rank is None else [options.rank]
+    async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+        for path in dict.fromkeys(one.path for one in plan.breakpoints):
+            pairing = await texts.pairing(path)
+            if pairing is not None and (notice := pairing.notice(job.name)):
+                tell(notice)
+        reports = JobReports(connection, job.id)
+        dialogue = Dialogue(seats, view=view, console=console, reports=reports, plan=plan)
+        watched = plan.waits_at_start
+        async with (
+            shown_beside(connection, job, console, is_wanted=watched),
+            interruptible(dialogue),
+        ):
+            return await dialogue.run()
 
 
-async def _farewell(connection: Connection, job: Job, ended: Ended | None = None) -> str:
-    """What is to be said of the job when its session is over; `ended` if that came by itself."""
+async def _farewell(
+    connection: Connection, job: Job, ended: Ended | None = None
+) -> tuple[str, bool]:
+    """What is to be said of the job when its session is over, and whether it is over as well.
+
+    `ended` if the session ended by itself.
+    """
     import asyncio
 
     from rdev.client.jobs import Jobs
@@ -152,65 +336,11 @@ async def _farewell(connection: Connection, job: Job, ended: Ended | None = None
         try:
             now = await jobs.get(job.id)
         except RdevError:  # leaving needs nobody's consent; of the job nothing is known then
-            return "detached"
-        return closing_line(now) if now.state.is_final else "detached; the job goes on"
+            return "detached", False
+        is_over = now.state.is_final
+        return (closing_line(now) if is_over else "detached; the job goes on"), is_over
     try:
         async with asyncio.timeout(_SETTLE):
-            return f"\n{closing_line(await jobs.wait(job.id))}"
+            return closing_line(await jobs.wait(job.id)), True
     except TimeoutError:
-        return f"\n{ended.cause}; the job goes on"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _prompt() -> None:
-    import sys
-
-    if sys.stdin.isatty():
-        print("(rdev) ", end="", flush=True)
-
-
-async def _listen(connection: Connection, job: Job, options: argparse.Namespace) -> int:
-    from rdev.client.debug.listen import listening, paste
-    from rdev.client.debug.opening import here, joined
-    from rdev.client.debug.terminal import until_interrupted
-    from rdev.client.jobs import Jobs
-
-    terms, folder = terms_of(options), here()
-
-    def opening(
-        arguments: Message, tell: Callable[[str], None]
-    ) -> AbstractAsyncContextManager[Joint]:
-        return joined(
-            connection,
-            job,
-            rank=options.rank,
-            terms=terms.over(arguments),
-            folder=folder,
-            tell=tell,
-        )
-
-    async with listening(options.listen, opening=opening, say=_say) as ide:
-        print(f"listening on 127.0.0.1:{ide.port} for one IDE at a time; Ctrl-C ends it")
-        print("paste into .vscode/launch.json, under configurations:")
-        print(paste(job.name, ide.port), flush=True)
-        await until_interrupted(ide.serve())
-    final = (await Jobs(connection).get(job.id)).state.is_final
-    print("\nclosed; the job has ended" if final else "\nclosed; the job goes on")
-    return 0
-
-
-def _local_root(job: Job) -> str:
-    """The job's workspace here; empty if the current folder lies in another, or in none."""
-    import os
-
-    from rdev.client.sync.root import find_workspace
-    from rdev.protocol.errors import RdevError
-
-    try:
-        workspace = find_workspace(os.getcwd())
-    except RdevError:
-        return ""
-    return workspace.root if workspace.id == job.spec.workspace_id else ""
+        return f"{ended.cause}; the job goes on", False

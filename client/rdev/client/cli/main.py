@@ -46,8 +46,11 @@ VERBS = {
     "stop": Verb("[JOB] [--now]", "end a job"),
     "shell": Verb("[HOST]", "open a login shell on a host", passes_code=True),
     "exec": Verb("JOB|HOST -- CMD", "run a command beside a job", passes_code=True),
-    "debug": Verb("[JOB] FILE:LINE ...", "put a breakpoint into a running job", passes_code=True),
+    "debug": Verb(
+        "[JOB|SCRIPT] [FILE:LINE ...]", "put a breakpoint into a running job", passes_code=True
+    ),
     "dap": Verb("[JOB]", "serve an editor as its debug adapter, on stdin and stdout"),
+    "stack": Verb("[JOB] [--native]", "show what a job's threads do, and stop nothing"),
     "metrics": Verb("[JOB] [--plot]", "show a job's metrics"),
     "events": Verb("[JOB] [-f]", "show what a job reported"),
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),

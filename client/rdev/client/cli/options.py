@@ -101,6 +101,11 @@ def rank(word: str) -> int:
     return _count(word, "rank", least=0, most=_MOST)
 
 
+def rank_or_all(word: str) -> int | None:
+    """A rank as typed, for argparse; None is `all` of them."""
+    return None if word == "all" else rank(word)
+
+
 def attempt(word: str) -> int:
     """An attempt as typed, for argparse; the first is 1."""
     return _count(word, "attempt", least=1, most=_MOST)

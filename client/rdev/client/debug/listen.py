@@ -7,12 +7,11 @@ kernel's table of connections before a byte is passed on.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import select
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from rdev.client.debug.editor import EditorSession, Opening
 
@@ -20,19 +19,8 @@ _LOOPBACK = "127.0.0.1"
 _READ_BYTES = 64 * 1024
 
 
-def launch_configuration(name: str, port: int) -> dict[str, Any]:
-    """What goes into `.vscode/launch.json` under `configurations`."""
-    return {
-        "name": f"rdev: {name}",
-        "type": "debugpy",
-        "request": "attach",
-        "connect": {"host": _LOOPBACK, "port": port},
-        "justMyCode": True,
-    }
-
-
 class IdePort:
-    """Listens on the loopback and joins each client with a session of its own; see `listening`."""
+    """Listens on the loopback and joins each client with a session of its own; see `port_of`."""
 
     def __init__(
         self,
@@ -44,7 +32,7 @@ class IdePort:
         self._listener = listener
         self._opening = opening
         self._say = say
-        self._busy = False
+        self._served: tuple[socket.socket, asyncio.Task[None]] | None = None
         self.port: int = listener.getsockname()[1]
 
     async def serve(self) -> None:
@@ -53,19 +41,21 @@ class IdePort:
         async with asyncio.TaskGroup() as group:
             while True:
                 client, address = await loop.sock_accept(self._listener)
+                if self._served is not None and _has_left(self._served[0]):
+                    # An IDE restarts its session sooner than the old one is off the job.
+                    await asyncio.wait({self._served[1]})
                 refusal = self._refusal(client, address)
                 if refusal:
                     self._say(refusal)
                     client.close()
                     continue
-                self._busy = True
-                group.create_task(self._serve(client))
+                self._served = (client, group.create_task(self._serve(client)))
 
     def _refusal(self, client: socket.socket, address: tuple[str, int]) -> str:
         uid = peer_uid_of_tcp(client.getsockname(), address)
         if uid is not None and uid != os.geteuid():
             return f"refused a client of user {uid}"
-        return "refused a second client while the first is connected" if self._busy else ""
+        return "refused a second client while the first is connected" if self._served else ""
 
     async def _serve(self, client: socket.socket) -> None:
         try:
@@ -73,7 +63,7 @@ class IdePort:
                 client.settimeout(0)  # as asyncio wants it
                 await self._join(client)
         finally:
-            self._busy = False
+            self._served = None
 
     async def _join(self, client: socket.socket) -> None:
         self._say("the IDE has connected")
@@ -92,6 +82,16 @@ class _SocketStream:
 
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._client, data)
+
+
+def _has_left(client: socket.socket) -> bool:
+    """True if the other end has closed, though not all that it sent may have been read."""
+    if client.fileno() < 0:
+        return True
+    hung_up = getattr(select, "POLLRDHUP", select.POLLHUP)
+    poll = select.poll()
+    poll.register(client, hung_up)
+    return bool(poll.poll(0))
 
 
 def peer_uid_of_tcp(ours: tuple[str, int], theirs: tuple[str, int]) -> int | None:
@@ -115,7 +115,7 @@ def _table_address(address: tuple[str, int]) -> str:
 
 
 @asynccontextmanager
-async def listening(
+async def port_of(
     port: int,
     *,
     opening: Opening,
@@ -139,6 +139,8 @@ async def listening(
         yield IdePort(listener, opening=opening, say=say)
 
 
-def paste(name: str, port: int) -> str:
-    """The text to paste into `.vscode/launch.json`."""
-    return json.dumps(launch_configuration(name, port), indent=2)
+async def serving(ports: Sequence[IdePort]) -> None:
+    """Serves all of them, until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for port in ports:
+            group.create_task(port.serve())

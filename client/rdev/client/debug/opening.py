@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from rdev.client.connection import Connection
 from rdev.client.debug.editor import Joint
 from rdev.client.debug.places import Sources
 from rdev.client.debug.remote import attached
+from rdev.client.debug.seat import Seat
+from rdev.client.debug.session import debugging
 from rdev.client.debug.terms import Terms
 from rdev.client.debug.texts import Texts
 from rdev.client.debug.translation import Translator
@@ -45,11 +48,48 @@ async def joined(
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
-    del tell, terms
-    async with attached(connection, job.id, rank) as pipe:
+    async with attached(connection, job.id, rank, terms=terms, tell=tell) as pipe:
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
         yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
+
+
+@asynccontextmanager
+async def seated(
+    connection: Connection,
+    job: Job,
+    ranks: Sequence[int],
+    *,
+    terms: Terms,
+    tell: Callable[[str], None],
+) -> AsyncIterator[list[Seat]]:
+    """Attaches to ranks for a terminal; leaving the block detaches.
+
+    Args:
+        connection: Where the job is.
+        job: The job.
+        ranks: Which of its ranks.
+        terms: What the sessions may do.
+        tell: Shows a line to the person.
+
+    Raises:
+        DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
+    """
+    async with AsyncExitStack() as stack:
+        seats = []
+        for rank in ranks:
+            said = tell if len(ranks) == 1 else partial(_tell_of, tell, rank)
+            attaching = attached(connection, job.id, rank, terms=terms, tell=said)
+            pipe = await stack.enter_async_context(attaching)
+            opened = pipe.opened
+            said(f"attached to {job.name} (pid {opened.pid}, Python {opened.python_version})")
+            client = await stack.enter_async_context(debugging(pipe, said))
+            seats.append(Seat(rank, client))
+        yield seats
+
+
+def _tell_of(tell: Callable[[str], None], rank: int, line: str) -> None:
+    tell(f"[rank {rank}] {line}")
 
 
 def texts_of(connection: Connection, job: Job, folder: str, *, workspace: str = "") -> Texts:

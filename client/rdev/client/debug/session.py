@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +19,9 @@ from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # An answer needs the job's interpreter, which may sit in a long call of C code.
 ANSWER_SECONDS = 30.0
+
+# A recursion without end has a thousand frames; nobody reads more than these.
+MOST_FRAMES = 200
 
 
 class Pipe(Protocol):
@@ -99,18 +102,36 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """What was stopped runs again, and not because this client said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread of the process."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The session is over: the process ended, or the connection did."""
 
     cause: str
 
 
+# What happens to a process that is debugged.
+Halt = Stopped | Resumed | Ended
+
+
 @dataclass(slots=True)
 class _State:
     pending: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
-    halts: asyncio.Queue[Stopped | Ended] = field(default_factory=asyncio.Queue)
+    halts: asyncio.Queue[Halt] = field(default_factory=asyncio.Queue)
     initialized: asyncio.Future[None] = field(default_factory=asyncio.Future)
     ended: asyncio.Future[Ended] = field(default_factory=asyncio.Future)
+    is_held: bool = False
 
 
 class DebugClient:
@@ -118,10 +139,12 @@ class DebugClient:
 
     Args:
         pipe: Leads to the adapter.
+        tell: Told what the agent wants the person to know, a line at a time.
     """
 
-    def __init__(self, pipe: Pipe) -> None:
+    def __init__(self, pipe: Pipe, tell: Callable[[str], None] = lambda _line: None) -> None:
         self._pipe = pipe
+        self._tell = tell
         self._state = _State()
         self._numbers = itertools.count(1)
         self._breakpoints: list[Breakpoint] = []
@@ -206,15 +229,16 @@ class DebugClient:
         """Waits until the session has ended."""
         return await asyncio.shield(self._state.ended)
 
-    async def halted(self) -> Stopped | Ended:
-        """Waits until a thread stops or the session ends."""
+    async def halted(self) -> Halt:
+        """Waits until a thread stops, runs again unasked, or the session ends."""
         if self.end is not None and self._state.halts.empty():
             return self.end
         return await self._state.halts.get()
 
     async def stack(self, thread: int) -> list[Frame]:
         """The frames of a stopped thread, innermost first."""
-        body = await self.request("stackTrace", {"threadId": thread})
+        asking = {"threadId": thread, "startFrame": 0, "levels": MOST_FRAMES}
+        body = await self.request("stackTrace", asking)
         return [
             Frame(
                 id=int(frame["id"]),
@@ -251,7 +275,43 @@ class DebugClient:
 
     async def resume(self, command: str, thread: int) -> None:
         """Lets a stopped thread go: `continue`, `next`, `stepIn`, `stepOut`."""
+        self._state.is_held = False
         await self.request(command, {"threadId": thread})
+
+    async def pause(self) -> None:
+        """Stops every thread where it is."""
+        await self.request("pause", {"threadId": 1})
+
+    async def threads(self) -> list[Thread]:
+        """The process's threads."""
+        body = await self.request("threads")
+        return [Thread(int(t["id"]), str(t.get("name", ""))) for t in body.get("threads", [])]
+
+    async def completions(self, text: str, cursor: int, frame: Frame) -> list[tuple[str, int]]:
+        """What may stand at the cursor, and how many characters of it stand there already."""
+        asking = {"text": text, "column": cursor + 1, "frameId": frame.id}
+        body = await self.request("completions", asking)
+        return [
+            (str(target.get("text") or target["label"]), int(target.get("length") or 0))
+            for target in body.get("targets", [])
+        ]
+
+    async def jump(self, frame: Frame, line: int, thread: int) -> None:
+        """Makes a line of the frame's function the next to run.
+
+        Raises:
+            DebuggerUnavailable: It cannot be.
+        """
+        source = {"path": frame.path}
+        body = await self.request("gotoTargets", {"source": source, "line": line})
+        targets = body.get("targets") or []
+        if not targets:
+            raise DebuggerUnavailable("jump", f"line {line} is no place to go to")
+        await self.request("goto", {"threadId": thread, "targetId": targets[0]["id"]})
+
+    async def kill(self) -> None:
+        """Ends the job, where the session may."""
+        await self.request("terminate")
 
     async def detach(self) -> None:
         """Leaves the process running without a debugger."""
@@ -319,7 +379,13 @@ class DebugClient:
             case "stopped":
                 text = str(body.get("text") or body.get("description") or "")
                 stop = Stopped(int(body.get("threadId", 0)), str(body.get("reason", "")), text)
+                self._state.is_held = True
                 self._state.halts.put_nowait(stop)
+            case "continued" if self._state.is_held:
+                self._state.is_held = False
+                self._state.halts.put_nowait(Resumed())
+            case "output" if body.get("category") == "important":
+                self._tell(str(body.get("output", "")).rstrip("\n"))
             case "terminated" | "exited":
                 self._end("the process has ended")
 
@@ -343,9 +409,11 @@ def _variable(item: Mapping[str, Any], name: str) -> Variable:
 
 
 @asynccontextmanager
-async def debugging(pipe: Pipe) -> AsyncIterator[DebugClient]:
-    """A client whose stream is read for as long as the block runs."""
-    client = DebugClient(pipe)
+async def debugging(
+    pipe: Pipe, tell: Callable[[str], None] = lambda _line: None
+) -> AsyncIterator[DebugClient]:
+    """A client whose stream is read for as long as the block runs; see `DebugClient`."""
+    client = DebugClient(pipe, tell)
     failure: RdevError | None = None
     async with asyncio.TaskGroup() as group:
         reader = group.create_task(client.pump())

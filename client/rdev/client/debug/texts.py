@@ -95,6 +95,11 @@ class Texts:
             return pairing.text
         return await asyncio.to_thread(_read, path)  # a library is perhaps the same as here
 
+    async def here(self, pairing: Pairing) -> list[str]:
+        """The lines of a file as they are on this side."""
+        content = await asyncio.to_thread(_read, pairing.here)
+        return lines_of(content or b"")
+
     async def _compared(self, path: str, inside: str, here: str) -> Pairing:
         if inside not in self._snapshot:
             self._snapshot[inside] = await self._fetch(inside)

@@ -1,0 +1,133 @@
+"""`rdev debug` for a person at a terminal: keys, the prompt, Ctrl-C and Ctrl-D."""
+
+from __future__ import annotations
+
+import re
+import termios
+
+import pytest
+from tests.support.command import Rdev
+from tests.support.terminal import in_terminal
+
+TRAIN = """\
+import os
+import time
+
+def train():
+    total = step = 0
+    name = "x\\x1b]0;evil\\x07"
+    while not os.path.exists("stop"):
+        loss = step * 2
+        total += loss
+        step += 1
+        time.sleep(0.002)
+
+train()
+"""
+
+SLEEP = """\
+import time
+
+time.sleep(600)
+x = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A training that all tests of this module debug."""
+    folder = tmp_path_factory.mktemp("terminal")
+    (folder / "home").mkdir(mode=0o700)
+    (folder / "project").mkdir()
+    (folder / "project" / "rdev.toml").touch()
+    person = Rdev(folder / "home", folder / "project")
+    try:
+        person.write("train.py", TRAIN)
+        started = person.run("run", "-d", "train.py")
+        assert started.returncode == 0, started.stderr
+        yield person
+    finally:
+        person.tidy()
+
+
+def test_a_person_types_edits_recalls_completes_pauses_and_leaves(job):
+    with in_terminal(job, "debug", "train", "train.py:9") as terminal:
+        terminal.expect(b"breakpoint 1 at train.py:9")
+        terminal.expect(b"paused at train.py:9 in train()")
+        terminal.expect(b"\x1b[1m    9->        total += loss")
+        terminal.expect(b"(rdev) ")
+        assert terminal.is_raw
+        terminal.type(b"p step * 2 == los\t\r")
+        terminal.expect(b"True")
+        terminal.type(b"pp name\r")
+        terminal.expect(b"x\\x1b]0;evil\\x07")
+        terminal.type(b"n\r")
+        terminal.expect(b"paused at train.py:10")
+        terminal.type(b"\r")  # repeats
+        terminal.expect(b"paused at train.py:11")
+        terminal.type(b"\x1b[A\x1b[A == 0\x1b[1~x\x05\x15p 'the name is' + name[0:1]\r")
+        terminal.expect(b"the name isx")
+        terminal.type(b"clear 1\rc\r")
+        terminal.expect(b"c\r\n")
+        terminal.until(lambda: termios.tcgetattr(terminal.theirs)[3] & termios.ISIG, "running")
+        terminal.type(b"\x03")
+        terminal.expect(b"stopping it where it is")
+        terminal.expect(b"paused at ")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"never mind\x03")
+        terminal.expect(b"^C")
+        terminal.type(b"\x04")
+        terminal.expect(b"detached; the job goes on")
+        assert terminal.wait() == 0
+        assert terminal.is_as_before
+
+
+def test_ctrl_d_leaves_a_job_that_runs_and_without_colours_there_are_none(job, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    with in_terminal(job, "debug", "train.py:9", "--when", "step < 0") as terminal:
+        terminal.expect(b"breakpoint 1 at train.py:9")
+        assert b"\x1b[1m" not in terminal.seen
+        terminal.type(b"\x04")
+        terminal.expect(b"detached; the job goes on")
+        assert terminal.wait() == 0
+        assert terminal.is_as_before
+
+
+def test_ctrl_c_twice_leaves_a_job_that_cannot_be_stopped_just_now(rdev):
+    rdev.write("wait.py", SLEEP)
+    assert rdev.run("run", "-d", "wait.py").returncode == 0
+    with in_terminal(rdev, "debug", "wait.py:4") as terminal:
+        terminal.expect(b"breakpoint 1 at wait.py:4")
+        terminal.type(b"\x03")
+        terminal.expect(b"Ctrl-C again leaves it")
+        terminal.type(b"\x03")
+        terminal.expect(b"detached; the job goes on")
+        assert terminal.wait() == 0
+        assert terminal.is_as_before
+
+
+@pytest.mark.slow
+def test_a_stop_whose_time_is_over_says_so_and_offers_to_come_back(job):
+    with in_terminal(job, "debug", "train.py:9", "--lease", "3s") as terminal:
+        terminal.expect(b"(rdev) ")
+        terminal.expect(b"the job goes on")
+        terminal.expect(b"attach again? [y/N] ")
+        terminal.type(b"y\r")
+        terminal.expect(b"paused at train.py:9")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"q\r")
+        terminal.expect(b"detached; the job goes on")
+        assert terminal.wait() == 0
+
+
+@pytest.mark.slow
+def test_an_agent_that_dies_at_the_prompt_is_one_line_and_an_offer_to_come_back(job):
+    with in_terminal(job, "debug", "train.py:9") as terminal:
+        terminal.expect(b"(rdev) ")
+        job.kill_agent()
+        terminal.expect(b"attach again? [y/N] ")
+        shown = re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", terminal.seen)
+        assert b"Traceback" not in shown
+        terminal.type(b"n\r")
+        assert terminal.wait() == 0
+        assert terminal.is_as_before
