@@ -15,9 +15,10 @@ SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell
 
 
 def ask(home: Path, *, shell: str = "sh", path: str = "/usr/bin:/bin", wishes=None, **variables):
-    """The probe's answer from a shell of this machine."""
+    """The probe's answer from a shell of this machine, where that is what `sh` means."""
     return subprocess.run(
-        [shell, "-s"],
+        ["sh", "-s"],
+        executable=shutil.which(shell),
         input=script(**(wishes or {})),
         env={"HOME": str(home), "PATH": path, **variables},
         capture_output=True,
