@@ -288,3 +288,19 @@ async def test_a_second_user_of_the_machine_finds_nothing_to_attach_to(person, e
     assert not [name for name in seen["abstract"] if home in name]
     assert seen["port"] == 0, "the laptop's port says nothing to another user"
     await running(person)
+
+
+async def test_terminate_ends_the_job_only_for_whoever_asked_for_that(person, environment):
+    async with connect("local") as connection:
+        job = await Jobs(connection).get()
+        async with attached(connection, job.id) as pipe, debugging(pipe) as client:
+            await hit(client, job)
+            await client.kill()
+        await running(person)
+        terms = Terms(allow_kill=True)
+        async with attached(connection, job.id, terms=terms) as pipe, debugging(pipe) as client:
+            await hit(client, job)
+            await client.kill()
+        async with asyncio.timeout(DEADLINE):
+            ended = await Jobs(connection).wait(job.id)
+        assert ended.state is JobState.CANCELLED

@@ -140,7 +140,9 @@ class HookedJob:
                 self.events.append(message)
                 writer.write(channel.encode({"type": "ack", "seq": message["seq"]}))
             elif message["type"] == "result":
-                self._answers.pop(message["id"]).set_result(message)
+                answer = self._answers.pop(message["id"])
+                if not answer.done():  # nobody waits for it any more
+                    answer.set_result(message)
             self._changed.notify_all()
 
 

@@ -48,7 +48,7 @@ def stack(parked: Container[int]) -> dict[str, Any]:
         thread = named.get(ident)
         if getattr(thread, "is_pydev_daemon_thread", False):
             continue  # the debugger's, or ours
-        calls = _calls(frames[ident]) if count < MOST_FRAMES else []
+        calls = _calls(frames[ident], ident in parked) if count < MOST_FRAMES else []
         count += len(calls)
         found.append(
             {
@@ -62,12 +62,18 @@ def stack(parked: Container[int]) -> dict[str, Any]:
     return {"threads": found, "title": _title()}
 
 
-def _calls(frame: FrameType | None) -> list[list[Any]]:
-    """The calls of one thread; what holds it is left out."""
+def _calls(
+    frame: FrameType | None,
+    is_parked: bool,  # noqa: FBT001 - it has no other meaning
+) -> list[list[Any]]:
+    """The calls of one thread; what holds it is left out, with what that calls to wait."""
     calls: list[list[Any]] = []
+    was_held = not is_parked
     while frame is not None:
         code = frame.f_code
-        if calls or not _is_ours(code.co_filename):
+        is_ours = _is_ours(code.co_filename)
+        was_held = was_held or is_ours
+        if calls or (was_held and not is_ours):
             name = getattr(code, "co_qualname", code.co_name)
             calls.append([code.co_filename, frame.f_lineno or 0, name])
         frame = frame.f_back

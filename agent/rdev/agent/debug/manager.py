@@ -293,7 +293,7 @@ class DebugManager:
         job = await running_job(self._jobs, order.job_id, order.action)
         folder = debugpy_folder()
         target = await target_of(self._jobs, job, order.rank, order.action)
-        arming = await self._ranks.join(order.job_id, unsafe=order.unsafe, notice=notice)
+        arming = await self._arm(order, notice)
         opened.has_joined = True
         directory = self._jobs.record(order.job_id).files.directory
         opened.adapter = await AdapterProcess.start(directory, order.rank, folder)
@@ -312,6 +312,18 @@ class DebugManager:
             lease=lease,
             warnings=_warnings(target, arming),
         )
+
+    async def _arm(self, order: Order, notice: Notice) -> Arming:
+        waiting = self.start(_tell_patience(notice))
+
+        def tell(line: str) -> None:  # it knows better what it waits for
+            waiting.cancel()
+            notice(line)
+
+        try:
+            return await self._ranks.join(order.job_id, unsafe=order.unsafe, notice=tell)
+        finally:
+            waiting.cancel()
 
     async def _command_attach(
         self, order: Order, adapter: AdapterProcess, pid: int, lease: float

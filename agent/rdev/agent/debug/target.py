@@ -18,6 +18,10 @@ from rdev.wire.job import CommandKind, Job, JobState
 ARRIVAL_SECONDS = 3.0
 ARRIVAL_TICK = 0.05
 
+# When a supervisor was killed, its next one is there in 0.1 to 1 s, and a hook dials again within
+# as much of its back-off.
+RETURN_SECONDS = 2.0
+
 
 class Jobs(Protocol):
     """What is needed of the jobs; the job manager is one."""
@@ -76,8 +80,9 @@ async def target_of(jobs: Jobs, job: Job, rank: int, action: str) -> Target:
     if not 0 <= rank < max(1, job.ranks):
         last = f"0 to {job.ranks - 1}" if job.ranks > 1 else "only rank 0"
         raise InvalidRequest(action, f"it has {last}", hint="`rdev ps` shows how many it has")
+    patience = time.monotonic() + RETURN_SECONDS
     while not (hooks := await hooks_of(jobs, job.id, rank)):
-        if time.time() - job.started > ARRIVAL_SECONDS:
+        if time.time() - job.started > ARRIVAL_SECONDS and time.monotonic() > patience:
             raise DebuggerUnavailable(action, why_no_hook(job, rank))
         await asyncio.sleep(ARRIVAL_TICK)
     return choose([pid for _, pid in hooks], parent_of)
