@@ -22,6 +22,8 @@ from rdev.protocol.dap import Framer, encode
 from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, JobNotRunning
 from rdev.wire.unix import short_socket_path
 
+SERVED = {v: path for v, path in interpreters().items() if v in ("3.11", "3.12", "3.13")}
+
 # An ordinary training script: nothing in it knows of rdev. Line 9 is inside the step.
 TRAIN = """\
 import os
@@ -131,9 +133,17 @@ async def test_a_client_that_vanishes_at_a_stop_leaves_the_job_running(tmp_path)
         assert await job.end() == UNCHANGED
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])
-async def test_the_adapter_is_killed_at_a_stop_and_later_attaches_still_hit(tmp_path, rounds):
-    async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
+@pytest.mark.parametrize(
+    ("python", "rounds"),
+    [
+        (sys.executable, 3),
+        *(pytest.param(path, 30, marks=pytest.mark.slow, id=v) for v, path in SERVED.items()),
+    ],
+)
+async def test_the_adapter_is_killed_at_a_stop_and_later_attaches_still_hit(
+    tmp_path, python, rounds
+):
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
         for number in range(1, rounds + 1):
             async with attached(manager) as client:
                 await hit(client, job)
@@ -349,9 +359,6 @@ def _ask_for_threads(connection: socket.socket) -> dict:
         for message in framer.feed(connection.recv(65536)):
             if message.get("type") == "response":
                 return message
-
-
-SERVED = {v: path for v, path in interpreters().items() if v in ("3.11", "3.12", "3.13")}
 
 
 @pytest.mark.parametrize("version", SERVED)

@@ -148,7 +148,10 @@ async def test_nothing_is_left_of_three_sessions(tmp_path, version):
                 await cycle(manager, tmp_path, is_killed=number == 1)
                 await job.event("debug_detached", number + 1)
                 assert job.answers["detach"]["clean"] is True or number == 1
-        await look(tmp_path)
-        before, after, end = (await job.end()).splitlines()
+        # The last event is told before the thread that tells it is gone.
+        for _ in range(5):
+            await look(tmp_path)
+            await asyncio.sleep(0.05)
+        before, *_, after, end = (await job.end()).splitlines()
         assert after == before
         assert end == "[True, True] None"

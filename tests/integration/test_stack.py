@@ -42,13 +42,22 @@ async def threads(job):
     return (await job.command("0", "hook", 0, "stack"))["threads"]
 
 
+async def under_way(job):
+    """The threads once the script has come to where it stays."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await threads(job)
+            depth = [len(thread["frames"]) for thread in found]
+            if len(found) == 2 and depth[1] > 100 and "train" in found[0]["frames"][0][2]:
+                return found
+
+
 @pytest.mark.parametrize("python", SERVED.values(), ids=SERVED.keys())
 async def test_a_running_and_a_held_process_say_where_every_thread_is(tmp_path, python):
     script = str(tmp_path / "train.py")
     async with hooked_job(tmp_path, RUNNING, python=python) as job, DebugManager(job) as manager:
-        answer = await job.command("0", "hook", 0, "stack")
-        assert answer["title"].endswith(script)
-        main, loader = answer["threads"]
+        main, loader = await under_way(job)
+        assert job.answers["stack"]["title"].endswith(script)
         assert (main["name"], main["main"], main["paused"]) == ("MainThread", True, False)
         assert main["frames"][0][::2] == [script, "Trainer.train"]
         assert main["frames"][-1] == [script, 19, "<module>"]

@@ -16,9 +16,10 @@ from rdev.wire import jsons
 PYTHONS = interpreters()
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
 )
-MESSAGES = st.dictionaries(st.text(), VALUES)
+MESSAGES = st.dictionaries(st.text(), VALUES, max_size=4)
 
 
 @given(MESSAGES)

@@ -1,0 +1,30 @@
+"""A fork waits for an attach or a detach that is under way, and both sides go on."""
+
+from __future__ import annotations
+
+import threading
+
+from rdev.hook.session import Session
+
+
+def test_a_fork_waits_for_what_is_under_way_and_lets_the_next_one_in():
+    session = Session(lambda *_: None)
+    order = []
+    with session._lock:  # as an attach does, for the half second of its imports
+        fork = threading.Thread(target=lambda: (session.before_fork(), order.append("forked")))
+        fork.start()
+        fork.join(0.2)
+        assert fork.is_alive()
+        order.append("attached")
+    fork.join(5)
+    assert order == ["attached", "forked"]
+    # Until the fork is over nothing else begins, in the parent and, anew, in the child.
+    assert not session._lock.acquire(blocking=False)
+    session.after_fork()
+    with session._lock:
+        pass
+    session.before_fork()
+    session.after_fork_in_child()
+    with session._lock:
+        pass
+    session.after_fork()  # nothing is held, and nothing is let go twice
