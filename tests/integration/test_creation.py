@@ -11,7 +11,7 @@ from tests.support.jobs import DEADLINE, jobs_in, tidy
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.protocol.errors import InvalidRequest, JobConflict, JobNotFound, ScriptNotFound
 from rdev.wire.files import read_status
-from rdev.wire.job import CommandKind, JobSpec, JobState
+from rdev.wire.job import CommandKind, DebugStart, JobSpec, JobState
 
 
 @pytest.fixture
@@ -46,7 +46,10 @@ async def test_the_environment_is_the_login_less_what_is_not_the_jobs(tmp_path):
     ):
         job = await jobs.start("env", environment={"A": "asked", "B": "1"})
         text = (await jobs.printed(job)).stdout.decode()
-        plain = (await jobs.printed(await jobs.start("env", hook=False))).stdout.decode()
+        stops = DebugStart(at_start=True, on_exception=True, step=7)
+        bare = await jobs.start("env", hook=False, debug=stops)
+        plain = (await jobs.printed(bare)).stdout.decode()
+        held = (await jobs.printed(await jobs.start("env", debug=stops))).stdout.decode()
     seen = dict(line.split("=", 1) for line in text.splitlines())
     assert seen.pop("RDEV_JOB_SOCKET").endswith(f"/{job.id}/job.sock")
     assert seen.pop("PATH") == os.environ["PATH"]
@@ -61,6 +64,8 @@ async def test_the_environment_is_the_login_less_what_is_not_the_jobs(tmp_path):
         "RDEV_ATTEMPT": "1",
     }
     assert "PYTHONPATH=/mine\n" in plain
+    assert "RDEV_JOB_DEBUG=start,exception,step=7\n" in held
+    assert "RDEV_JOB_DEBUG" not in plain, "nobody there reads it"
 
 
 async def test_a_script_runs_in_its_workspace(tmp_path):
