@@ -9,10 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all chaos lint format check audit coverage bench docs lock clean
 
+# Commands that pip writes from 25 on start 5 ms sooner: they do not import re.
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
 $(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
 	@echo "making .venv, which takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -1,7 +1,11 @@
-"""What a command costs before it does anything: `rdev --help` beside `python -c pass`, CPU time."""
+"""What a command costs before it does anything: `rdev --help` beside `python -c pass`, CPU time.
+
+All in processes of their own; what the session saves is in `bench contact`.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -33,7 +37,8 @@ def main() -> None:
 def cpu_time(command: list[str]) -> float:
     """Seconds of CPU that one run of a command uses."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, capture_output=True, check=True)
+    alone = os.environ | {"RDEV_SESSION": "0"}
+    subprocess.run(command, capture_output=True, check=True, env=alone)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -65,10 +65,10 @@ def told(done: subprocess.CompletedProcess) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("version",),
+        pytest.param(("version",), marks=pytest.mark.slow),
         ("ps", "--json"),
         pytest.param(("ps", "--help"), marks=pytest.mark.slow),
-        ("ps", "--bogus"),
+        pytest.param(("ps", "--bogus"), marks=pytest.mark.slow),
         pytest.param(("logs", "nobody"), marks=pytest.mark.slow),
         ("run", "-q", "--", "sh", "-c", "echo out; echo err >&2; pwd; exit 3"),
         pytest.param(("run", "-q", "--", "sh", "-c", "kill -9 $$"), marks=pytest.mark.slow),
@@ -84,6 +84,7 @@ def test_a_command_says_and_returns_what_it_does_in_process(rdev, words):
     rdev.until(lambda: rdev.served() > before)
 
 
+@pytest.mark.slow
 def test_what_is_piped_in_reaches_the_job(rdev):
     done = shell(rdev, f"head -c 300000 /dev/zero | {BIN}/rdev run -q -- wc -c")
     assert told(done) == (0, "300000\n", "")
@@ -121,6 +122,7 @@ def test_a_signal_reaches_the_worker(rdev):
         assert process.wait(DEADLINE) == 9
 
 
+@pytest.mark.slow
 def test_a_command_that_dies_by_a_signal_is_seen_to(rdev):
     with rdev.started("run", "-q", "--", "sh", "-c", "echo ready; sleep 60") as process:
         assert process.stdout.readline() == b"ready\n"
@@ -200,6 +202,7 @@ def test_a_closed_stream_is_as_in_process(rdev, closed):
     assert told(done[0]) == told(done[1])
 
 
+@pytest.mark.slow
 def test_a_removed_folder_is_told_as_in_process(rdev, tmp_path):
     gone = tmp_path / "gone"
     command = f"mkdir {gone}; cd {gone}; rmdir {gone}; exec {BIN}/rdev ps"
@@ -244,6 +247,7 @@ def test_only_this_user_is_served(rdev):
         socket_path.chmod(0o600)
 
 
+@pytest.mark.slow
 def test_another_users_listener_is_told_nothing(apart):
     if os.geteuid():
         pytest.skip("another user can only be had by root")
@@ -341,6 +345,7 @@ def test_input_from_a_terminal_is_read_by_the_command_itself(rdev):
         assert rdev.workers() == []
 
 
+@pytest.mark.slow
 def test_a_terminal_job_by_a_worker_has_the_terminal_raw_and_gives_it_back(rdev):
     with in_terminal(
         rdev, "run", "-q", "-t", "--", "sh", "-c", "stty size; read x; exit $x"
@@ -378,6 +383,7 @@ def test_a_session_that_was_given_up_does_not_run_the_command_as_well(apart):
     assert apart.served() >= served  # by the session, which came to our request after the first
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_session_is_waited_for_ends_the_command(apart):
     os.kill(apart.pid, signal.SIGSTOP)
     try:

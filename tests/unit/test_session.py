@@ -134,6 +134,22 @@ def test_code_that_is_added_or_changed_is_noticed(tmp_path, monkeypatch):
     assert not code.is_current
 
 
+@pytest.mark.parametrize(("place_of_it", "is_seen"), [("site-packages", False), ("checkout", True)])
+def test_an_edit_in_place_is_noticed_in_a_checkout(tmp_path, monkeypatch, place_of_it, is_seen):
+    import rdev
+
+    folder = tmp_path / place_of_it / "rdev"
+    folder.mkdir(parents=True)
+    (folder / "one.py").write_text("before")
+    monkeypatch.setattr(rdev, "__path__", [str(folder)])
+    code = Code()
+    (folder / "one.py").write_text("and after")
+    assert code.is_current is not is_seen
+    (folder / "two.py").write_text("as an installer, or an editor, does it")
+    (folder / "two.py").rename(folder / "one.py")
+    assert not code.is_current
+
+
 def test_a_lock_that_nobody_holds_names_no_session(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert running() == []
