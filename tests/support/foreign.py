@@ -1,4 +1,4 @@
-"""Programs from the npm registry that tests drive, installed once for each version asked for."""
+"""What tests drive and nobody here wrote, from package indexes, made once on a machine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,43 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
 def installed(package: Path) -> Path:
     """The folder of the modules that a package.json asks for."""
     digest = hashlib.sha256(package.read_bytes()).hexdigest()[:16]
+    return _made_once(f"npm-{digest}", lambda folder: _install(package, folder)) / "node_modules"
+
+
+def python_with_numpy(version: str, python: str) -> str:
+    """An environment of an interpreter of this machine that has numpy."""
+    folder = _made_once(f"numpy-{version}", lambda folder: _make_numpy(python, folder))
+    return str(folder / "bin" / "python")
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rdev-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"npm-{digest}"
-    with (cache / f"{folder.name}.lock").open("w") as lock:
+    folder, done = cache / name, cache / f"{name}.done"
+    with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes ask at a time
-        if not folder.exists():
-            _install(package, folder)
-    return folder / "node_modules"
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def _install(package: Path, folder: Path) -> None:
-    made = Path(tempfile.mkdtemp(dir=folder.parent))
-    shutil.copy(package, made)
+    folder.mkdir()
+    shutil.copy(package, folder)
     quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--silent")
-    subprocess.run(["npm", "install", *quiet], cwd=made, check=True, timeout=300)
-    made.rename(folder)
+    subprocess.run(["npm", "install", *quiet], cwd=folder, check=True, timeout=300)
+
+
+def _make_numpy(python: str, folder: Path) -> None:
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "numpy"], check=True, timeout=300)
