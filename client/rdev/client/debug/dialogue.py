@@ -292,7 +292,9 @@ class Dialogue:
         """The first rank that is held, if the current one is not."""
         if self.seat.stop is None:
             held = [seat.rank for seat in self._seats.values() if seat.stop is not None]
-            self._current = held[0] if held else self._current
+            if held:
+                self._current = held[0]
+                self._unshown.add(held[0])
 
     async def _show_new(self) -> None:
         if self._current in self._unshown and self.seat.stop is not None:

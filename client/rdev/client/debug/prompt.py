@@ -68,7 +68,7 @@ class Scripted:
 
     is_person = False
     has_colours = False
-    columns = 1 << 20
+    columns = 160
 
     def __init__(self, commands: Sequence[str]) -> None:
         self._commands = deque(commands)
@@ -96,7 +96,7 @@ class Piped:
 
     is_person = False
     has_colours = False
-    columns = 1 << 20
+    columns = 160
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -18,10 +18,14 @@ _LIBRARIES = ("/site-packages/", "/dist-packages/")
 async def pages(processes: Sequence[ProcessStack], view: View) -> list[str]:
     """All processes, by rank, their main threads first; coloured, and safe to show."""
     lines: list[str] = []
-    for process in sorted(processes, key=lambda process: (process.rank, process.pid)):
+    for process in _ordered(processes):
         lines += [""] if lines else []
         lines += await _page(process, view)
     return lines
+
+
+def _ordered(processes: Sequence[ProcessStack]) -> list[ProcessStack]:
+    return sorted(processes, key=lambda process: (process.rank, process.pid))
 
 
 async def _page(process: ProcessStack, view: View) -> list[str]:
@@ -81,7 +85,7 @@ def as_json(processes: Sequence[ProcessStack]) -> list[dict[str, Any]]:
             "cause": process.cause,
             "threads": [_thread_json(thread) for thread in process.threads],
         }
-        for process in processes
+        for process in _ordered(processes)
     ]
 
 
