@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,12 @@ from rdev.agent.debug.manager import DebugManager
 from rdev.client.debug.session import Breakpoint, Stopped, debugging
 
 SERVED = {v: path for v, path in interpreters().items() if v != "3.10"}
+
+# What hangs on the interpreter only in that it runs: the others are tried in `make test-all`.
+MOSTLY_SLOW = [
+    pytest.param(path, id=v, marks=[] if path == sys.executable else pytest.mark.slow)
+    for v, path in SERVED.items()
+]
 
 # Line 10 is inside the step; what runs on says so in a file.
 TRAIN = """\
@@ -102,7 +109,7 @@ async def test_a_lease_set_between_two_stops_is_no_renewal(tmp_path):
         assert job.count("debug_renewed") == 0
 
 
-@pytest.mark.parametrize("python", SERVED.values(), ids=SERVED.keys())
+@pytest.mark.parametrize("python", MOSTLY_SLOW)
 async def test_an_adapter_that_hangs_at_a_stop_is_left_at_the_end_of_the_lease(tmp_path, python):
     async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
         async with held(manager, job):
@@ -115,6 +122,26 @@ async def test_an_adapter_that_hangs_at_a_stop_is_left_at_the_end_of_the_lease(t
             finally:
                 os.kill(adapter, signal.SIGKILL)
         assert await job.end() == UNCHANGED
+
+
+async def test_supervisor_and_client_are_gone_and_the_adapter_hangs_but_the_stop_ends(tmp_path):
+    async with (
+        hooked_job(tmp_path, TRAIN) as job,
+        DebugManager(job) as manager,
+        held(manager, job),
+    ):
+        [adapter] = adapters()
+        os.kill(adapter, signal.SIGSTOP)
+        try:
+            await lease(job, 0.5)
+            job.abandon()
+            tasks = f"/proc/{job.process.pid}/task"
+            async with asyncio.timeout(20):
+                while len(os.listdir(tasks)) > 3:  # the main one, the channel, who watches groups
+                    await asyncio.sleep(0.02)
+            assert (await job.end()).startswith("right None")
+        finally:
+            os.kill(adapter, signal.SIGKILL)
 
 
 async def test_an_adapter_that_dies_at_a_stop_ends_it_at_once_and_is_named(tmp_path):

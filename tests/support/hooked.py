@@ -36,6 +36,7 @@ class HookedJob:
         self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._ids = itertools.count(1)
         self.process: asyncio.subprocess.Process
+        self.server: asyncio.Server
         self.spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
         self.argv: tuple[str, ...] = ()
         self.orders: list[dict[str, Any]] = []  # what each command carried
@@ -95,6 +96,12 @@ class HookedJob:
             output, _ = await self.process.communicate()
         assert self.process.returncode == 0, output.decode()
         return output.decode()
+
+    def abandon(self) -> None:
+        """The supervisor is gone, with its connections, and no other one comes."""
+        self.server.close()
+        for writer in self._writers.values():
+            writer.transport.abort()
 
     async def event(self, kind: str, count: int = 1) -> dict[str, Any]:
         """Waits for the count-th event of a kind."""
@@ -167,7 +174,7 @@ async def hooked_job(
         await job.serve(reader, writer)
 
     with short_socket_path(str(folder / "job.sock")) as path:
-        server = await asyncio.start_unix_server(serve, path=path)
+        server = job.server = await asyncio.start_unix_server(serve, path=path)
     variables = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     variables |= {
         "PYTHONPATH": PLANT,
