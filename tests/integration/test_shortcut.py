@@ -40,7 +40,10 @@ from rdev.wire.job import CommandKind, JobSpec
 pytestmark = pytest.mark.timeout(90)
 
 DEADLINE = 30.0
-SSHD_REFUSES = [["AllowStreamLocalForwarding no"], ["DisableForwarding yes"]]
+SSHD_REFUSES = [
+    ["AllowStreamLocalForwarding no"],
+    pytest.param(["DisableForwarding yes"], marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,7 @@ async def test_after_a_bridge_the_next_contact_needs_none(server, laptop):
     assert stat.S_IMODE(laptop.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 async def test_contacts_side_by_side_are_no_sessions_to_the_server(monkeypatch, laptop, agent_home):
     with serving(monkeypatch, agent_home, "MaxSessions 1") as server:
         await contact()
@@ -165,6 +169,7 @@ async def test_contacts_side_by_side_are_no_sessions_to_the_server(monkeypatch, 
         assert server.logins == 1
 
 
+@pytest.mark.slow
 async def test_who_leaves_takes_the_shortcut_away(server, laptop):
     await contact()
     assert list(laptop.glob("way-*"))
@@ -212,7 +217,14 @@ async def test_an_agent_that_has_gone_is_started_by_a_bridge(server, laptop, age
     assert server.logins == 1
 
 
-@pytest.mark.parametrize("how", ["link", "master", "agent"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "master",
+        pytest.param("link", marks=pytest.mark.slow),
+        pytest.param("agent", marks=pytest.mark.slow),
+    ],
+)
 async def test_what_is_followed_goes_on_when_something_breaks(server, laptop, agent_home, how):
     await contact()
     script = "i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo $i; sleep 0.1; done"
@@ -234,6 +246,7 @@ async def test_what_is_followed_goes_on_when_something_breaks(server, laptop, ag
     assert await contact()
 
 
+@pytest.mark.slow
 async def test_another_agent_at_its_end_is_refused(server, laptop, agent_home, monkeypatch):
     await contact()
     other = Path(tempfile.mkdtemp(prefix="rdev-other-", dir="/var/tmp"))
@@ -254,6 +267,7 @@ async def test_another_agent_at_its_end_is_refused(server, laptop, agent_home, m
         shutil.rmtree(other)
 
 
+@pytest.mark.slow
 async def test_a_configuration_that_changed_has_no_shortcut_yet(server, laptop):
     await contact()
     assert await contact()
@@ -340,6 +354,7 @@ async def test_sshd_comes_to_the_agent_as_the_login(laptop, monkeypatch):
         await transport.hang_up()
 
 
+@pytest.mark.slow
 async def test_a_path_that_is_too_long_for_the_server_has_a_bridge(monkeypatch, laptop, agent_home):
     home = Path(tempfile.mkdtemp(prefix="rdev-long-", dir="/var/tmp"))
     try:
@@ -361,6 +376,7 @@ async def test_without_room_for_a_socket_here_there_is_a_bridge(server, laptop, 
     assert shortcut_for("x", "y") is None
 
 
+@pytest.mark.slow
 async def test_masters_that_have_gone_are_swept_with_their_shortcuts(server, laptop, agent_home):
     await contact()
     (old,) = laptop.glob("way-*")
@@ -407,6 +423,7 @@ async def test_no_command_waits_for_a_shortcut_that_does_not_come(server, laptop
             await transport.hang_up()
 
 
+@pytest.mark.slow
 async def test_a_laptop_with_another_release_meets_the_agent_by_a_bridge_first(
     server, laptop, monkeypatch
 ):
