@@ -62,7 +62,7 @@ def step_all():
     next(generator)
     coroutine.send(None)
     try:
-        stepper.asend(None).send(None)
+        stepper.__anext__().send(None)
     except StopIteration:
         pass
     work(0)
