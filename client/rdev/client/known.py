@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import urllib.parse
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rdev.client.folders import STATE_VARIABLE, movable
+
+# What `urllib.parse.quote` leaves as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9_.~@-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,9 @@ def known_hosts() -> list[KnownHost]:
         names = sorted(os.listdir(_folder()))
     except FileNotFoundError:
         return []
-    hosts = (recall(urllib.parse.unquote(name.removesuffix(".json"))) for name in names)
+    from urllib.parse import unquote
+
+    hosts = (recall(unquote(name.removesuffix(".json"))) for name in names)
     return [known for known in hosts if known is not None]
 
 
@@ -109,7 +114,11 @@ def _folder() -> str:
 
 
 def _path(host: str) -> str:
-    return os.path.join(_folder(), urllib.parse.quote(host, safe="@") + ".json")
+    if not _PLAIN.fullmatch(host):
+        from urllib.parse import quote  # costs more than all else here
+
+        host = quote(host, safe="@")
+    return os.path.join(_folder(), f"{host}.json")
 
 
 def _from_json(body: dict[str, Any]) -> KnownHost:
