@@ -40,6 +40,7 @@ class EventReader:
         self._file = os.open(files.events, os.O_RDONLY | os.O_CLOEXEC)
         self._offset = offset
         self._kinds = frozenset(kinds)
+        self._words = tuple(f'"{kind}"' for kind in self._kinds)
         self._is_behind = False
         if offset and os.pread(self._file, 1, offset - 1) != b"\n":
             os.close(self._file)
@@ -88,6 +89,10 @@ class EventReader:
     def _is_wanted(self, recorded: Recorded) -> bool:
         if not self._kinds:
             return True
+        # A training reports thousands of metrics for each other event, and every follower looks
+        # through all of them: only what names the kind somewhere is worth being parsed.
+        if not any(word in recorded.line for word in self._words):
+            return False
         try:
             return Event.from_json(recorded.line).kind in self._kinds
         except (TypeError, ValueError):
