@@ -112,7 +112,7 @@ class OpenSsh:
     async def login(self) -> None:
         """See `Transport`."""
         await self._prepare()
-        if not self._can_ask() or not self._shares or self._is_shared:
+        if self._is_shared or not self._shares or not self._can_ask():
             return
         self._admit()
         process = await asyncio.create_subprocess_exec(
