@@ -1,9 +1,13 @@
 """What a person sees when something is wrong: one line, a hint, a documented code, no traceback."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
+import sys
+import termios
+import time
 
 import pytest
 from tests.support.command import BIN, DEADLINE
@@ -365,6 +369,28 @@ def test_an_exec_that_is_lost_on_its_way_is_run_once(rdev, tmp_path):
         command = ("sh", "-c", f"echo ran | tee -a {ran}; exit 3")
         done = rdev.run("exec", "-H", relay.host, "lasting", "--", *command)
     assert (done.returncode, done.stdout, ran.read_text()) == (3, "ran\n", "ran\n")
+
+
+@pytest.mark.slow
+def test_further_attempts_that_nobody_reads_of_hold_nobody_up(rdev):
+    """The job itself has filled our stderr when its second attempt is to be told."""
+    script = "[ -e once ] && exit 4; touch once; head -c 65536 /dev/zero >&2; read line; exit 3"
+    words = ("run", "--retries", "1", "-i", "--", "sh", "-c", script)
+    with rdev.started(*words, stdin=subprocess.PIPE, bufsize=0) as process:
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 65536)
+        deadline = time.monotonic() + DEADLINE
+        told = len(process.stderr.readline())  # that it was synced
+        while bytes_in(process.stderr) < 65536:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert told
+        process.stdin.close()
+        assert process.wait(20) == 4
+
+
+def bytes_in(pipe) -> int:
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
 
 
 @pytest.mark.parametrize(

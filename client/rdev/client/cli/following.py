@@ -34,7 +34,7 @@ from rdev.client.input import Input
 from rdev.client.jobs import Jobs
 from rdev.client.source import Source
 from rdev.client.terminal import single_keys
-from rdev.client.ui.output import PATIENCE, Output
+from rdev.client.ui.output import PATIENCE, Output, say
 from rdev.client.ui.pump import write_within
 from rdev.protocol.buffers import keep_buffers
 from rdev.protocol.errors import ConnectionLost, JobNotRunning, RdevError
@@ -150,8 +150,11 @@ async def follow_to_end(
     if streaming.cancelled():
         say_detached(connection, job, is_fed=feed is None or feed.is_complete)
         return departure.code
-    await attempts.note(streaming.result())
-    return closed(streaming.result(), is_quiet=output.is_quiet)
+    ended = streaming.result()
+    # Not by the output, which waits for ever for a stderr that nobody reads.
+    for line in () if output.is_quiet else attempts.untold(ended):
+        say(line)
+    return closed(ended, is_quiet=output.is_quiet)
 
 
 class Feed:

@@ -47,10 +47,13 @@ class Attempts:
 
     async def note(self, job: Job) -> None:
         """Tells those that the job has begun and that were not told."""
-        for attempt in job.attempts:
-            if attempt.number >= self._told:
-                await self._tell(retry_line(job, attempt))
+        for line in self.untold(job):
+            await self._tell(line)
         self._told = max(self._told, job.attempt)
+
+    def untold(self, job: Job) -> list[str]:
+        """What there is to tell of those that the job has begun and that were not told."""
+        return [retry_line(job, each) for each in job.attempts if each.number >= self._told]
 
 
 async def explain_waiting(connection: Connection, job: Job, tell: Tell) -> None:

@@ -122,8 +122,9 @@ class Output:
     async def end(self) -> None:
         """See `rdev.client.follow.Sink`."""
         for target, rendering in self._distinct():
-            async with self._turns[target]:
-                await _write(target, rendering.end())
+            if shown := rendering.end():  # else nobody is waited for, who may not read
+                async with self._turns[target]:
+                    await _write(target, shown)
 
     async def aside(self, line: str) -> None:
         """Says a line on stderr, after the line that the job is just writing."""
