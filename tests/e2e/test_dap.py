@@ -77,6 +77,8 @@ def test_three_lines_put_in_above_and_the_stop_is_on_the_right_line_with_a_warni
         editor.ask("next", threadId=thread)
         thread, frame = editor.stop()
         assert frame["line"] == 13
+        # What debugpy can do was told before it was asked.
+        assert not any(message.get("event") == "capabilities" for message in editor.seen)
         editor.ask("disconnect")
         editor.end()
         assert process.wait(DEADLINE) == 0
@@ -107,6 +109,7 @@ def test_a_script_that_is_gone_here_is_shown_as_the_job_has_it_and_can_be_stoppe
         assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_counts_from_zero_sees_the_same_lines(job, script):
     with job.started("dap", "train", stdin=subprocess.PIPE) as process:
         editor = of_process(process)

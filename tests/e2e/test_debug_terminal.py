@@ -93,6 +93,7 @@ def test_ctrl_d_leaves_a_job_that_runs_and_without_colours_there_are_none(job, m
         assert terminal.is_as_before
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_a_job_that_cannot_be_stopped_just_now(rdev):
     rdev.write("wait.py", SLEEP)
     assert rdev.run("run", "-d", "wait.py").returncode == 0

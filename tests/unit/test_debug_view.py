@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from rdev.client.debug.aiming import aimed
-from rdev.client.debug.code import fault_of, function_of
+from rdev.client.debug.code import body_of, fault_of, function_of
 from rdev.client.debug.commands import _is_expression, _raised
 from rdev.client.debug.paper import Ink, Paper, brief, clean, cut
 from rdev.client.debug.places import Sources
@@ -86,6 +86,12 @@ def test_a_function_is_found_with_its_decorator_and_its_parameters():
     assert function_of(LINES, 10) == (3, 11, ("model", "lr", "batches"))
     assert function_of(LINES, 1) == (1, len(LINES), ())
     assert function_of(["def (", "x"], 2) == (1, 2, ())
+
+
+def test_a_function_is_stopped_in_where_its_code_begins():
+    assert body_of(LINES, "train") == 10
+    assert body_of(["class Net:", "    def forward(self): pass"], "Net.forward") == 2
+    assert body_of(LINES, "os") == body_of(LINES, "no.such") == body_of(["def ("], "x") == 0
 
 
 def test_text_that_our_python_does_not_understand_is_judged_by_its_lines():

@@ -45,6 +45,22 @@ def function_of(lines: Sequence[str], line: int) -> tuple[int, int, tuple[str, .
     return _first(inner), inner.end_lineno or line, tuple(a.arg for a in (*known, *rest))
 
 
+def body_of(lines: Sequence[str], name: str) -> int:
+    """The first line with code of a function, such as `train` or `Net.forward`; 0 if none is."""
+    tree: ast.AST | None = _parsed(lines)
+    for part in name.split("."):
+        tree = next((n for n in ast.walk(tree) if _is_named(n, part)), None) if tree else None
+    if not isinstance(tree, _Function):
+        return 0
+    docstrings = _docstring_lines(lines)
+    codes = (statement.lineno for statement in tree.body if statement.lineno not in docstrings)
+    return next(codes, 0)
+
+
+def _is_named(node: ast.AST, name: str) -> bool:
+    return isinstance(node, _Function | ast.ClassDef) and node.name == name
+
+
 def _first(function: _Function) -> int:
     return min([function.lineno, *(one.lineno for one in function.decorator_list)])
 

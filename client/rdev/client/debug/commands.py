@@ -419,6 +419,13 @@ class Commands:
         if word.isdecimal():
             path = self._seat.frame.path
             return Breakpoint(path, await self._aimed(path, int(word)), condition)
+        return await self._in_function(word, condition)
+
+    async def _in_function(self, word: str, condition: str) -> Breakpoint:
+        frame = self._seat.frame
+        # One that is not defined yet is looked for in the text.
+        if line := await self._table.view.body(frame.path, word):
+            return Breakpoint(frame.path, line, condition)
         asking = _FUNCTION.format(word)
         try:
             value = await self._seat.client.evaluate(asking, self._seat.frame)

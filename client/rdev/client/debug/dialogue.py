@@ -359,8 +359,10 @@ class Dialogue:
             return True  # it ran on while the line was typed
         outcome = await self.commands.execute(event.text)
         if outcome is Outcome.WAIT:
-            self._is_waiting = True
-            self.say("waiting for the next stop; Ctrl-C returns")
+            running = [s for s in self._seats.values() if s.stop is None and s.end is None]
+            self._is_waiting = bool(running)
+            waiting = "waiting for the next stop; Ctrl-C returns"
+            self.say(waiting if running else "nothing runs that could stop")
         return outcome is not Outcome.DETACH
 
     async def _happened(self, seat: Seat, halt: Halt) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-from rdev.client.debug.code import function_of
+from rdev.client.debug.code import body_of, function_of
 from rdev.client.debug.mapping import lines_of
 from rdev.client.debug.paper import Ink, Paper
 from rdev.client.debug.places import Sources
@@ -89,6 +89,11 @@ class View:
         if content is None:
             return 1, 0, ()
         return function_of(lines_of(content), frame.line)
+
+    async def body(self, path: str, name: str) -> int:
+        """The first line with code of a function of a file; 0 if it has none of that name."""
+        content = await self.texts.content(path)
+        return body_of(lines_of(content), name) if content is not None else 0
 
     async def stack(self, frames: list[Frame], chosen: int) -> list[str]:
         """The frames, innermost first."""
