@@ -89,6 +89,9 @@ def install(clone, environment, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    yield
+    # The session that its commands were run by.
+    subprocess.run([f"{tmp_path}/venv/bin/rdev", "down", "local"], env=environment, check=True)
 
 
 def run(words: list[str], project: Path, environment: dict[str, str]):
