@@ -1,16 +1,18 @@
 """Whether the code on disk is still what this process has imported.
 
-An upgrade, or an edit in a checkout, must show at the next command. What an installer has put there
-shows in the times of folders; of a checkout every file is looked at, which takes a millisecond.
+An upgrade, or an edit in a checkout, must show at the next command. Every file of ours that it may
+import is looked at, which takes less than a millisecond, and of others' packages the folder that
+they are installed in.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 
-# Where installers put packages, by the names that Python and Debian have for it.
-_INSTALLED = frozenset(("site-packages", "dist-packages"))
+# The parts that commands consist of; an agent is a program of its own.
+_PARTS = ("client", "protocol", "v1", "wire")
 
 _Look = tuple[int, int]
 
@@ -38,15 +40,10 @@ def _look(path: str) -> _Look | None:
 def _paths() -> list[str]:
     import rdev  # a namespace, of several folders
 
-    installed = {path for path in sys.path if os.path.isdir(path)}
-    found = [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *installed]
-    for root in rdev.__path__:
-        is_installed = os.path.basename(os.path.dirname(root)) in _INSTALLED
-        for folder, _, names in os.walk(root):
-            # A new file shows in the time of its folder; a cache of bytecode is no code of ours.
-            if os.path.basename(folder) == "__pycache__":
-                continue
-            found.append(folder)
-            if not is_installed:
-                found += [os.path.join(folder, name) for name in names if name.endswith(".py")]
+    found = [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg")]
+    found += [path for path in sys.path if os.path.isdir(path)]
+    for root, part in itertools.product(rdev.__path__, _PARTS):
+        # Not the times of folders: the first import of all makes one for bytecode in each.
+        for folder, _, names in os.walk(os.path.join(root, part)):
+            found += [os.path.join(folder, name) for name in names if name.endswith(".py")]
     return found
