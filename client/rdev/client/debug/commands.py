@@ -6,38 +6,16 @@ A line that is no command is evaluated in the frame, or executed if it is a stat
 from __future__ import annotations
 
 import ast
-import enum
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
-from rdev.client.debug.aiming import aimed, job_line
-from rdev.client.debug.marks import Mark, Marks
+from rdev.client.debug.aiming import job_line
+from rdev.client.debug.breaking import Breaking
 from rdev.client.debug.paper import Ink, brief, cut
-from rdev.client.debug.places import parse_place
 from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import Breakpoint
-from rdev.client.debug.view import AROUND_LISTED, View, is_group
+from rdev.client.debug.table import HELP, Outcome, Table, require_expression
+from rdev.client.debug.view import AROUND_LISTED, is_group
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
-
-HELP = """\
-at a stop
-  n, next           to the next line of this function      s, step     into calls, too
-  r, return, out    to the end of this function            c, cont     on to the next breakpoint
-  unt, until [LINE] to a line below this one, or to LINE    j, jump LINE  make LINE the next to run
-  l, list [A[,B]]   the source; again: further              ll          the whole function
-  w, bt, where      the frames, innermost first             u, d, up, down [N], frame N
-  locals            the frame's variables                   a, args     the function's arguments
-  p EXPR, pp EXPR   a value, or prettily                    whatis EXPR its type
-  EXPR, x = 3       evaluated, or executed                  display EXPR  again at every stop
-breakpoints
-  b FILE:LINE|LINE|FUNCTION [if EXPR]   set one; `b` lists  tbreak ...  one that goes when it is hit
-  clear N|FILE:LINE, disable N, enable N, cond N [EXPR]
-the job
-  threads, thread N   ranks, rank N   compare EXPR   in every rank   stack   what every thread does
-  wait   for the next stop          lease   how long this one lasts
-  detach, q, Ctrl-D  leave the job running               kill   end it (with --allow-kill)
-An empty line repeats the last command. Ctrl-C while the job runs stops it where it is."""
 
 _RESUMING = {
     "continue": ("c", "cont", "continue"),
@@ -53,87 +31,8 @@ _TAKING_ANY = frozenset({"p", "pp", "print", "eval", "!", "whatis", "display", "
 # Lines that `until` steps over before it says so: each takes some milliseconds.
 _MOST_STEPS = 500
 
-_CONDITION = re.compile(r"(?P<place>.+?)(?:\s+if\s+|\s*,\s*)(?P<condition>.+)", re.DOTALL)
-
-# Where a function's first line with code is.
-_FUNCTION = (
-    "(lambda c: (c.co_filename, min((l for *_, l in c.co_lines() if l and l > c.co_firstlineno),"
-    " default=c.co_firstlineno)))(({}).__code__)"
-)
-
 # Marks what is only one of a kind of value among ranks.
 _DIFFERS = "!"
-
-
-class Outcome(enum.Enum):
-    """What a command leads to."""
-
-    STAY = "stay"
-    """The thread is still held."""
-    RUN = "run"
-    """It runs."""
-    WAIT = "wait"
-    """It is held, and something else is waited for."""
-    DETACH = "detach"
-    """The person wants to leave."""
-
-
-class Table(Protocol):
-    """What the commands act on: the session of one or several ranks."""
-
-    marks: Marks
-    view: View
-
-    @property
-    def seat(self) -> Seat:
-        """The rank that commands concern."""
-        ...
-
-    def say(self, text: str, ink: Ink = Ink.PLAIN) -> None:
-        """Shows lines, made safe."""
-        ...
-
-    def show(self, text: str) -> None:
-        """Shows lines that are safe."""
-        ...
-
-    @property
-    def columns(self) -> int:
-        """How wide a line may be."""
-        ...
-
-    async def place(self, marks: Sequence[Mark] | None = None) -> None:
-        """Sets the breakpoints as they are now, and says what became of `marks`."""
-        ...
-
-    async def switch(self, rank: int) -> None:
-        """Makes another rank the one that commands concern."""
-        ...
-
-    async def halt(self) -> bool:
-        """Waits until the rank is held after a step; False if it is not."""
-        ...
-
-    async def ranks(self) -> list[str]:
-        """The ranks, a line each."""
-        ...
-
-    async def stacks(self) -> list[str]:
-        """What every thread of the job does."""
-        ...
-
-    async def compare(self, expression: str, function: str) -> list[tuple[int, str, str]]:
-        """Rank, value and remark, for every rank."""
-        ...
-
-    async def lease(self) -> str:
-        """How long the stop lasts."""
-        ...
-
-    @property
-    def may_kill(self) -> bool:
-        """Whether `kill` ends the job."""
-        ...
 
 
 class Commands:
@@ -207,12 +106,7 @@ class Commands:
             ("ll", "longlist"): self._long_list,
             ("unt", "until"): self._until,
             ("j", "jump"): self._jump,
-            ("b", "break", "breakpoints"): self._break,
-            ("tbreak",): self._break_once,
-            ("cl", "clear", "delete"): self._clear,
-            ("disable",): self._disable,
-            ("enable",): self._enable,
-            ("cond", "condition"): self._condition,
+            **Breaking(self._table).commands(),
             ("threads",): self._threads,
             ("thread",): self._thread,
             ("ranks",): self._ranks,
@@ -378,103 +272,6 @@ class Commands:
     async def _wait(self, _: str) -> Outcome:
         return Outcome.WAIT
 
-    # Breakpoints.
-
-    async def _break(self, words: str) -> Outcome:
-        if not words:
-            return await self._breaks()
-        await self._set(words, is_temporary=False)
-        return Outcome.STAY
-
-    async def _break_once(self, words: str) -> Outcome:
-        await self._set(words, is_temporary=True)
-        return Outcome.STAY
-
-    async def _breaks(self) -> Outcome:
-        for mark in self._table.marks.all:
-            one = mark.breakpoint
-            spot = await self._table.view.spot(one.path, mark.line)
-            remarks = [f"if {one.condition}"] if one.condition else []
-            remarks += ["once"] if mark.is_temporary else []
-            remarks += [] if mark.is_enabled else ["disabled"]
-            remarks += [] if mark.placed is None or mark.placed.verified else ["cannot be hit"]
-            self._table.say(f"{mark.number:>3}  {spot.name}  {', '.join(remarks)}".rstrip())
-        if not self._table.marks.all:
-            self._table.say("no breakpoints")
-        return Outcome.STAY
-
-    async def _set(self, words: str, *, is_temporary: bool) -> None:
-        split = _CONDITION.fullmatch(words)
-        word, condition = (split["place"], split["condition"]) if split else (words, "")
-        _require_expression(condition)
-        wanted = await self._breakpoint(word.strip(), condition.strip())
-        mark = self._table.marks.add(wanted, is_temporary=is_temporary)
-        await self._table.place([mark])
-
-    async def _breakpoint(self, word: str, condition: str) -> Breakpoint:
-        place = parse_place(word)
-        if place is not None:
-            path = self._table.view.sources.on_host(place.file)
-            return Breakpoint(path, await self._aimed(path, place.line), condition)
-        if word.isdecimal():
-            path = self._seat.frame.path
-            return Breakpoint(path, await self._aimed(path, int(word)), condition)
-        return await self._in_function(word, condition)
-
-    async def _in_function(self, word: str, condition: str) -> Breakpoint:
-        frame = self._seat.frame
-        # One that is not defined yet is looked for in the text.
-        if line := await self._table.view.body(frame.path, word):
-            return Breakpoint(frame.path, line, condition)
-        asking = _FUNCTION.format(word)
-        try:
-            value = await self._seat.client.evaluate(asking, self._seat.frame)
-            path, line = ast.literal_eval(value.value)
-        except (DebuggerUnavailable, ValueError, SyntaxError, TypeError) as error:
-            cause = f"{word!r} is neither FILE:LINE, a line, nor a function"
-            raise DebuggerUnavailable("set a breakpoint", cause) from error
-        return Breakpoint(str(path), int(line), condition)
-
-    async def _aimed(self, path: str, line: int) -> int:
-        view = self._table.view
-        return await aimed(view.texts, path, line, job=view.job)
-
-    async def _clear(self, words: str) -> Outcome:
-        self._table.marks.remove(await self._named(words))
-        await self._table.place()
-        return Outcome.STAY
-
-    async def _named(self, words: str) -> list[Mark]:
-        place = parse_place(words)
-        if place is None:
-            return self._table.marks.numbered(words)
-        path = self._table.view.sources.on_host(place.file)
-        found = self._table.marks.at(path, await job_line(self._table.view.texts, path, place.line))
-        if not found:
-            raise DebuggerUnavailable("find a breakpoint", f"there is no breakpoint at {words}")
-        return found
-
-    async def _disable(self, words: str) -> Outcome:
-        for mark in await self._named(words):
-            mark.is_enabled = False
-        await self._table.place()
-        return Outcome.STAY
-
-    async def _enable(self, words: str) -> Outcome:
-        for mark in await self._named(words):
-            mark.is_enabled = True
-        await self._table.place()
-        return Outcome.STAY
-
-    async def _condition(self, words: str) -> Outcome:
-        number, _, condition = words.partition(" ")
-        _require_expression(condition)
-        for mark in await self._named(number):
-            old = mark.breakpoint
-            mark.breakpoint = Breakpoint(old.path, old.line, condition.strip())
-        await self._table.place()
-        return Outcome.STAY
-
     # Threads, ranks, the job.
 
     async def _threads(self, _: str) -> Outcome:
@@ -504,7 +301,7 @@ class Commands:
         return Outcome.STAY
 
     async def _compare(self, expression: str) -> Outcome:
-        _require_expression(expression or "?")
+        require_expression(expression or "?")
         function = self._seat.frame.function if self._seat.stop else ""
         values = await self._table.compare(expression, function)
         texts = [value for _, value, _ in values]
@@ -543,14 +340,6 @@ def _is_expression(rest: str) -> bool:
     return bool(rest) and (
         rest[:1] in "=<>*/%@&|^" or rest.startswith(("+=", "-=", "!=", "is ", "in ", "not in "))
     )
-
-
-def _require_expression(text: str) -> None:
-    try:
-        compile(text.strip() or "True", "condition", "eval")
-    except (SyntaxError, ValueError) as error:
-        cause = f"{text!r} is no Python expression: {error.args[0]}"
-        raise DebuggerUnavailable("understand an expression", cause) from error
 
 
 def _raised(cause: str) -> str:

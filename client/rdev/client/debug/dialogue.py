@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rdev.client.debug.commands import Commands, Outcome
+from rdev.client.debug.commands import Commands
 from rdev.client.debug.marks import Mark, Marks
 from rdev.client.debug.paper import Ink, Paper
 from rdev.client.debug.prompt import Console
@@ -24,6 +24,7 @@ from rdev.client.debug.ranks import ProcessStack, RankValue
 from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import Breakpoint, Ended, Halt, Placed, Resumed, Stopped
 from rdev.client.debug.stacks import brief_place, pages
+from rdev.client.debug.table import Outcome
 from rdev.client.debug.view import AROUND, View
 from rdev.client.ui.jobs import duration
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, RdevError, TimedOut
