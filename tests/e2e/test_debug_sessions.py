@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.command import DEADLINE, Rdev
-from tests.support.guest import SYSTEM_PYTHON, guest
+from tests.support.guest import SYSTEM_PYTHON, Guest, guest
 from tests.support.relay import relayed
 
 from rdev.client.connection import connect
@@ -226,6 +227,16 @@ print(json.dumps({
 """
 
 
+def look_as(other: Guest, asked: str) -> str:
+    """Runs `LOOKS` as another user; not by a fork of this process, in which gRPC has threads."""
+    ids = ("--reuid", str(other.uid), "--regid", str(other.gid), "--clear-groups", "--reset-env")
+    command = ["setpriv", *ids, SYSTEM_PYTHON, "-c", LOOKS]
+    done = subprocess.run(
+        command, input=asked, capture_output=True, text=True, timeout=DEADLINE, check=True
+    )
+    return done.stdout
+
+
 def ours(person: Rdev) -> list[int]:
     """All processes that belong to the person's agent and its job, and the adapters."""
     words = (str(person.home).encode(), str(person.cwd).encode())
@@ -272,10 +283,8 @@ async def test_a_second_user_of_the_machine_finds_nothing_to_attach_to(person, e
                 assert any(path.endswith("agent.sock") for path in paths)
                 assert any(path.endswith("job.sock") for path in paths)
                 asked = {"pids": pids, "sockets": paths, "port": port}
-                looked = await asyncio.to_thread(
-                    other.run, SYSTEM_PYTHON, "-c", LOOKS, stdin=None, input=json.dumps(asked)
-                )
-                seen = json.loads(looked.stdout)
+                looked = await asyncio.to_thread(look_as, other, json.dumps(asked))
+                seen = json.loads(looked)
                 held = [sockets_of(pid) for pid in pids if pid != laptop.pid]
         laptop.send_signal(signal.SIGINT)
     assert set(seen["sockets"].values()) == {"PermissionError"}, seen["sockets"]
