@@ -56,6 +56,9 @@ if __name__ == "__main__":
         family[method] = child
     code = "import train; train.linger()"
     family["subprocess"] = subprocess.Popen([sys.executable, "-W", "error", "-c", code])
+    with open("new", "w") as file:
+        json.dump([getattr(child, "pid", child) for child in family.values()], file)
+    os.rename("new", "family")
     linger()
     done = {}
     for name, child in family.items():
@@ -72,13 +75,16 @@ if __name__ == "__main__":
 async def test_every_child_has_a_hook_of_its_own_whatever_made_it(tmp_path, version):
     options = ("-W", "error")
     async with hooked_job(tmp_path, FAMILY, python=SERVED[version], options=options) as job:
-        # Itself, the daemon, four children; and the fork server, which has one before it forks.
-        await job.until(lambda: len({hello["pid"] for hello in job.hellos}) >= 7, 40)
+        async with asyncio.timeout(40):
+            while not (tmp_path / "family").exists():
+                await asyncio.sleep(0.02)
+        family = set(json.loads((tmp_path / "family").read_text()))
+        await job.until(lambda: family <= {hello["pid"] for hello in job.hellos}, 40)
         # Nobody of them has brought the parent out of order.
         assert (await job.command("0", "hook", 0, "status"))["pid"] == job.process.pid
         children = json.loads(await job.end())
-        arrived = {hello["pid"] for hello in job.hellos}
-        assert all(pid in arrived and code == 0 for pid, code in children.values()), children
+        assert {pid for pid, _ in children.values()} == family
+        assert {code for _, code in children.values()} == {0}, children
 
 
 # The thread runs on while the main one is held, and forks.

@@ -71,9 +71,9 @@ def start(root: str) -> None:
     # never asks what `rdev` means.
     stand_in: ModuleType | None = None
     if "rdev" not in sys.modules:
-        stand_in = type(sys)("rdev")
-        stand_in.__path__ = []
-        sys.modules["rdev"] = stand_in
+        empty = type(sys)("rdev")
+        empty.__path__ = []
+        stand_in = sys.modules["rdev"] = empty
     try:
         from rdev.hook.arm import arm
 
