@@ -8,13 +8,15 @@ from tests.support.command import DEADLINE
 from rdev.wire.guard import read_agent
 from rdev.wire.home import Home, machine_id
 
-COUNT = 3000
-PRINTS = f"""
-import time
+PRINTS = """
+import itertools, os, time
 
-for number in range({COUNT}):
+for number in itertools.count():
     print("line", number)
     time.sleep(0.001)
+    if os.path.exists("enough"):
+        break
+print("end", number)
 raise SystemExit(7)
 """
 
@@ -29,9 +31,13 @@ def test_a_live_run_is_exact_across_upgrades(rdev):
             assert done.returncode == 0, done.stderr
             agents.append(rdev.agent_pid)
         assert run.poll() is None, run.stderr.read()
+        (folder,) = (rdev.home / ".rdev" / "workspaces").iterdir()
+        (folder / "enough").touch()
         said = first + run.stdout.read()
         assert run.wait(DEADLINE) == 7
-    assert said == b"".join(b"line %d\n" % number for number in range(COUNT))
+    *lines, end = said.splitlines()
+    assert lines == [b"line %d" % number for number in range(len(lines))]
+    assert end == b"end %d" % (len(lines) - 1)
     assert len(set(agents)) == 3
     home = Home(str(rdev.home / ".rdev"), machine_id())
     assert read_agent(home.live).pid == agents[-1]

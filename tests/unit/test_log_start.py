@@ -224,9 +224,12 @@ def test_a_long_silent_output_costs_a_late_reader_little(tmp_path):
         Arrival(2 * 10**9 + n * 1000, n * size, size, 0, "stdout").pack() for n in range(500_000)
     )
     record.append(record.files.index, b"".join(flood))
-    begun = time.process_time()
-    with Reading(record.files, Query(since=2.499_991)) as reading:
-        pieces = reading.read()
-    assert sum(len(piece.data) for piece in pieces) == 10 * size
-    assert time.process_time() - begun < 0.3, "half a million records are not unpacked one by one"
+    costs = []
+    for _ in range(3):  # the garbage of a whole test run may be collected in one of them
+        begun = time.thread_time()
+        with Reading(record.files, Query(since=2.499_991)) as reading:
+            pieces = reading.read()
+        costs.append(time.thread_time() - begun)
+        assert sum(len(piece.data) for piece in pieces) == 10 * size
+    assert min(costs) < 0.2, "half a million records are not unpacked one by one"
     assert os.path.getsize(record.files.log(0, "stdout")) > 100 * CHUNK
