@@ -78,7 +78,7 @@ def test_three_lines_put_in_above_and_the_stop_is_on_the_right_line_with_a_warni
         thread, frame = editor.stop()
         assert frame["line"] == 13
         # What debugpy can do was told before it was asked.
-        assert not any(message.get("event") == "capabilities" for message in editor.seen)
+        assert [m["body"] for m in editor.seen if m.get("event") == "capabilities"] == []
         editor.ask("disconnect")
         editor.end()
         assert process.wait(DEADLINE) == 0

@@ -40,7 +40,7 @@ CAPABILITIES: Mapping[str, Any] = {
     "supportsSetExpression": True,
     "supportsSetVariable": True,
     "supportsValueFormattingOptions": True,
-    "supportsTerminateDebuggee": False,
+    "supportsTerminateDebuggee": True,  # no name of the protocol; the next one is
     "supportTerminateDebuggee": False,
     "supportsTerminateRequest": False,
     "supportsGotoTargetsRequest": True,
