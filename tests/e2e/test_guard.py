@@ -32,10 +32,13 @@ class Host:
         self.home = Home(str(rdev.home / ".rdev"), machine_id())
 
     def start(self, *words: str) -> JobFiles:
-        done = self.rdev.run("run", "-d", *words)
-        assert done.returncode == 0, done.stderr
-        job = self.rdev.jobs()[0]
-        files = JobFiles(os.path.join(self.home.jobs, job["id"]))
+        if words[0] == "--":
+            job_id = self.rdev.start_job(*words[1:])
+        else:
+            done = self.rdev.run("run", "-d", *words)
+            assert done.returncode == 0, done.stderr
+            job_id = self.rdev.jobs()[0]["id"]
+        files = JobFiles(os.path.join(self.home.jobs, job_id))
         until(lambda: read_status(files).state is JobState.RUNNING)
         return files
 

@@ -25,6 +25,7 @@ from rdev.client.jobs import Jobs
 from rdev.client.ui.jobs import as_json
 from rdev.protocol.errors import RdevError
 from rdev.wire.home import Home, machine_id
+from rdev.wire.job import CommandKind, JobSpec
 
 BIN = Path(sys.executable).parent
 
@@ -108,6 +109,18 @@ class Rdev:
         async def ask() -> list[dict]:
             async with connect(LOCAL) as connection:
                 return [as_json(job) for job in await Jobs(connection).list(ended=ended)]
+
+        with self._in_its_place():
+            return asyncio.run(ask())
+
+    def start_job(self, program: str, *arguments: str) -> str:
+        """Starts a job in the home as `rdev run -d` would, to have one; its id."""
+
+        async def ask() -> str:
+            async with connect(LOCAL) as connection:
+                jobs = Jobs(connection)
+                made = await jobs.create(JobSpec(CommandKind.PROGRAM, program, arguments))
+                return (await jobs.until_started(made.id)).id
 
         with self._in_its_place():
             return asyncio.run(ask())
