@@ -47,6 +47,13 @@ def test_the_installed_debugpy_is_one_that_was_read():
 
 
 EXPRESSIONS = [
+    # vendor.py: pydevd's log is nowhere until its stream is made
+    (
+        "sys.modules['_pydev_bundle.pydev_log']._LoggingGlobals._debug_stream"
+        " is sys.modules['_pydevd_bundle.pydevd_constants'].NULL"
+        " and '_debug_stream_initialized' in sys.modules['_pydev_bundle.pydev_log']"
+        ".initialize_debug_stream.__code__.co_names"
+    ),
     # patch.py: the client is ready, and a stop that the program asks for
     (
         "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_api'].PyDevdAPI.run).parameters)"

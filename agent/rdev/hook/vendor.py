@@ -51,7 +51,17 @@ def load(directory: str) -> Any:  # noqa: ANN401 - pydevd has no type informatio
         for name in os.environ.keys() - environment.keys():
             if name.startswith("PYDEVD_"):
                 del os.environ[name]
+    _silence()
     return sys.modules["pydevd"]
+
+
+def _silence() -> None:
+    """Keeps pydevd's own log out of the job's stderr, where it would stand in its output."""
+    if os.environ.get("RDEV_HOOK_DEBUG"):
+        return
+    log = sys.modules["_pydev_bundle.pydev_log"]
+    # Before anything was logged the stream is one that drops all; so it stays.
+    log._LoggingGlobals._debug_stream_initialized = True  # noqa: SLF001 - a contract test guards it
 
 
 def _lies_in(module: Any, folder: str) -> bool:  # noqa: ANN401 - any module
