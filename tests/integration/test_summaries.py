@@ -36,21 +36,26 @@ ANSWER_SECONDS = 0.3
 
 
 async def test_a_frame_that_holds_a_gibibyte_answers_at_once_and_with_one_line_each(tmp_path):
-    async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
-        async with manager.session("0" * 12, 0) as session:
-            async with debugging(SessionPipe(session)) as client:
-                await client.attach([Breakpoint(str(Path(job.folder) / "train.py"), STEP)])
-                async with asyncio.timeout(30):
-                    stop = await client.halted()
-                assert isinstance(stop, Stopped)
-                frame = (await client.stack(stop.thread))[0]
-                began = time.monotonic()
-                found = {v.name: v for v in await client.local_variables(frame)}
-                took = time.monotonic() - began
-                parts = await client.parts(found["parts"].reference)
-                opened = await client.parts(found["huge"].reference)
-                value = await client.evaluate("huge", frame)
-                await client.detach()
+    async with (
+        hooked_job(tmp_path, TRAIN) as job,
+        DebugManager(job) as manager,
+    ):
+        async with (
+            manager.session("0" * 12, 0) as session,
+            debugging(SessionPipe(session)) as client,
+        ):
+            await client.attach([Breakpoint(str(Path(job.folder) / "train.py"), STEP)])
+            async with asyncio.timeout(30):
+                stop = await client.halted()
+            assert isinstance(stop, Stopped)
+            frame = (await client.stack(stop.thread))[0]
+            began = time.monotonic()
+            found = {v.name: v for v in await client.local_variables(frame)}
+            took = time.monotonic() - began
+            parts = await client.parts(found["parts"].reference)
+            opened = await client.parts(found["huge"].reference)
+            value = await client.evaluate("huge", frame)
+            await client.detach()
         assert found["huge"].value == "Tensor (268435456,) float32 cpu, min ~1 max ~1"
         assert found["parts"].value.startswith("[Tensor (1048576,) float32 cpu, Tensor (")
         assert found["batch"].value == "{'x': Tensor (4, 4) float32 cpu, 'name': 'first'}"
