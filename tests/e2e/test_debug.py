@@ -10,9 +10,12 @@ import subprocess
 import time
 
 import pytest
-from tests.support.command import DEADLINE, Rdev
+from tests.support.command import DEADLINE
+from tests.support.session import sessioned
 
 from rdev.protocol.dap import Framer, encode
+
+pytestmark = pytest.mark.shared_agent
 
 TRAIN = """\
 import os
@@ -34,19 +37,12 @@ print("right" if train() else "wrong")
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """A training that all tests of this module debug, and that must come out right after all."""
-    folder = tmp_path_factory.mktemp("debug")
-    (folder / "home").mkdir(mode=0o700)
-    (folder / "project").mkdir()
-    (folder / "project" / "rdev.toml").touch()
-    person = Rdev(folder / "home", folder / "project")
-    try:
+    with sessioned(tmp_path_factory.mktemp("debug")) as person:
         person.write("train.py", TRAIN)
         started = person.run("run", "-d", "train.py")
         assert started.returncode == 0, started.stderr
         yield person
         assert finish(person) == "right\n"
-    finally:
-        person.tidy()
 
 
 def finish(rdev) -> str:
