@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from rdev.hook.lease import Lease
 from rdev.hook.stops import Stops
 from rdev.hook.waiting import Waiting
 from rdev.wire.clock import active_monotonic
@@ -40,7 +41,11 @@ class Process:
             self.events.append((kind, dict(fields)))
 
         self.waiting = Waiting(
-            Stops(report), report, self.debugger, attendance=0.1, post_mortem=0.1
+            Stops(report, Lease(lambda: None)),
+            report,
+            self.debugger,
+            attendance=0.1,
+            post_mortem=0.1,
         )
 
     @property
@@ -50,10 +55,17 @@ class Process:
 
 @pytest.fixture
 def process(monkeypatch):
-    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
-    made = Process()
-    made.waiting.arm({})
-    return made
+    return serving(Process(), monkeypatch)
+
+
+def serving(process, monkeypatch):
+    """`breakpoint()` goes to the process's waiting, as the hook has it."""
+
+    def hook():
+        process.waiting.breakpoint(sys._getframe(1))
+
+    monkeypatch.setattr(sys, "breakpointhook", hook)
+    return process
 
 
 def test_a_breakpoint_that_nobody_attends_goes_on_and_is_off_for_good(process):
@@ -76,25 +88,21 @@ def test_another_breakpoint_of_the_same_job_waits_for_itself(process):
 
 
 def test_a_breakpoint_with_a_debugger_attached_stops_at_once(monkeypatch):
-    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
-    process = Process(ready=True)
-    process.waiting.arm({})
+    process = serving(Process(ready=True), monkeypatch)
     breakpoint()  # noqa: T100
     assert len(process.debugger.stopped) == 1
     assert process.events == []
 
 
 @pytest.mark.parametrize("words", ["", "nonsense", "step=", "step=-3", "step=x"])
-def test_what_the_variable_does_not_say_is_not_waited_for(monkeypatch, words):
-    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+def test_what_the_variable_does_not_say_is_not_waited_for(words):
     process = Process()
     process.waiting.arm({"RDEV_JOB_DEBUG": words})
     assert sys.getprofile() is None
     assert process.events == []
 
 
-def test_children_do_not_wait_at_their_start(monkeypatch):
-    monkeypatch.setattr(sys, "breakpointhook", sys.breakpointhook)
+def test_children_do_not_wait_at_their_start():
     process, environment = Process(), {"RDEV_JOB_DEBUG": "start,exception"}
     try:
         process.waiting.arm(environment)
@@ -102,3 +110,36 @@ def test_children_do_not_wait_at_their_start(monkeypatch):
         sys.setprofile(None)
         process.waiting.stop_at({})
     assert environment == {"RDEV_JOB_DEBUG": "exception"}
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("not today")
+
+
+def test_an_exception_that_cannot_be_told_is_waited_for_all_the_same(process):
+    try:
+        raise Unspeakable
+    except Unspeakable as error:
+        process.waiting.stop_at({"exception": True})
+        sys.audit("sys.excepthook", sys.excepthook, type(error), error, error.__traceback__)
+    finally:
+        process.waiting.stop_at({})
+    assert process.kinds == ["exception_raised", "debug_paused", "debug_resumed"]
+    assert process.events[0][1]["message"] == "<its str raised RuntimeError>"
+
+
+def test_what_goes_wrong_at_an_exception_does_not_swallow_the_programs_traceback(process):
+    class Broken(Debugger):
+        def is_ready(self):
+            raise RuntimeError("can't start new thread")
+
+    process.waiting._debugger = Broken(ready=False)
+    try:
+        raise ValueError
+    except ValueError as error:
+        process.waiting.stop_at({"exception": True})
+        sys.audit("sys.excepthook", sys.excepthook, type(error), error, error.__traceback__)
+    finally:
+        process.waiting.stop_at({})
+    assert process.kinds[0] == "exception_raised"

@@ -9,6 +9,7 @@ The thread that waits does so in Python, and takes no lock that the program can 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -161,7 +162,10 @@ class Waiting:
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "sys.excepthook" and self._watches_exceptions:
-            self._post_mortem(args[2])
+            # What is raised here takes the place of the program's traceback, or, if it is a
+            # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
+            with contextlib.suppress(Exception):
+                self._post_mortem(args[2])
 
     def _post_mortem(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -230,6 +234,13 @@ def _frames_of(error: BaseException) -> list[tuple[FrameType, int]]:
     return frames
 
 
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001 - it is the user's `__str__`
+        return f"<its str raised {type(other).__name__}>"
+
+
 def _described(error: BaseException, frames: list[tuple[FrameType, int]]) -> dict[str, Any]:
     from rdev.hook.summary import short_text
 
@@ -245,6 +256,6 @@ def _described(error: BaseException, frames: list[tuple[FrameType, int]]) -> dic
 
     return {
         "exception": type(error).__name__,
-        "message": str(error)[:1000],
+        "message": _message(error)[:1000],
         "frames": [described(frame, line) for frame, line in reversed(frames[-_FRAMES:])],
     }
