@@ -213,6 +213,32 @@ def test_a_process_whose_supervisor_is_gone_ends_soon(tmp_path):
     assert time.monotonic() - began < 2
 
 
+CLOSES_ALL = """\
+import os, sys, time
+from rdev.wire.dial import Dialer
+dialer = Dialer("hook", sys.argv[1])
+dialer.start()
+while not dialer.connected:
+    time.sleep(0.001)
+time.sleep(0.1)  # the channel's thread comes to rest
+os.closerange(3, 256)
+files = [os.open(f"{sys.argv[2]}/{n}", os.O_RDWR | os.O_CREAT) for n in range(16)]
+began = time.monotonic()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+dialer.emit("metric", {})
+dialer.close(flush_seconds=0.2)
+print([os.fstat(file).st_size for file in files], time.monotonic() - began < 0.9)
+"""
+
+
+def test_the_files_of_a_program_that_closed_all_descriptors_are_its_own(listener, tmp_path):
+    command = [sys.executable, "-c", CLOSES_ALL, listener.path, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == f"{[0] * 16} True\n"
+
+
 def test_a_closed_dialer_has_no_thread_and_takes_no_memory(listener):
     dialer = Dialer("loop", listener.path)
     dialer.start()

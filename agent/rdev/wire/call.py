@@ -11,6 +11,7 @@ import time
 
 from rdev.wire import channel
 from rdev.wire.unix import connect
+from rdev.wire.wake import identity
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -40,10 +41,19 @@ class Call:
         OSError: Nothing listens there.
     """
 
-    __slots__ = ("_connection", "_greeting_until", "_lines", "_replies", "_unsent", "welcomed")
+    __slots__ = (
+        "_connection",
+        "_greeting_until",
+        "_identity",
+        "_lines",
+        "_replies",
+        "_unsent",
+        "welcomed",
+    )
 
     def __init__(self, path: str, hello: Mapping[str, Any]) -> None:
         self._connection = connect(path)
+        self._identity = identity(self._connection.fileno())
         self._lines = channel.LineBuffer()
         self._replies: deque[bytes] = deque()
         self._unsent = channel.encode(hello)
@@ -77,6 +87,7 @@ class Call:
         Raises:
             OSError: The connection broke.
         """
+        self._check()
         while True:
             if not self._unsent:
                 self._unsent = self._next_bytes(take)
@@ -95,6 +106,7 @@ class Call:
             OSError: The connection broke or was closed.
             ChannelError: What arrived is no message.
         """
+        self._check()
         data = self._connection.recv(_READ_BYTES)
         if not data:
             raise ConnectionResetError("the supervisor closed the connection")
@@ -103,9 +115,15 @@ class Call:
     def close(self) -> None:
         """Closes it; in a forked child only the child's copy."""
         try:
+            self._check()
             self._connection.close()
         except OSError:
-            return
+            self._connection.detach()
+
+    def _check(self) -> None:
+        # The program may close all descriptors, and have a file of its own under this number.
+        if identity(self._connection.fileno()) != self._identity:
+            raise ConnectionResetError("the program closed the connection")
 
     def _next_bytes(self, take: Callable[[], bytes]) -> bytes:
         if self._replies:

@@ -398,8 +398,8 @@ class Dialer:
         if thread is threading.current_thread():
             return False
         self._stopping = True
-        self._wakes.wake()
-        if not thread.leave(FORK_SECONDS):
+        # A program that has closed the pipe has left the thread asleep for good.
+        if not self._wakes.wake() or not thread.leave(FORK_SECONDS):
             return False
         self._thread = None
         return True
