@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+
+import pytest
 
 from rdev.hook.session import Session
 
@@ -28,3 +32,29 @@ def test_a_fork_waits_for_what_is_under_way_and_lets_the_next_one_in():
     with session._lock:
         pass
     session.after_fork()  # nothing is held, and nothing is let go twice
+
+
+def test_what_a_command_failed_with_is_not_kept():
+    session = Session(lambda *_: None)
+    gc.disable()  # as trainings do
+    try:
+        seen = evaluated(session)
+        assert seen() is None, "the frames of the failure keep it"
+    finally:
+        gc.enable()
+
+
+def evaluated(session):
+    class Tensor:
+        pass
+
+    def fail(args):
+        tensor = Tensor()
+        seen.append(weakref.ref(tensor))
+        raise ValueError(args)
+
+    seen = []
+    session._groups.disarm = fail
+    with pytest.raises(RuntimeError, match="ValueError"):
+        session.command("disarm", {})
+    return seen[0]

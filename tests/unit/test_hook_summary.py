@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -86,6 +87,20 @@ def test_a_device_that_does_not_answer_costs_the_budget_once():
     while "busy" in shown(stuck):
         assert time.monotonic() < deadline
     assert shown(stuck) == "Stuck (20,) float64 cpu, min 0 max 0"
+
+
+def test_nothing_keeps_a_tensor_that_was_waited_for():
+    Stuck.released.clear()
+    arrays, stuck = Arrays(), np.zeros(20).view(Stuck)
+    seen = weakref.ref(stuck)
+    arrays.get_str(stuck)
+    Stuck.released.set()
+    del stuck
+    deadline = time.monotonic() + 5
+    while seen() is not None:
+        assert time.monotonic() < deadline, "the thread that looked at it keeps it"
+        time.sleep(0.001)
+    del arrays
 
 
 def test_who_evaluates_something_small_sees_its_elements():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 
 from rdev.hook.place import is_users, main_frame, spot, users_frame
-from rdev.hook.summary import short_text
+from rdev.hook.summary import message_of, short_text
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class _Evaluation(threading.Thread):
             code = compile(self._expression.strip(), "<evaluated>", "eval")
             self.text = short_text(eval(code, self._names))
         except BaseException as error:  # noqa: BLE001 - the user's expression may raise anything
-            self.cause = f"{type(error).__name__}: {error}"
+            self.cause = f"{type(error).__name__}: {message_of(error)}"
         finally:
             self._names = {}
 

@@ -129,6 +129,7 @@ class Patches:
         debugger = self.debugger()
         if debugger is not None:
             debugger.dispose_and_kill_all_pydevd_threads()
+        self._ready = None
 
     def _start_client(self, _host: str, _port: int) -> socket.socket:
         if self._connection is None:

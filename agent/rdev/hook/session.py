@@ -246,7 +246,9 @@ class _Worker(threading.Thread):
         try:
             self.result = self._action()
         except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
-            self.error = error
+            # Without the frames: they would keep what is in them until somebody collects cycles,
+            # and a training may have turned that off.
+            self.error = error.with_traceback(None)
 
 
 def _on_own_thread(action: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -257,7 +259,7 @@ def _on_own_thread(action: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]
     if worker.is_alive():
         raise RuntimeError(f"the process did not answer within {ATTACH_SECONDS:g} s")
     if worker.error is not None:
-        raise RuntimeError(_describe(worker.error)) from worker.error
+        raise RuntimeError(_describe(worker.error))
     return worker.result
 
 

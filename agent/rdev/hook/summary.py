@@ -148,6 +148,14 @@ def short_text(value: Any, limit: int = 200) -> str:  # noqa: ANN401 - anything
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def message_of(error: BaseException, limit: int = 1000) -> str:
+    """What an exception says, whatever class of the user's it has."""
+    try:
+        return str(error)[:limit]
+    except Exception as other:  # noqa: BLE001 - it is the user's `__str__`
+        return f"<its str raised {type(other).__name__}>"
+
+
 class _Budget:
     """The time that the statistics of one look may take, and who waits for a device since."""
 
@@ -202,12 +210,14 @@ class _Aside(threading.Thread):
 
     def __init__(self, action: Callable[[], str]) -> None:
         super().__init__(name="rdev-summary", daemon=True)
-        self._action = action
+        self._action: Callable[[], str] | None = action
         self.result = ""
 
     def run(self) -> None:
+        # Whoever keeps this thread, to see whether it still waits, does not keep the tensor.
+        action, self._action = self._action, None
         try:
-            self.result = self._action()
+            self.result = action() if action is not None else ""
         except Exception:  # noqa: BLE001 - sparse, quantized, fake: what cannot be reduced is not
             self.result = ""
 

@@ -234,15 +234,8 @@ def _frames_of(error: BaseException) -> list[tuple[FrameType, int]]:
     return frames
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as other:  # noqa: BLE001 - it is the user's `__str__`
-        return f"<its str raised {type(other).__name__}>"
-
-
 def _described(error: BaseException, frames: list[tuple[FrameType, int]]) -> dict[str, Any]:
-    from rdev.hook.summary import short_text
+    from rdev.hook.summary import message_of, short_text
 
     def described(frame: FrameType, line: int) -> dict[str, Any]:
         names = [name for name in frame.f_locals if not name.startswith("__")][:_NAMES]
@@ -256,6 +249,6 @@ def _described(error: BaseException, frames: list[tuple[FrameType, int]]) -> dic
 
     return {
         "exception": type(error).__name__,
-        "message": _message(error)[:1000],
+        "message": message_of(error),
         "frames": [described(frame, line) for frame, line in reversed(frames[-_FRAMES:])],
     }
