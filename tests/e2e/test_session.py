@@ -90,6 +90,19 @@ def test_what_is_piped_in_reaches_the_job(rdev):
     assert told(done) == (0, "300000\n", "")
 
 
+def test_a_file_that_the_shell_makes_of_a_command_is_read(rdev):
+    done = shell(rdev, "rdev run -q --env-file <(echo WHO=somebody) -- sh -c 'echo $WHO'")
+    assert told(done) == (0, "somebody\n", "")
+
+
+def test_a_job_starts_no_session_which_would_end_with_it(rdev):
+    before = {path.name for path in rdev.folder.glob("*.lock")}
+    done = rdev.run("run", "-q", "--", f"{BIN}/rdev", "version")
+    assert done.returncode == 0, done.stderr
+    # As the first thing that a session does, it locks a file of its own.
+    assert {path.name for path in rdev.folder.glob("*.lock")} == before
+
+
 def test_a_worker_has_what_the_command_has(rdev, tmp_path):
     here = tmp_path / "elsewhere"
     here.mkdir()

@@ -1,6 +1,9 @@
 """What a command and its session say to each other, and by what they know each other."""
 
+import contextlib
+import fcntl
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdev.client.session import frames, place
+from rdev.client.session import frames, front, place
 from rdev.client.session.code import Code
 from rdev.client.session.foreground import require_own_terminal
 from rdev.client.session.running import running
@@ -177,3 +180,61 @@ def test_whoever_is_no_worker_may_use_the_terminal():
 
 def test_every_file_of_ours_is_looked_at():
     assert str(Path(place.__file__)) in Code()._seen
+
+
+ENDED_TOGETHER = """
+import os, signal, socket, sys
+from rdev.client.session.code import Code
+from rdev.client.session.command import Command
+from rdev.client.session.server import Session
+
+os.chdir(sys.argv[1])
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("name.new")
+listener.listen()
+listener.settimeout(0)
+session = Session(listener, "name", os.open("lock", os.O_CREAT), identity=b"x", code=Code())
+ours, theirs = socket.socketpair()
+command = Command(ours, None, worker=os.fork() or os._exit(0))
+session._commands.append(command)
+session._selector.register(ours, 1, command)
+os.waitid(os.P_PID, command.worker, os.WEXITED | os.WNOWAIT)
+session._waker.send(bytes((signal.SIGCHLD, signal.SIGTERM)))
+theirs.close()
+session.serve()
+print("served")
+"""
+
+
+def test_a_command_that_ends_in_the_moment_its_worker_does_ends_no_session(tmp_path):
+    command = [sys.executable, "-c", ENDED_TOGETHER, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("served\n", "")
+
+
+def test_another_root_has_a_session_of_its_own(tmp_path, monkeypatch):
+    here, stat = place.identity(), os.stat
+    monkeypatch.setattr(os, "stat", lambda path: stat(tmp_path if path == "/" else path))
+    assert place.identity() != here
+
+
+def test_what_a_loop_over_hash_seeds_starts_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = Path(place.folder())
+    folder.mkdir(parents=True, mode=0o700)
+    name = place.name_of(place.identity())
+    command = [sys.executable, "-P", "-m", "rdev.client.session.serve", name]
+    with contextlib.ExitStack() as held:
+        for number in range(6):
+            file = held.enter_context((folder / f"{number}.lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            print(os.getpid(), file=file, flush=True)
+        done = subprocess.run(command, env=place.start_environment(), timeout=30, check=False)
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_sudo_leaves_no_folder_in_the_home_of_whoever_typed_it(tmp_path):
+    assert front._is_writable(str(tmp_path / "rdev" / "session"))
+    os.chown(tmp_path, 1234, 1234)
+    assert not front._is_writable(str(tmp_path / "rdev" / "session"))

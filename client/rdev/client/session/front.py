@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 VARIABLE = "RDEV_SESSION"
 """`0` has commands run in process, and starts no session."""
 
+# As in `rdev.wire.channel`. A job's session would end with the job, and commands of other terminals
+# with it; and the job's debugger would find a process of ours among the job's own.
+_JOB_VARIABLE = "RDEV_JOB_ID"
+
 # What the worker is to hear of as we do. The rest (SIGKILL, SIGSTOP, a fault of ours) it learns
 # from what becomes of us.
 _PASSED_ON = (
@@ -74,7 +78,9 @@ def run(words: list[str]) -> int | None:
     Raises:
         Lost: It is not known how it ended.
     """
-    if sys.platform != "linux" or os.environ.get(VARIABLE) == "0":
+    if sys.platform != "linux" or os.environ.get(VARIABLE) == "0" or _JOB_VARIABLE in os.environ:
+        return None
+    if any("/fd/" in word for word in words):  # a shell's `<(...)`: a worker has only three
         return None
     try:
         identity = place.identity()
@@ -194,7 +200,9 @@ def start(folder: str, name: str) -> None:
 def _is_writable(folder: str) -> bool:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    return os.access(folder, os.W_OK | os.X_OK)
+    # By sudo, with the home of whoever typed it, we could write, and they could not any more.
+    is_ours = os.stat(folder).st_uid == os.geteuid()
+    return is_ours and os.access(folder, os.W_OK | os.X_OK)
 
 
 class _Command:

@@ -49,8 +49,10 @@ def identity() -> bytes:
     said = [f"{name}={value}" for name, value in sorted(start_environment().items())]
     flags = sys.flags
     how = (flags.ignore_environment, flags.no_user_site, flags.no_site, flags.dev_mode)
+    root = os.stat("/")  # chroot(2) makes no namespace
     # Where the code lies, and for which interpreter; what it says is compared by the session.
     parts = [sys.version, sys.executable, sys.prefix, repr(how), __file__, os.uname().nodename]
+    parts.append(f"{root.st_dev} {root.st_ino}")
     return os.fsencode("\n".join([*parts, *spaces, *said]))
 
 

@@ -20,6 +20,8 @@ import sys
 from collections.abc import Iterator
 
 from rdev.client.session import place
+from rdev.client.session.code import Code
+from rdev.client.session.running import running
 from rdev.client.session.server import Session
 
 # paramiko takes 15 MB and 60 ms, and only laptops without `ssh` use it. The probe of a host is a
@@ -31,6 +33,10 @@ _LEFT_OUT = frozenset(
         *("transport.jumping", "bootstrap.install", "session.serve"),
     )
 )
+
+
+# Of 40 MB each. A loop over PYTHONHASHSEED would have one for each turn.
+_MOST = 6
 
 
 def main(name: str) -> int:
@@ -56,12 +62,16 @@ def main(name: str) -> int:
         return 0
     if name != place.name_of(identity):  # it came by code, or was started, in some way of its own
         return 1
+    if len(running()) > _MOST:
+        return 1
+    code = Code()  # what is replaced while it is being imported shows at the next command
     _import_all()
     listener = _listening(f"{name}.new")
     os.chdir("/")
     gc.collect()
     gc.freeze()  # what is never looked at by the collector stays shared with the workers
-    Session(listener, os.path.join(folder, name), lock, identity).serve()
+    path = os.path.join(folder, name)
+    Session(listener, path, lock, identity=identity, code=code).serve()
     return 0
 
 

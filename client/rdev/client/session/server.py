@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import time
+from typing import NoReturn
 
 from rdev.client.session import frames
 from rdev.client.session.code import Code
@@ -50,16 +51,19 @@ class Session:
         path: Where commands look for it.
         lock: Descriptor of the lock that makes it the only one.
         identity: Of the commands that it serves.
+        code: What there was before anything was imported.
     """
 
-    def __init__(self, listener: socket.socket, path: str, lock: int, identity: bytes) -> None:
+    def __init__(
+        self, listener: socket.socket, path: str, lock: int, *, identity: bytes, code: Code
+    ) -> None:
         self._listener: socket.socket | None = listener
         self._path = path
         self._inode = os.stat(f"{path}.new").st_ino
         self._lock = lock
         self._identity = identity
         self._standing = own_standing()
-        self._code = Code()
+        self._code = code
         self._commands: list[Command] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -81,7 +85,7 @@ class Session:
                     self._accept()
                 elif key.fileobj is self._wake:
                     self._hear()
-                else:
+                elif key.data in self._commands:  # its worker may have ended at the same moment
                     self._hear_from(key.data)
             self._look_at_clock()
 
@@ -199,9 +203,7 @@ class Session:
         try:
             command.worker = os.fork()
             if not command.worker:
-                self._forget(command)
-                connection, descriptors = command.connection, command.descriptors
-                work(request, standing, descriptors, connection=connection, session=session)
+                self._work(command, request, standing, session)
         except OSError:  # as many processes as the user may have
             self._refuse(command, frames.HANDED_BACK)
             return
@@ -211,6 +213,16 @@ class Session:
         command.close_descriptors()
         if command.signals:
             self._pass_on(command, command.signals)
+
+    def _work(
+        self, command: Command, request: frames.Request, standing: Standing, session: int
+    ) -> NoReturn:
+        try:
+            self._forget(command)
+            connection, descriptors = command.connection, command.descriptors
+            work(request, standing, descriptors, connection=connection, session=session)
+        finally:  # whatever came, as an interrupt at its end may: there is one session, not two
+            os._exit(1)
 
     def _forget(self, kept: Command) -> None:
         """In a worker: lets go of all that is the session's or another command's."""
