@@ -195,6 +195,19 @@ def test_a_command_that_fails_says_why_and_the_channel_goes_on(listener, dial):
     assert dialer.flush(10)
 
 
+def test_an_answer_that_no_line_can_carry_is_refused_and_the_channel_goes_on(listener, dial):
+    def shout(name, args):
+        if name == "fail":
+            raise LookupError("x" * (2 << 20))
+        return {"said": "x" * (2 << 20)}
+
+    dial(listener.path, on_command=shout)
+    listener.wait(lambda: listener.hellos)
+    assert listener.command("say")["cause"] == "the answer is longer than 1 MiB"
+    assert set(listener.command("fail")["cause"]) == {"x"}
+    assert len(listener.hellos) == 1, "the connection broke"
+
+
 def test_garbage_from_the_peer_breaks_the_connection_and_it_is_made_again(listener, dial):
     dialer = dial(listener.path)
     listener.wait(lambda: listener.hellos)

@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 
+from rdev.wire.jsons import dump
+
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 INNERMOST = 80
 OUTERMOST = 20
 
-# An answer is one line of the channel, at most 1 MiB: some 4000 frames of 250 bytes.
-MOST_FRAMES = 3000
+# An answer is one line of the channel, at most 1 MiB; of threads beyond this the names are told.
+MOST_BYTES = 800_000
+
+# A thread's name may be anything.
+LONGEST = 100
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _OURS = (_HERE + os.sep, os.path.join(os.path.dirname(_HERE), "wire") + os.sep)
@@ -43,22 +48,23 @@ def stack(parked: Container[int]) -> dict[str, Any]:
     # Not `enumerate`, whose lock the program may hold; and of one that it did not make only the
     # frames are known.
     named: dict[int, Any] = dict(threading._active)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
-    found, count = [], 0
+    found, size = [], 0
     for ident in sorted(frames, key=lambda ident: (ident != main, ident)):
         thread = named.get(ident)
         if getattr(thread, "is_pydev_daemon_thread", False):
             continue  # the debugger's, or ours
-        calls = _calls(frames[ident], ident in parked) if count < MOST_FRAMES else []
-        count += len(calls)
-        found.append(
-            {
-                "name": thread.name if thread is not None else f"thread {ident}",
-                "ident": ident,
-                "main": ident == main,
-                "paused": ident in parked,
-                "frames": calls,
-            }
-        )
+        told: dict[str, Any] = {
+            "name": str(thread.name)[:LONGEST] if thread is not None else f"thread {ident}",
+            "ident": ident,
+            "main": ident == main,
+            "paused": ident in parked,
+            "frames": [],
+        }
+        calls = _calls(frames[ident], ident in parked) if size < MOST_BYTES else []
+        size += len(dump({"": calls}))
+        if size < MOST_BYTES:
+            told["frames"] = calls
+        found.append(told)
     return {"threads": found, "title": _title()}
 
 

@@ -7,14 +7,19 @@ imports it, and takes it away again (`debugpy/_vendored/__init__.py`).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
+
+_DEBUGGER = "debugpy|_?pydev"
 
 
 class VendorError(RuntimeError):
@@ -40,8 +45,7 @@ def load(directory: str) -> Any:  # noqa: ANN401 - pydevd has no type informatio
     # Otherwise pydevd writes four lines about frozen modules into the job's stderr.
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             _import(package)
     except Exception as error:
         raise VendorError(f"debugpy does not load: {type(error).__name__}: {error}") from error
@@ -62,6 +66,23 @@ def _silence() -> None:
     log = sys.modules["_pydev_bundle.pydev_log"]
     # Before anything was logged the stream is one that drops all; so it stays.
     log._LoggingGlobals._debug_stream_initialized = True  # noqa: SLF001 - a contract test guards it
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within it debugpy's modules warn of nothing, and every other one as before.
+
+    Not `catch_warnings`: that puts back all filters of the moment it began, and those of a block
+    of the same kind in which the program's own thread was then would stay for good.
+    """
+    warnings.filterwarnings("ignore", module=_DEBUGGER)
+    added = ("ignore", None, Warning, re.compile(_DEBUGGER), 0)
+    try:
+        yield
+    finally:
+        # Where the program's thread is in such a block now, or has left one, it is not there.
+        with contextlib.suppress(ValueError):
+            warnings.filters.remove(added)  # type: ignore[attr-defined]  # it is a list
 
 
 def _lies_in(module: Any, folder: str) -> bool:  # noqa: ANN401 - any module

@@ -58,6 +58,9 @@ START_SECONDS = 1.0
 LINGER_SECONDS = 2.0
 LOOK_SECONDS = 0.05
 
+# Why a command failed is for a person to read; an answer must fit into a line.
+_CAUSE = 2000
+
 # What the outbox puts around an event, at most.
 _HEAD_BYTES = 64
 
@@ -353,11 +356,12 @@ class Dialer:
         if self._on_command is None:
             return {**head, "ok": False, "cause": f"the {self._role} takes no commands"}
         try:
-            result = dict(self._on_command(name, args))
-            channel.encode(result)
+            result = {**self._on_command(name, args), **head, "ok": True}
+            if len(channel.encode(result)) > channel.MAX_LINE:
+                raise ValueError("the answer is longer than 1 MiB")
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
-            return {**head, "ok": False, "cause": str(error) or type(error).__name__}
-        return {**result, **head, "ok": True}
+            return {**head, "ok": False, "cause": str(error)[:_CAUSE] or type(error).__name__}
+        return result
 
     def _next_back_off(self) -> float:
         pause = self._back_off
