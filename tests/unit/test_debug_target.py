@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rdev.agent.debug.stacks import of_hook, of_py_spy
-from rdev.agent.debug.target import Target, choose
+from rdev.agent.debug.target import Target, choose, target_of
+from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState
 
 
 def test_the_process_that_trains_is_the_one_whose_children_the_workers_are():
@@ -81,3 +83,19 @@ def test_what_a_hook_answers_is_read():
     assert found.threads[0].is_paused
     assert found.threads[0].frames[0].function == "step"
     assert (found.source, found.cause) == ("hook", "")
+
+
+async def test_a_worker_that_waits_for_a_debugger_is_the_one_that_is_attached_to():
+    stop = DebugStop(0, 11, "/ws/data.py", 4, "load", "breakpoint", 103.0, unattended=True)
+    spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py")
+    job = Job(id="0" * 12, name="train", spec=spec, state=JobState.RUNNING)
+
+    class Peers:
+        async def peers(self, job_id):
+            assert job_id == job.id
+            return [{"role": "hook", "rank": 0, "pid": pid} for pid in (10, 11)]
+
+    assert await target_of(Peers(), replace(job, stops=(stop,)), 0, "debug") == Target(11)
+    attended = replace(stop, unattended=False)
+    found = await target_of(Peers(), replace(job, stops=(attended,)), 0, "debug")
+    assert found == Target(10, (11,))

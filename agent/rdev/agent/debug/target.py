@@ -85,7 +85,13 @@ async def target_of(jobs: Jobs, job: Job, rank: int, action: str) -> Target:
         if time.time() - job.started > ARRIVAL_SECONDS and time.monotonic() > patience:
             raise DebuggerUnavailable(action, why_no_hook(job, rank))
         await asyncio.sleep(ARRIVAL_TICK)
-    return choose([pid for _, pid in hooks], parent_of)
+    return choose(_waiting(job, hooks) or [pid for _, pid in hooks], parent_of)
+
+
+def _waiting(job: Job, hooks: Sequence[tuple[int, int]]) -> list[int]:
+    """Those that stopped by themselves and wait for a debugger: whoever comes, comes for them."""
+    waiting = {stop.pid for stop in job.stops if stop.unattended}
+    return [pid for _, pid in hooks if pid in waiting]
 
 
 async def hooks_of(jobs: Jobs, job_id: str, rank: int | None) -> list[tuple[int, int]]:

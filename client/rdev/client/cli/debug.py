@@ -3,6 +3,7 @@
     rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
+    rdev debug [JOB] --on exception|step=N      attach once that happens, and not before
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
 exactly as before when you leave. Lines count as in your editor, which may be ahead of the job.
@@ -22,6 +23,8 @@ from rdev.client.cli.options import (
     confirm_of,
     host_of,
     rank_or_all,
+    stop_condition,
+    stops_at,
     terms_of,
 )
 
@@ -53,7 +56,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--when", metavar="EXPR", help="stop only if EXPR is true")
     parser.add_argument(
-        "--rank", type=rank_or_all, default=0, metavar="R|all", help="the rank to stop; default: 0"
+        "--rank",
+        type=rank_or_all,
+        default=argparse.SUPPRESS,
+        metavar="R|all",
+        help="the rank to stop; default: 0, with --on whichever comes first",
+    )
+    parser.add_argument(
+        "--on",
+        type=stop_condition,
+        action="append",
+        default=[],
+        metavar="exception|step=N",
+        help="attach at an exception that nothing catches, or before a step; until then it is"
+        " as fast as ever",
     )
     parser.add_argument(
         "--command",
@@ -93,6 +109,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
         ours, rest = words[: words.index("--")], words[words.index("--") + 1 :]
     options = parser.parse_intermixed_args(ours)
     options.script_arguments = rest
+    if "rank" not in options:
+        options.rank = None if options.on else 0
     if options.remove and not options.write:
         parser.error("--remove goes with --write")
     if options.write and options.listen is None:
@@ -114,11 +132,16 @@ async def execute(options: argparse.Namespace) -> int:
     named, places = split_words(options.words)
     if options.listen is not None and (places or options.command or options.when):
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
+    if options.listen is not None and options.on:
+        raise UsageError("debug a job", "--on goes with the terminal, not with --listen")
     if options.when is not None:
         if not places:
             raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
         options.when = parse_condition(options.when)
     script = _script(named, options)
+    if script and options.on:
+        hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
+        raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
     async with connect(host_of(options, _root(script))) as connection:
         if script:
             job = await _started(connection, script, options)
@@ -128,6 +151,30 @@ async def execute(options: argparse.Namespace) -> int:
         if options.listen is not None:
             return await listen(connection, job, options)
         return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
+    """Waits for what --on names, and makes the rank where it came the one; False at Ctrl-C."""
+    from rdev.client.debug.expecting import Expected, until_it_waits
+    from rdev.client.debug.terminal import until_interrupted
+    from rdev.client.ui.output import say
+    from rdev.protocol.errors import RdevError
+
+    expected = Expected(stops_at(options.on), options.rank, options.timeout)
+    failure: list[RdevError] = []
+
+    async def work() -> None:
+        try:
+            options.rank = await until_it_waits(connection, job, expected, say)
+        except RdevError as error:  # a group would wrap it
+            failure.append(error)
+
+    is_there = await until_interrupted(work())
+    if failure:
+        raise failure[0]
+    if not is_there:
+        say(f"taken back: {job.name} goes on, and does not stop for {expected.words}")
+    return is_there
 
 
 def _script(named: str, options: argparse.Namespace) -> str:
@@ -196,6 +243,7 @@ async def _converse(
     is_new: bool,
 ) -> int:
     import contextlib
+    from dataclasses import replace
 
     from rdev.client.debug.opening import here, texts_of
     from rdev.client.debug.prompt import Scripted, Terminal
@@ -204,6 +252,12 @@ async def _converse(
 
     texts = texts_of(connection, job, here())
     plan = await _plan(texts, job, places, options, is_new=is_new)
+    waiting = {stop.rank for stop in job.stops if stop.unattended}
+    if options.on:
+        if not await _expect(connection, job, options):
+            return 0
+        waiting = {options.rank}
+    plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 
     async def work() -> None:
@@ -274,7 +328,7 @@ async def _sessions(
         answer = await console.command("attach again? [y/N] ", _nothing)
         if (answer or "").strip().lower() not in ("y", "yes"):
             return ended
-        plan = replace(plan, waits_at_start=False)
+        plan = replace(plan, waits_at_start=False, waiting=frozenset())
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:

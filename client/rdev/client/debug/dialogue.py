@@ -61,12 +61,14 @@ class Plan:
         timeout: Seconds to wait for a stop; None waits for ever.
         may_kill: `kill` ends the job.
         waits_at_start: The job waits before its first line, and goes on once breakpoints are set.
+        waiting: Ranks that stopped by themselves and wait for us: nobody has to stop them.
     """
 
     breakpoints: tuple[Breakpoint, ...] = ()
     timeout: float | None = None
     may_kill: bool = False
     waits_at_start: bool = False
+    waiting: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +289,8 @@ class Dialogue:
         self._require_one(marks)
         if not marks and not self._plan.waits_at_start:
             for seat in self._seats.values():
-                await seat.client.pause()
+                if seat.rank not in self._plan.waiting:
+                    await seat.client.pause()
 
     def _choose(self) -> None:
         """The first rank that is held, if the current one is not."""

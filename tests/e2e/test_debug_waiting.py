@@ -1,0 +1,143 @@
+"""Jobs that stop by themselves and wait for a debugger, as a person meets them in two terminals."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from tests.e2e.test_debug import lines_until
+
+pytestmark = pytest.mark.shared_agent
+
+PLAIN = """\
+first = 1
+second = 2
+print("right", first + second)
+"""
+
+FAILS = """\
+import os
+import time
+
+def divide(batch):
+    size = len(batch)
+    return 1 / (size - 3)
+
+while not os.path.exists("fail"):
+    time.sleep(0.01)
+divide([1, 2, 3])
+"""
+
+LOOP = """\
+import os
+import time
+from rdev.loop import Loop
+
+def step(state):
+    loss = state.step * 2
+    time.sleep(0.002)
+    return loss
+
+print("right", Loop(step, range(int(os.environ["STEPS"]))).run().step)
+"""
+
+BREAKPOINT = """\
+def step(number):
+    breakpoint()
+    return number * 2
+
+print("right", [step(n) for n in range(2)])
+"""
+
+
+def release(rdev, name: str) -> None:
+    """Makes a file in the job's workspace, which its script waits for."""
+    [workspace] = (rdev.home / ".rdev" / "workspaces").iterdir()
+    (workspace / name).touch()
+
+
+def test_a_run_that_waits_at_its_start_says_how_to_come_and_stops_at_the_first_line(rdev):
+    rdev.write("plain.py", PLAIN)
+    with rdev.started("run", "--debug", "plain.py", text=True) as running:
+        told = lines_until(running.stderr, "waits at")[-1]
+        assert "plain waits at plain.py:1 for a debugger: `rdev debug plain`" in told
+        assert "goes on by itself in 60 s" in told
+        assert "PAUSED plain.py:1" in (shown := rdev.run("ps").stdout)
+        assert "waits for a debugger" in shown
+        done = rdev.run("debug", "plain", "--command", "n", "--command", "p first")
+        assert done.returncode == 0, done.stderr
+        assert "paused at plain.py:1 in <module>()" in done.stdout
+        assert done.stdout.count("paused at") == 2
+        assert "\n1\n" in done.stdout
+        assert running.wait(30) == 0
+        assert running.stdout.read() == "right 3\n"
+
+
+def test_a_running_job_is_looked_at_where_it_fails_and_keeps_its_code_and_traceback(rdev):
+    rdev.write("fails.py", FAILS)
+    assert rdev.run("run", "-d", "fails.py").returncode == 0
+    words = ("debug", "fails", "--on", "exception", "--command", "p size", "--command", "bt")
+    with rdev.started(*words, text=True) as debugging:
+        lines_until(debugging.stderr, "waiting for an exception in fails; Ctrl-C takes it back")
+        release(rdev, "fail")
+        assert debugging.wait(60) == 0, debugging.stderr.read()
+        shown = debugging.stdout.read()
+    assert "paused at fails.py:6 in divide" in shown
+    assert "\n3\n" in shown
+    assert rdev.run("wait", "fails").returncode == 1
+    assert rdev.run("logs", "fails").stderr.count("Traceback") == 1
+
+
+@pytest.mark.slow
+def test_a_wait_that_is_interrupted_is_taken_back(rdev):
+    rdev.write("fails.py", FAILS)
+    assert rdev.run("run", "-d", "fails.py").returncode == 0
+    with rdev.started("debug", "fails", "--on", "exception", text=True) as debugging:
+        lines_until(debugging.stderr, "waiting for an exception")
+        debugging.send_signal(signal.SIGINT)
+        assert debugging.wait(30) == 0
+        assert "taken back" in debugging.stderr.read()
+    release(rdev, "fail")
+    assert rdev.run("wait", "fails").returncode == 1
+    assert not [
+        event for event in rdev.run("events", "fails").stdout.splitlines() if "paused" in event
+    ]
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_before_what_is_waited_for_is_said(rdev):
+    rdev.write("calm.py", FAILS.replace("divide([1, 2, 3])", "print('right')"))
+    assert rdev.run("run", "-d", "calm.py").returncode == 0
+    words = ("debug", "calm", "--on", "step=5")
+    with rdev.started(*words, text=True) as debugging:
+        told = lines_until(debugging.stderr, "waiting for step 5 in calm")
+        assert "nobody counts steps in calm" in "".join(told)
+        release(rdev, "fail")
+        assert debugging.wait(30) == 125
+        assert "it has ended (succeeded)" in debugging.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_step_of_a_running_loop_is_waited_for(rdev):
+    rdev.write("loop.py", LOOP)
+    assert rdev.run("run", "-d", "-e", "STEPS=3000", "loop.py").returncode == 0
+    done = rdev.run("debug", "loop", "--on", "step=900", "--command", "p state.step")
+    assert done.returncode == 0, done.stderr
+    assert "\n900\n" in done.stdout
+    assert rdev.run("wait", "loop").returncode == 0
+    assert rdev.run("logs", "loop").stdout == "right 3000\n"
+
+
+@pytest.mark.slow
+def test_breakpoint_in_a_plain_script_waits_for_whoever_comes(rdev):
+    rdev.write("plain.py", BREAKPOINT)
+    with rdev.started("run", "plain.py", text=True) as running:
+        lines_until(running.stderr, "plain waits at plain.py:2")
+        done = rdev.run(
+            "debug", "plain", "--command", "p number", "--command", "c", "--command", "p number"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "\n0\n" in done.stdout
+        assert "\n1\n" in done.stdout
+        assert running.wait(30) == 0
+        assert running.stdout.read() == "right [0, 2]\n"
