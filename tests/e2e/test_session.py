@@ -417,3 +417,21 @@ def links_of(pid: int) -> bytes:
         with contextlib.suppress(OSError):
             found.append(os.readlink(os.fsencode(path)))
     return b" ".join(found)
+
+
+def test_what_is_said_after_ctrl_c_has_a_line_of_its_own(rdev, tmp_path):
+    here = os.open(tmp_path, os.O_PATH)  # its own path is too long for a socket
+    try:
+        path = f"/proc/{os.getpid()}/fd/{here}/s"
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(path)
+            silent.listen()
+            silent.settimeout(DEADLINE)
+            with in_terminal(rdev, "ps", "-H", f"unix:{path}") as shown:
+                connection, _ = silent.accept()
+                with connection:
+                    shown.type(b"\x03")
+                    shown.expect(b"^C\r\nerror: ")
+                    assert shown.wait() == 130
+    finally:
+        os.close(here)

@@ -473,6 +473,9 @@ def test_what_decides_where_ssh_leads_names_it(tmp_path):
         "CanonicalizeHostname yes",
         "Include ${PLACE}/config",
         "Include %d/config",
+        'Include "with blanks/config"',
+        "Include 'config'",
+        "Include ~ann/config",
     ],
 )
 def test_what_ssh_has_to_be_asked_for_has_no_name(tmp_path, line):

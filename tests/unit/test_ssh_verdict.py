@@ -2,7 +2,7 @@
 
 import pytest
 
-from rdev.client.transport.verdict import judge
+from rdev.client.transport.verdict import judge, judge_way
 from rdev.protocol.errors import HostKeyRefused, HostUnreachable, LoginRefused
 
 CHANGED = """\
@@ -73,6 +73,15 @@ def test_ssh_is_understood(said, kind, words, reached):
 )
 def test_what_a_command_says_is_not_taken_for_ssh(said):
     assert judge("gpu1", said) is None
+
+
+def test_a_jump_host_that_refuses_is_not_taken_for_the_host():
+    refusal, closed = "ann@x: Permission denied (publickey).\n", "Connection closed by UNKNOWN\n"
+    assert "gpu1: a jump host before it: " in judge_way("gpu1", refusal, closed).error.message
+    assert "jump" not in judge_way("gpu1", "", refusal).error.message
+    assert "jump" not in judge_way("gpu1", "Permanently added 'jump'\n", refusal).error.message
+    assert "jump" not in judge_way("gpu1", "stdio forwarding failed\n", closed).error.message
+    assert judge_way("gpu1", "", "") is None
 
 
 def test_nobody_is_told_to_ignore_a_changed_key():

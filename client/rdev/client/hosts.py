@@ -9,6 +9,7 @@ any other   what `ssh` can be told: a host of ~/.ssh/config, `user@host`, `ssh:/
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -19,6 +20,12 @@ from rdev.wire.home import Home, HomeUnknownError, this_home
 LOCAL = "local"
 
 _FORWARDED = "unix:"
+
+# In a hint: a verb that acts on the host of `-H`, which is not said yet.
+_COMMAND = re.compile(
+    r"`rdev (?:env (?:ls|show|sync)|sync(?: (?:flush|status))?|ps|logs|attach|wait|stop|exec|debug"
+    r"|stack|metrics|events|rm)(?=[ `])(?![^`]* (?:-H|--help))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +73,15 @@ def phrase(verb: str, host: str, *words: str) -> str:
     """
     where = () if host == LOCAL else ("-H", host)
     return " ".join(["rdev", verb, shlex.join([*where, *words])]).rstrip()
+
+
+def aimed(hint: str, host: str) -> str:
+    """A hint whose commands act on the host that was typed; an agent does not know its name.
+
+    Args:
+        hint: With commands as `rdev VERB ...` in backticks.
+        host: As the person typed it.
+    """
+    if host == LOCAL:
+        return hint
+    return _COMMAND.sub(lambda found: f"{found[0]} -H {shlex.quote(host)}", hint)

@@ -164,6 +164,7 @@ def overview() -> str:
         lines.append(f"  {f'{name} {verb.usage}':<{width}}{verb.summary}")
     lines += [
         "",
+        "`-H HOST` after a verb acts on any host of ~/.ssh/config; without it, on this machine.",
         "`rdev VERB --help` says more. JOB is a name, an id, or `@-1`; the latest if absent.",
     ]
     return "\n".join(lines)
@@ -255,6 +256,9 @@ def interrupted(name: str) -> int:
 
 
 def _interrupted(name: str) -> RdevError:
+    if sys.stderr is not None and sys.stderr.isatty() and sys.stdin and sys.stdin.isatty():
+        _tell("")  # the terminal has written `^C` on this line
+
     from rdev.protocol.errors import Interrupted
 
     hint = None if name in _STARTING else "jobs are not touched by this"
@@ -288,6 +292,10 @@ def _fail(name: str, options: argparse.Namespace | None, error: Exception) -> in
         _tell("".join(traceback.format_exception(error)).rstrip())
     known = _known(name, error)
     known.hint = known.hint.replace("rdev VERB", f"rdev {name}")
+    if host := getattr(options, "host", None):
+        from rdev.client.hosts import aimed
+
+        known.hint = aimed(known.hint, host)
     code = known.exit_code if VERBS[name].passes_code else known.verb_exit_code
     if getattr(options, "json", False):
         import json

@@ -84,5 +84,6 @@ def tell(line: str) -> None:
     """Says something of the host's to the person; its escape sequences are taken out."""
     from rdev.client.ui.escapes import one_line
 
+    line = line.rstrip("\r\n")  # ssh ends lines as a raw terminal needs it
     sys.stderr.write(f"{one_line(line)}\n")
     sys.stderr.flush()

@@ -31,8 +31,9 @@ _DEPENDS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
-# An included file's name that is made of variables or tokens (OpenSSH 9.9).
-_MADE = re.compile(rb"[%$]")
+# An included file's name that is made of variables or tokens (OpenSSH 9.9), of somebody's home, or
+# that is quoted in more than the plainest way.
+_MADE = re.compile(rb"[%$'\\]|~(?!/)|\"[^\"\s]*\s")
 
 
 def footing_of(settings: Settings) -> str:

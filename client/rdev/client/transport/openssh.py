@@ -34,7 +34,7 @@ from rdev.client.transport.shortcut import (
 from rdev.client.transport.sshconfig import HostConfig, ask_ssh, digest_of
 from rdev.client.transport.stream import Outcome, Stream, nameless_file, said_in
 from rdev.client.transport.threads import in_thread
-from rdev.client.transport.verdict import endless_output, judge
+from rdev.client.transport.verdict import TRY_AGAIN, endless_output, judge, judge_way
 from rdev.protocol.errors import (
     CommandNotFound,
     HostKeyRefused,
@@ -121,17 +121,20 @@ class OpenSsh:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
-        said = b""
+        said, final = "", ""
         try:
             assert process.stderr is not None
-            async for line in process.stderr:  # a banner, or what a second factor says
+            async for words in process.stderr:  # a banner, or what a second factor says
+                line = words.decode(errors="replace")
                 said += line
-                if judge(self._host, said.decode(errors="replace")) is None:
-                    tell(line.decode(errors="replace"))
+                may_retry = TRY_AGAIN in line  # between two questions for a password
+                final += "" if may_retry else line
+                if may_retry or judge(self._host, final) is None:
+                    tell(line)
             code = await process.wait()
         finally:
             await _reap(process)
-        self._note(code, said.decode(errors="replace"))
+        self._note(code, said)
 
     async def run(self, command: str, *, feed: bytes = b"", patience: float = 60.0) -> Ran:
         """See `Transport`."""
@@ -291,8 +294,7 @@ class OpenSsh:
         """Raises what ssh complained of, if it was ssh that failed."""
         if code >= 0 and code != _FAILED:
             return
-        complaints = self._jump_complaints() + complaints
-        verdict = judge(self._host, complaints)
+        verdict = judge_way(self._host, self._jump_complaints(), complaints)
         if verdict is None and code < 0:
             cause = f"ssh was ended by signal {-code}"
             raise HostUnreachable(f"stay connected to {self._host}", cause)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rdev.client.transport.contract import LONGEST_OUTPUT
 from rdev.protocol.errors import HostKeyRefused, HostUnreachable, LoginRefused, RdevError
@@ -21,6 +21,9 @@ class Verdict:
     error: RdevError
     reached: bool
 
+
+TRY_AGAIN = "please try again"
+"""What ssh says of a password that was wrong, before it asks once more."""
 
 # What ssh says of where it looked: `Offending ED25519 key in /home/ann/.ssh/known_hosts:3`.
 _OFFENDING = re.compile(r"^Offending \S+ key in (?P<place>.+:\d+)\r?$", re.MULTILINE)
@@ -78,6 +81,26 @@ def judge(host: str, complaints: str) -> Verdict | None:
     if found := _BROKEN.search(text):
         return Verdict(HostUnreachable(action, _sentence(found["cause"])), reached=True)
     return None
+
+
+def judge_way(host: str, jump: str, complaints: str) -> Verdict | None:
+    """As `judge`, where jump hosts may be why: which host it was that did not let us in is told.
+
+    Args:
+        host: As the person calls it.
+        jump: What the connections to jump hosts complained of.
+        complaints: What the connection through them did.
+    """
+    verdict = judge(host, jump + complaints)
+    if verdict is None or _is_refusal(judge(host, complaints)) or not _is_refusal(verdict):
+        return verdict
+    error = verdict.error
+    cause = f"a jump host before it: {error.cause}"
+    return replace(verdict, error=type(error)(error.action, cause, hint=error.hint))
+
+
+def _is_refusal(verdict: Verdict | None) -> bool:
+    return verdict is not None and isinstance(verdict.error, LoginRefused | HostKeyRefused)
 
 
 def changed_key(host: str, place: str) -> HostKeyRefused:
