@@ -117,18 +117,19 @@ def _by_session(name: str) -> int | None:
 
     What it says itself goes to stderr, which is not buffered.
     """
-    from rdev.client.session.front import Lost, run
-
     try:
-        return run(sys.argv)
+        from rdev.client.session.front import Lost, run
+
+        try:
+            return run(sys.argv)
+        except Lost:
+            from rdev.protocol.errors import ConnectionLost
+
+            hint = "a job goes on without it; `rdev ps -a` shows them"
+            cause = "the process that ran it was ended"
+            return _fail(name, None, ConnectionLost(f"finish `rdev {name}`", cause, hint=hint))
     except KeyboardInterrupt:
         return interrupted(name)
-    except Lost:
-        from rdev.protocol.errors import ConnectionLost
-
-        hint = "a job goes on without it; `rdev ps -a` shows them"
-        cause = "the process that ran it was ended"
-        return _fail(name, None, ConnectionLost(f"finish `rdev {name}`", cause, hint=hint))
 
 
 def _prepare_streams() -> bool:
