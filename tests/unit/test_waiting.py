@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import types
 
 import pytest
 
@@ -143,3 +144,18 @@ def test_what_goes_wrong_at_an_exception_does_not_swallow_the_programs_traceback
     finally:
         process.waiting.stop_at({})
     assert process.kinds[0] == "exception_raised"
+
+
+def test_groups_that_cannot_be_asked_do_not_break_the_program_at_its_breakpoint(
+    process, monkeypatch
+):
+    # As while another thread takes the default group down.
+    class Gone:
+        def rank(self):
+            raise RuntimeError("the process group has been destroyed")
+
+    module = types.ModuleType("torch.distributed.distributed_c10d")
+    module._world = types.SimpleNamespace(default_pg=Gone(), pg_map={})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    breakpoint()  # noqa: T100
+    assert process.kinds == ["debug_paused", "debug_resumed"]
