@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import time
 
 import pytest
 from tests.e2e.test_debug import lines_until
+from tests.support.command import DEADLINE
 
 pytestmark = pytest.mark.shared_agent
 
@@ -31,14 +34,34 @@ divide([1, 2, 3])
 LOOP = """\
 import os
 import time
-from rdev.loop import Loop
+from rdev.loop import Callback, Loop
+from rdev.wire.clock import active_monotonic
+
+class Held(Callback):
+    pauses = resumes = held = 0
+
+    def pause(self, state):
+        self.pauses += 1
+
+    def resume(self, state, seconds):
+        self.resumes += 1
+        self.held += seconds
 
 def step(state):
     loss = state.step * 2
-    time.sleep(0.002)
+    while not os.path.exists("begin"):
+        time.sleep(0.01)
+    time.sleep(0.01)
     return loss
 
-print("right", Loop(step, range(int(os.environ["STEPS"]))).run().step)
+held = Held()
+began = time.monotonic(), active_monotonic()
+print("right", Loop(step, range(600), callbacks=[held]).run().step)
+print("wall", time.monotonic() - began[0])
+print("active", active_monotonic() - began[1])
+print("pauses", held.pauses)
+print("resumes", held.resumes)
+print("held", held.held)
 """
 
 BREAKPOINT = """\
@@ -47,6 +70,20 @@ def step(number):
     return number * 2
 
 print("right", [step(n) for n in range(2)])
+"""
+
+
+WORKER = """\
+import multiprocessing
+import sys
+
+def load(index):
+    breakpoint()
+    return index * 2
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print("right", pool.apply(load, (7,)))
 """
 
 
@@ -118,14 +155,25 @@ def test_a_job_that_ends_before_what_is_waited_for_is_said(rdev):
 
 
 @pytest.mark.slow
-def test_a_step_of_a_running_loop_is_waited_for(rdev):
+def test_a_step_of_a_running_loop_is_waited_for_and_the_active_clock_leaves_the_stop_out(rdev):
     rdev.write("loop.py", LOOP)
-    assert rdev.run("run", "-d", "-e", "STEPS=3000", "loop.py").returncode == 0
-    done = rdev.run("debug", "loop", "--on", "step=900", "--command", "p state.step")
-    assert done.returncode == 0, done.stderr
-    assert "\n900\n" in done.stdout
+    assert rdev.run("run", "-d", "loop.py").returncode == 0
+    words = ("debug", "loop", "--on", "step=90")
+    with rdev.started(*words, stdin=subprocess.PIPE, text=True) as debugging:
+        lines_until(debugging.stderr, "waiting for step 90 in loop")
+        release(rdev, "begin")
+        lines_until(debugging.stdout, "paused at loop.py")
+        time.sleep(2.0)  # the length of the stop is what is tested
+        debugging.stdin.write("p state.step\n")
+        debugging.stdin.close()
+        assert debugging.wait(30) == 0, debugging.stderr.read()
+        assert "90\n" in debugging.stdout.read()
     assert rdev.run("wait", "loop").returncode == 0
-    assert rdev.run("logs", "loop").stdout == "right 3000\n"
+    told = dict(line.split(maxsplit=1) for line in rdev.run("logs", "loop").stdout.splitlines())
+    assert told["right"] == "600"
+    assert told["pauses"] == told["resumes"]
+    assert float(told["held"]) >= 2.0
+    assert float(told["active"]) < float(told["wall"]) - 2.0
 
 
 @pytest.mark.slow
@@ -141,3 +189,35 @@ def test_breakpoint_in_a_plain_script_waits_for_whoever_comes(rdev):
         assert "\n1\n" in done.stdout
         assert running.wait(30) == 0
         assert running.stdout.read() == "right [0, 2]\n"
+
+
+@pytest.mark.slow
+def test_each_rank_waits_at_its_start_and_torchrun_itself_does_not(rdev):
+    rdev.write("plain.py", PLAIN)
+    assert rdev.run("run", "-d", "--debug", "--nproc", "2", "plain.py").returncode == 0
+    deadline = time.monotonic() + DEADLINE
+    while len(held := rdev.json("ps")[0]["paused"]) < 2:
+        assert time.monotonic() < deadline, held
+    assert {(stop["rank"], stop["file"][-8:], stop["line"]) for stop in held} == {
+        (0, "plain.py", 1),
+        (1, "plain.py", 1),
+    }
+    done = rdev.run("debug", "plain", "--rank", "all", "--command", "wait", "--command", "p 6 * 7")
+    assert done.returncode == 0, done.stderr
+    assert "paused at plain.py:1" in done.stdout
+    assert "\n42\n" in done.stdout
+    assert rdev.run("wait", "plain").returncode == 0
+    assert rdev.run("logs", "plain").stdout.count("right 3") == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_in_a_breakpoint_is_the_one_that_is_attached_to(rdev):
+    rdev.write("loads.py", WORKER)
+    with rdev.started("run", "loads.py", text=True) as running:
+        lines_until(running.stderr, "loads waits at loads.py:5")
+        done = rdev.run("debug", "loads", "--command", "p index * 10")
+        assert done.returncode == 0, done.stderr
+        assert "paused at loads.py:6 in load()" in done.stdout
+        assert "\n70\n" in done.stdout
+        assert running.wait(30) == 0
+        assert running.stdout.read() == "right 14\n"
