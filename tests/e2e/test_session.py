@@ -126,6 +126,20 @@ def test_a_worker_has_what_the_command_has(rdev, tmp_path):
         assert process.wait(DEADLINE) == 128 + signal.SIGTERM
 
 
+def test_an_interrupt_ends_a_command_whose_session_was_stopped(rdev):
+    rdev.write("train.py", ENDING)
+    with rdev.started("run", "-q", "train.py") as process:
+        assert process.stdout.readline() == b"ready\n"
+        session = rdev.pid
+        os.kill(session, signal.SIGSTOP)
+        try:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 9
+            assert process.stdout.read() == b"interrupted\n"
+        finally:
+            os.kill(session, signal.SIGCONT)
+
+
 def test_a_signal_reaches_the_worker(rdev):
     rdev.write("train.py", ENDING)
     with rdev.started("run", "-q", "train.py") as process:

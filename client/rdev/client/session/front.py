@@ -85,11 +85,11 @@ def run(words: list[str]) -> int | None:
     try:
         identity = place.identity()
         request = _request(identity, words)
-        connection = _connect(identity)
+        connection, session = _connect(identity)
     except (OSError, Unavailable):
         return None
     try:
-        return _Command(connection).run(frames.compose(request))
+        return _Command(connection, session).run(frames.compose(request))
     except Unavailable:
         return None
     finally:
@@ -137,7 +137,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _connect(identity: bytes) -> _socket.socket:
+def _connect(identity: bytes) -> tuple[_socket.socket, int]:
     folder, name = place.folder(), place.name_of(identity)
     if not os.path.isabs(folder):
         raise Unavailable
@@ -147,11 +147,10 @@ def _connect(identity: bytes) -> _socket.socket:
         if not place.is_private(folder) or not _reach(connection, folder, name):
             start(folder, name)
             raise Unavailable
-        _require_ours(connection)
+        return connection, _session_of(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _reach(connection: _socket.socket, folder: str, name: str) -> bool:
@@ -170,12 +169,14 @@ def _reach(connection: _socket.socket, folder: str, name: str) -> bool:
     return True
 
 
-def _require_ours(connection: _socket.socket) -> None:
+def _session_of(connection: _socket.socket) -> int:
+    """Its process id; it must be ours."""
     # What follows may hold secrets. A process of another container's has number 0 here.
     said = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS)
     pid, uid = (int.from_bytes(said[at : at + 4], sys.byteorder) for at in (0, 4))
     if not pid or uid != os.geteuid():
         raise Unavailable
+    return pid
 
 
 def start(folder: str, name: str) -> None:
@@ -208,8 +209,9 @@ def _is_writable(folder: str) -> bool:
 class _Command:
     """One command that the session's worker runs for us."""
 
-    def __init__(self, connection: _socket.socket) -> None:
+    def __init__(self, connection: _socket.socket, session: int) -> None:
         self._connection = connection
+        self._session = session
         self._received = b""
         self._early: list[int] = []
         self._has_begun = False
@@ -311,6 +313,11 @@ class _Command:
     def _heard(self, number: int, _frame: object) -> None:
         if not self._has_begun:
             self._early.append(number)
+            return
+        try:  # one that somebody has stopped would not pass it on, and Ctrl-C end nothing
+            os.kill(self._session, _signal.SIGCONT)
+        except OSError:
+            return  # the next answer tells
 
     def _pass_on(self, number: int) -> None:
         try:
