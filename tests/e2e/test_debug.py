@@ -111,7 +111,7 @@ def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
 @pytest.mark.parametrize(
     ("place", "cause"),
     [
-        ("train.py:99", "it has 13 lines"),
+        ("train.py:99", "the file has only 13 lines"),
         ("train.py:3", "line 3 is blank; line 4 has code"),
         ("other.py:3", "job train has no file other.py"),
     ],

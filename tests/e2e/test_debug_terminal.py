@@ -70,7 +70,9 @@ def test_a_person_types_edits_recalls_completes_pauses_and_leaves(job):
         terminal.type(b"clear 1\rc\r")
         terminal.expect(b"c\r\n")
         terminal.until(lambda: termios.tcgetattr(terminal.theirs)[3] & termios.ISIG, "running")
-        terminal.type(b"\x03")
+        terminal.type(b"detach\r")
+        terminal.expect(b"what you type waits for the next stop")
+        terminal.type(b"\x03")  # drops it: the session goes on below
         terminal.expect(b"stopping it where it is")
         terminal.expect(b"paused at ")
         terminal.expect(b"(rdev) ")

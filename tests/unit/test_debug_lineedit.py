@@ -100,3 +100,11 @@ def test_what_is_shown_fits_the_terminal_and_holds_the_cursor(text, columns, key
 def test_no_bytes_however_odd_break_it(data):
     editor = typed(data)
     assert 0 <= editor.cursor <= len(editor.text)
+
+
+def test_what_was_typed_ahead_can_be_dropped():
+    editor = LineEditor()
+    editor.take(b"n\nhalf")
+    editor.forget()
+    assert editor.step() is None
+    assert editor.text == ""

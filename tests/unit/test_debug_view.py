@@ -74,7 +74,7 @@ async def test_a_breakpoint_is_aimed_at_the_jobs_line_or_refused_with_a_reason(v
         (5, "line 5 is blank; line 6 has code"),
         (10, "line 10 is a docstring's; line 13 has code"),
         (12, "line 12 is a comment; line 13 has code"),
-        (99, "it has 13 lines"),
+        (99, "the file has only 13 lines"),
     ]:
         with pytest.raises(DebuggerUnavailable) as caught:
             await aimed(texts, PATH, line, job="run-7")

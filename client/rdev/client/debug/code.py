@@ -20,7 +20,7 @@ def fault_of(lines: Sequence[str], line: int) -> str:
         line: The line, from 1.
     """
     if line > len(lines):
-        return f"it has {_count(len(lines))}"
+        return f"the file has only {_count(len(lines))}"
     text = lines[line - 1].strip()
     docstrings = _docstring_lines(lines)
     if text and not text.startswith("#") and line not in docstrings:

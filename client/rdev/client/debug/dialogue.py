@@ -417,6 +417,7 @@ class Dialogue:
         if not self._console.is_person or self._is_pausing or not running:
             return False
         self._is_pausing = True
+        self._console.forget()  # as a terminal does: an Enter among it would repeat `c`
         self.say("stopping it where it is; Ctrl-C again leaves it")
         for seat in running:
             await seat.client.pause()

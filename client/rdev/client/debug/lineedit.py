@@ -109,6 +109,11 @@ class LineEditor:
                 return typed
         return None
 
+    def forget(self) -> None:
+        """Drops what was typed and not acted on."""
+        self._keys = ""
+        self.text, self.cursor = "", 0
+
     def begin(self) -> None:
         """Begins a new line; the last one is remembered."""
         if self.text.strip() and self._history[-1:] != [self.text]:

@@ -24,6 +24,11 @@ from rdev.client.ui.escapes import one_line
 _REMEMBERED = 500
 
 _READ_BYTES = 4096
+
+# Keys are not shown while the job runs; said once, to a person who wonders where they went.
+_TYPED_AHEAD = (
+    "the job runs: what you type waits for the next stop; Ctrl-C stops it here, Ctrl-D leaves"
+)
 _LFLAG, _CC = 3, 6
 
 # What may follow a text at the cursor.
@@ -58,6 +63,10 @@ class Console(Protocol):
         """Returns when the person leaves while the job runs; perhaps never."""
         ...
 
+    def forget(self) -> None:
+        """Drops what was typed ahead."""
+        ...
+
     def say(self, text: str) -> None:
         """Shows lines."""
         ...
@@ -85,6 +94,9 @@ class Scripted:
     async def left(self) -> None:
         """See `Console`: it never is."""
         await asyncio.Event().wait()
+
+    def forget(self) -> None:
+        """See `Console`: a script's commands stay."""
 
     def say(self, text: str) -> None:
         """See `Console`."""
@@ -117,6 +129,9 @@ class Piped:
         """See `Console`: what is piped in waits for the next stop."""
         await asyncio.Event().wait()
 
+    def forget(self) -> None:
+        """See `Console`: a script's commands stay."""
+
     def say(self, text: str) -> None:
         """See `Console`."""
         print_now(text)
@@ -136,6 +151,7 @@ class Terminal:
         self._history = history
         self._editor = LineEditor(_remembered(history))
         self._prompt: str | None = None
+        self._explains = True
         self._before = termios.tcgetattr(self._descriptor)
         # See no-color.org: the variable's presence counts, if it is not empty.
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
@@ -172,6 +188,13 @@ class Terminal:
             if not data or b"\x04" in data:
                 return
             self._editor.take(data)  # typed ahead
+            if self._explains and (b"\r" in data or b"\n" in data):
+                self._explains = False
+                self.say(_TYPED_AHEAD)
+
+    def forget(self) -> None:
+        """See `Console`."""
+        self._editor.forget()
 
     def say(self, text: str) -> None:
         """See `Console`."""
