@@ -138,6 +138,11 @@ def test_an_exception_of_an_expression_is_one_line():
     )
     theirs = ours.replace("NameError", '  File "/a.py", line 1, in f\nNameError')
     assert _raised(ours) == "NameError: x"
+    wrong = (
+        'Traceback (most recent call last):\n  File "/v/debugpy/_vendored/pydevd/x.py", line 1, in f\n'
+        '    compile(x)\n  File "<string>", line 1\n    a 1\n      ^\nSyntaxError: invalid syntax\n'
+    )
+    assert _raised(wrong) == "SyntaxError: invalid syntax"
     assert _raised(theirs) == theirs.rstrip()
 
 

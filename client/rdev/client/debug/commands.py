@@ -346,7 +346,8 @@ def _raised(cause: str) -> str:
     """An exception without the frames of the evaluation itself, as pdb shows it."""
     lines = cause.rstrip().split("\n")
     files = [line for line in lines if line.lstrip().startswith("File ")]
-    if lines[0].startswith("Traceback ") and all('"<string>"' in line for line in files):
+    own = ('"<string>"', "/debugpy/_vendored/")  # what does not compile comes with debugpy's frames
+    if lines[0].startswith("Traceback ") and all(any(o in line for o in own) for line in files):
         return lines[-1]
     return cause.rstrip()
 
