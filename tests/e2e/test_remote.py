@@ -88,8 +88,8 @@ def test_logs_go_on_where_they_were_when_the_link_was_cut(person, server):
             cut(server)
         rest, complaints = following.stdout.read(), following.stderr.read()
         following.wait()
-    assert seen + rest == COUNTED
     assert following.returncode == 0, complaints
+    assert seen + rest == COUNTED
 
 
 def test_logs_go_on_when_the_agent_was_killed(person, server):
@@ -103,8 +103,8 @@ def test_logs_go_on_when_the_agent_was_killed(person, server):
         os.kill(person.agent_pid, signal.SIGKILL)
         rest, complaints = following.stdout.read(), following.stderr.read()
         following.wait()
-    assert seen + rest == COUNTED
     assert following.returncode == 0, complaints
+    assert seen + rest == COUNTED
     assert server.logins == logins  # one bridge after another over one connection
 
 
@@ -120,7 +120,7 @@ def test_a_login_that_is_refused_on_return_ends_it_and_is_not_tried_again(person
         following.stdout.read()
         complaints = following.stderr.read()
         following.wait()
-    assert following.returncode == 77
+    assert following.returncode == 77, complaints
     assert "ermission denied" in complaints
     assert server.refusals == 1
 

@@ -82,10 +82,17 @@ def test_a_home_folder_is_refused(rdev: Rdev, project: Path):
     assert rdev.run("sync").returncode == 2
 
 
+def save(path: Path, text: str) -> None:
+    """Writes a file at once, as editors do: who watches never sees it empty."""
+    scratch = path.parent.with_name("being written")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
 def test_a_watch_pushes_saves_until_ctrl_c(rdev: Rdev, project: Path):
     with rdev.started("sync", "--watch", "--json", text=True) as watching:
         folder = Path(json.loads(watching.stdout.readline())["folder"])
-        (project / "a.py").write_text("print(2)\n")
+        save(project / "a.py", "print(2)\n")
         pushed = json.loads(watching.stdout.readline())
         assert pushed["written"] == 1
         assert (folder / "a.py").read_text() == "print(2)\n"
@@ -106,7 +113,7 @@ def test_a_watch_outlives_the_removal_of_its_folder_on_the_host(rdev: Rdev, proj
         folder = Path(json.loads(watching.stdout.readline())["folder"])
         for text in ("print(2)\n", "print(3)\n"):
             shutil.rmtree(folder)
-            (project / "a.py").write_text(text)
+            save(project / "a.py", text)
             pushed = json.loads(watching.stdout.readline())
             assert pushed["written"] == 2
             assert (folder / "a.py").read_text() == text
@@ -118,7 +125,7 @@ def test_a_watch_outlives_the_removal_of_the_store(rdev: Rdev, project: Path):
     with rdev.started("sync", "--watch", "--json", text=True) as watching:
         folder = Path(json.loads(watching.stdout.readline())["folder"])
         shutil.rmtree(rdev.home / ".rdev" / "store")
-        (project / "a.py").write_text("print(2)\n")
+        save(project / "a.py", "print(2)\n")
         assert json.loads(watching.stdout.readline())["written"] >= 1
         assert (folder / "a.py").read_text() == "print(2)\n"
 
@@ -135,7 +142,7 @@ def test_a_watch_holds_while_the_laptops_folder_is_away(rdev: Rdev, project: Pat
         assert json.loads(watching.stdout.readline())["written"] == 1
         assert (folder / "a.py").read_text() == "print(2)\n"
         # And it watches on.
-        (project / "a.py").write_text("print(3)\n")
+        save(project / "a.py", "print(3)\n")
         assert json.loads(watching.stdout.readline())["written"] == 1
 
 
@@ -153,7 +160,7 @@ def test_a_watch_holds_while_an_empty_folder_lies_where_the_laptops_was(rdev: Rd
         project.rmdir()
         away.rename(project)
         assert json.loads(watching.stdout.readline())["written"] == 1
-        (project / "a.py").write_text("print(3)\n")
+        save(project / "a.py", "print(3)\n")
         assert json.loads(watching.stdout.readline())["written"] == 1
 
 
