@@ -90,7 +90,9 @@ class Line:
         return bool(self._shortcut)
 
     def leave_shortcut(self) -> None:
-        """Has its path lead to a bridge from now on, once it is opened."""
+        """Has its path lead to a bridge from now on, once that is opened; may be called again."""
+        if not self._shortcut:  # each stream of a connection finds out for itself that it broke
+            return
         self._shortcut = ""
         self._may_have_slipped = True
         os.replace(self._bound, self.path)
