@@ -47,6 +47,12 @@ def test_the_installed_debugpy_is_one_that_was_read():
 
 
 EXPRESSIONS = [
+    # patch.py: a parked thread looks again after a command
+    (
+        "list(inspect.signature(__import__('_pydevd_bundle.pydevd_comm', fromlist=['_'])"
+        ".InternalThreadCommand.do_it).parameters) == ['self', 'dbg']"
+    ),
+    "'thread_id' in inspect.signature(pydevd.PyDB.get_internal_queue_and_event).parameters",
     # vendor.py: pydevd's log is nowhere until its stream is made
     (
         "sys.modules['_pydev_bundle.pydev_log']._LoggingGlobals._debug_stream"

@@ -10,6 +10,7 @@ Measured defects of the stock one, and the remedies:
   which runs in the parked thread, is bracketed. Once the debugger is leaving nothing is parked.
 - Nobody says why the threads go on: a client that leaves is seen in `PyDevdAPI.request_disconnect`,
   which its own request calls, an adapter that is lost in the disposal.
+- A step waits for up to 0.2 s when nothing else wakes the parked thread: its command does.
 - It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
 
@@ -55,6 +56,7 @@ class Patches:
         _resume_before_disposal(pydevd.PyDB, stops, on_disposed)
         _notice_leaving(stops)
         _notice_readiness(self._on_ready)
+        _look_after_a_command()
         show_arrays()
 
     def is_ready(self) -> bool:
@@ -158,6 +160,21 @@ def _notice_readiness(on_ready: Callable[[Any], None]) -> None:
         on_ready(py_db)
 
     api.run = run
+
+
+def _look_after_a_command() -> None:
+    # A parked thread that has executed a command sleeps for 0.2 s before it looks whether the
+    # command has let it go, unless it is woken again: every other step took so long.
+    command = sys.modules["_pydevd_bundle.pydevd_comm"].InternalThreadCommand
+    original = command.do_it
+
+    def do_it(self: Any, dbg: Any) -> None:  # noqa: ANN401 - objects of pydevd's
+        try:
+            original(self, dbg)
+        finally:
+            dbg.get_internal_queue_and_event(self.thread_id)[1].set()
+
+    command.do_it = do_it
 
 
 def _bracket_stops(py_db: Any, stops: Stops) -> None:  # noqa: ANN401 - the class PyDB
