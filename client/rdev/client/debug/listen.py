@@ -18,6 +18,9 @@ from rdev.client.debug.editor import EditorSession, Opening
 _LOOPBACK = "127.0.0.1"
 _READ_BYTES = 64 * 1024
 
+# A client that has said goodbye hangs up within its next turn.
+_HANG_UP_SECONDS = 1.0
+
 
 class IdePort:
     """Listens on the loopback and joins each client with a session of its own; see `port_of`."""
@@ -41,15 +44,27 @@ class IdePort:
         async with asyncio.TaskGroup() as group:
             while True:
                 client, address = await loop.sock_accept(self._listener)
-                if self._served is not None and _has_left(self._served[0]):
-                    # An IDE restarts its session sooner than the old one is off the job.
-                    await asyncio.wait({self._served[1]})
+                await self._let_leave()
                 refusal = self._refusal(client, address)
                 if refusal:
                     self._say(refusal)
                     client.close()
                     continue
                 self._served = (client, group.create_task(self._serve(client)))
+
+    async def _let_leave(self) -> None:
+        """Waits for the client that is served, if it is leaving.
+
+        An IDE restarts its session sooner than the old one is off the job, and may connect before
+        it has hung up.
+        """
+        if self._served is None:
+            return
+        before, task = self._served
+        if not _has_left(before):
+            await asyncio.wait({task}, timeout=_HANG_UP_SECONDS)
+        if _has_left(before):
+            await asyncio.wait({task})
 
     def _refusal(self, client: socket.socket, address: tuple[str, int]) -> str:
         uid = peer_uid_of_tcp(client.getsockname(), address)
