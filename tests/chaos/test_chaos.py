@@ -1,6 +1,5 @@
 """Whatever is killed while jobs print, every byte reaches the clients, once and in order."""
 
-import pytest
 from tests.chaos.cast import Stage
 from tests.chaos.storm import Storm
 from tests.support.relay import relayed
@@ -8,7 +7,6 @@ from tests.support.relay import relayed
 MODES = ("pipes", "tty", "stdin")
 
 
-@pytest.mark.slow
 def test_sixty_kills_harm_no_job_and_lose_no_byte(rdev, tmp_path):
     report = weather(rdev, tmp_path, seed=1, jobs=5, kills=60, pause=0.35)
     assert report.faults == []

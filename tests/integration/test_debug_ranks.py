@@ -166,6 +166,7 @@ async def test_a_stop_of_one_rank_outlasts_every_timeout_and_all_finish(
     assert resumed["seconds"] > stop - 1
 
 
+@pytest.mark.slow
 async def test_a_real_hang_is_told_in_the_old_time_and_by_whom_it_is_waited_for(training):
     await training.start(2, 1.5)
     await training.told("trains")
