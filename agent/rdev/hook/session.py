@@ -148,9 +148,9 @@ class Session:
 
     def _attach(self, args: dict[str, Any]) -> Mapping[str, Any]:
         with self._lock:
-            if self._patches is not None and self._patches.debugger() is not None:
+            if not self._is_left():
                 raise RuntimeError("a debugger is attached already")
-            self._release("detached")
+            self._release("adapter_lost")
             pydevd = load(str(args["debugpy"]))
             if self._patches is None:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
@@ -173,9 +173,23 @@ class Session:
         self._report("debug_attached", {"file": sys.argv[0] if sys.argv else ""})
         return self._status()
 
-    def _detach(self, cause: str) -> Mapping[str, Any]:
+    def _is_left(self) -> bool:
+        """Whether no debugger is there, or one that is going.
+
+        An adapter may outlive its agent by a moment, and pydevd's disposal takes half a second.
+        """
+
+        def left() -> bool:
+            if self._patches is None or self._patches.debugger() is None:
+                return True
+            return self._connection is not None and _has_ended(self._connection)
+
+        return until(left, THREADS_GONE)
+
+    def _detach(self, cause: str, *, of: socket.socket | None = None) -> Mapping[str, Any]:
         with self._lock:
-            clean = self._release(cause)
+            # The end of an earlier session must not end the one that came meanwhile.
+            clean = self._release(cause) if of in (None, self._connection) else True
         self._lease.join()
         return {**self._status(), "clean": clean}
 
@@ -198,8 +212,11 @@ class Session:
 
     def _on_disposed(self) -> None:
         # It is called on a thread of pydevd's that must end before the rest can be cleaned.
+        connection = self._connection
+        if connection is None:
+            return  # whoever took it is cleaning
         try:
-            _Worker(partial(self._detach, "adapter_lost")).start()
+            _Worker(partial(self._detach, "adapter_lost", of=connection)).start()
         except RuntimeError:
             return  # The interpreter is shutting down and needs no cleaning.
 
