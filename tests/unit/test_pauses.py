@@ -15,7 +15,7 @@ JOB = Job(
     name="train",
     spec=JobSpec(CommandKind.SCRIPT, "train.py"),
     state=JobState.RUNNING,
-    directory="/work",
+    directory="/home/ann",
 )
 RANKS = replace(JOB, ranks=4)
 
@@ -25,7 +25,7 @@ def paused(line: int = 42, lease: float | None = 900.0, **fields) -> Event:
         "debug_paused",
         0.0,
         pid=7,
-        fields={"file": "/work/train.py", "line": line, "lease": lease, **fields},
+        fields={"file": "/home/ann/train.py", "line": line, "lease": lease, **fields},
     )
 
 

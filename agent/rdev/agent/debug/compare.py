@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rdev.agent.debug.stacks import Jobs
-from rdev.agent.debug.target import choose, hooks_of, parent_of, running_job, why_no_hook
+from rdev.agent.debug.target import Jobs, choose, hooks_of, parent_of, running_job, why_no_hook
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # The hook gives an expression 2 s; the rest is for a process that is slow to hear.

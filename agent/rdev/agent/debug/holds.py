@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
+from rdev.agent.debug.target import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 from rdev.wire.job import DebugStart
 
 # A hook answers at once unless its process sits in C code that keeps the interpreter's lock.
 ANSWER_SECONDS = 10.0
-
-
-class Jobs(Protocol):
-    """What is needed of the jobs; the job manager is one, see `rdev.agent.debug.manager`."""
-
-    async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
-        """The processes that are connected to the job's supervisor."""
-        ...
-
-    async def command(
-        self,
-        job_id: str,
-        role: str,
-        rank: int,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        pid: int | None = None,
-        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
-    ) -> Mapping[str, Any]:
-        """Sends a command to the hook or loop of a rank and returns its result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from rdev.agent.debug.session import (
     span,
 )
 from rdev.agent.debug.stacks import ProcessStack, stacks
+from rdev.agent.debug.target import Jobs as TargetJobs
 from rdev.agent.debug.target import Target, running_job, target_of
 from rdev.agent.debug.vendor import debugpy_folder
 from rdev.hook.lease import LEASE_SECONDS
@@ -76,36 +77,11 @@ class _Record(Protocol):
     def files(self) -> _Files: ...
 
 
-class Jobs(Protocol):
-    """What a debug session needs of the jobs; the job manager is one."""
-
-    async def get(self, reference: str) -> Job:
-        """The job; JobNotFound if there is none."""
-        ...
+class Jobs(TargetJobs, Protocol):
+    """What a debug session needs of the jobs besides: their files, and their end."""
 
     def record(self, job_id: str) -> _Record:
         """The job's files; adapters' sockets lie in `debug` below its own directory."""
-        ...
-
-    async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
-        """The processes that are connected to the job's supervisor, with `role` and `rank`."""
-        ...
-
-    async def command(
-        self,
-        job_id: str,
-        role: str,
-        rank: int,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        pid: int | None = None,
-        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
-    ) -> Mapping[str, Any]:
-        """Sends a command to the hook or loop of a rank and returns its result.
-
-        Raises an error of rdev's when the process is not connected, refuses, or does not answer.
-        """
         ...
 
     async def stop(self, job_id: str) -> Job:

@@ -16,8 +16,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from rdev.agent.debug.target import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 from rdev.wire.job import Job
 
@@ -48,32 +49,6 @@ PATIENCE_SECONDS = 1.5
 MARGIN_SECONDS = 1.0
 
 Notice = Callable[[str], None]
-
-
-class Jobs(Protocol):
-    """What arming needs of the jobs; the job manager is one."""
-
-    async def get(self, reference: str) -> Job:
-        """The job; JobNotFound if there is none."""
-        ...
-
-    async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
-        """The processes connected to the job's supervisor: `role`, `rank`, `pid`."""
-        ...
-
-    async def command(
-        self,
-        job_id: str,
-        role: str,
-        rank: int,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        pid: int | None = None,
-        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
-    ) -> Mapping[str, Any]:
-        """Sends a command to one process and returns its answer; an error of rdev's if none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

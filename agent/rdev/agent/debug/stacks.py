@@ -11,11 +11,10 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from rdev.agent.debug.target import hooks_of, running_job, why_no_hook
+from rdev.agent.debug.target import Jobs, hooks_of, running_job, why_no_hook
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
-from rdev.wire.job import Job
 
 # A hook answers from a thread of its own within milliseconds; one that does not is kept from
 # running Python by C code, and then it is py-spy that can tell.
@@ -23,32 +22,6 @@ HOOK_SECONDS = 2.0
 
 # py-spy reads the process's memory; with native frames it reads all its libraries first.
 PY_SPY_SECONDS = 20.0
-
-
-class Jobs(Protocol):
-    """What is needed of the jobs; the job manager is one, see `rdev.agent.debug.manager`."""
-
-    async def get(self, reference: str) -> Job:
-        """The job; JobNotFound if there is none."""
-        ...
-
-    async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
-        """The processes that are connected to the job's supervisor."""
-        ...
-
-    async def command(
-        self,
-        job_id: str,
-        role: str,
-        rank: int,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        pid: int | None = None,
-        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
-    ) -> Mapping[str, Any]:
-        """Sends a command to the hook or loop of a rank and returns its result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

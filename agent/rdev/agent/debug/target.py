@@ -24,7 +24,7 @@ RETURN_SECONDS = 2.0
 
 
 class Jobs(Protocol):
-    """What is needed of the jobs; the job manager is one."""
+    """What debugging needs of the jobs; the job manager is one."""
 
     async def get(self, reference: str) -> Job:
         """The job; JobNotFound if there is none."""
@@ -32,6 +32,20 @@ class Jobs(Protocol):
 
     async def peers(self, job_id: str) -> Sequence[Mapping[str, Any]]:
         """The processes that are connected to the job's supervisor, with `role` and `rank`."""
+        ...
+
+    async def command(
+        self,
+        job_id: str,
+        role: str,
+        rank: int,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        pid: int | None = None,
+        timeout: float = ...,  # noqa: ASYNC109 - callers know how long theirs may take
+    ) -> Mapping[str, Any]:
+        """Sends a command to one process and returns its answer; an error of rdev's if none."""
         ...
 
 
