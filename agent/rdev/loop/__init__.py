@@ -21,7 +21,7 @@ A plain loop stays a plain loop with `for batch in track(loader): ... log(loss=l
 from __future__ import annotations
 
 from rdev.loop.callback import Callback
-from rdev.loop.guest import log, track
+from rdev.loop.track import log, track
 from rdev.loop.loop import Loop
 from rdev.loop.probe import Probe
 from rdev.loop.state import State

@@ -9,6 +9,11 @@ to the kind:
     epoch_started    epoch                 epoch_ended      epoch, step
     metric           step, epoch, phase (or ""), values {name: number}
     checkpoint_saved step, path
+    controlled       id, verb, args, by, step, epoch, phase, answer {} or cause (why it was refused);
+                     see `rdev.wire.control`
+    loop_paused      step, epoch, phase, reason
+    loop_resumed     step, seconds (it was held for)
+    probe_armed      kind (what it counts)       probe_disarmed
     debug_attached   file                  debug_detached
     debug_paused     file, line, function, reason, lease (seconds until it goes on by itself, or
                      null), unattended (nobody is attached: it waits for a debugger)
@@ -33,6 +38,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 METRIC = "metric"
+CONTROLLED = "controlled"
+LOOP_PAUSED = "loop_paused"
+LOOP_RESUMED = "loop_resumed"
+PROBE_ARMED = "probe_armed"
+PROBE_DISARMED = "probe_disarmed"
 DEBUG_PAUSED = "debug_paused"
 DEBUG_RENEWED = "debug_renewed"
 DEBUG_RESUMED = "debug_resumed"

@@ -1,4 +1,4 @@
-"""Guests of a plain loop: `track` wraps its loader, `log` reports what only the loop knows."""
+"""A plain loop: `track` wraps its loader, `log` reports what only the loop knows."""
 
 from __future__ import annotations
 
