@@ -21,9 +21,9 @@ A plain loop stays a plain loop with `for batch in track(loader): ... log(loss=l
 from __future__ import annotations
 
 from rdev.loop.callback import Callback
-from rdev.loop.track import log, track
 from rdev.loop.loop import Loop
 from rdev.loop.probe import Probe
 from rdev.loop.state import State
+from rdev.loop.track import log, track
 
 __all__ = ["Callback", "Loop", "Probe", "State", "log", "track"]

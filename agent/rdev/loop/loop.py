@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rdev.loop.callback import Callback
-from rdev.loop.track import active
 from rdev.loop.probe import Probe
 from rdev.loop.sink import sink_of_process
 from rdev.loop.state import State
+from rdev.loop.track import active
 
 Step = Callable[[State], Any]
 Data = Iterable[Any] | Callable[[State], Iterable[Any]]

@@ -9,7 +9,7 @@ to the kind:
     epoch_started    epoch                 epoch_ended      epoch, step
     metric           step, epoch, phase (or ""), values {name: number}
     checkpoint_saved step, path
-    controlled       id, verb, args, by, step, epoch, phase, answer {} or cause (why it was refused);
+    controlled       id, verb, args, by, step, epoch, phase, answer {} or cause (of a refusal);
                      see `rdev.wire.control`
     loop_paused      step, epoch, phase, reason
     loop_resumed     step, seconds (it was held for)
