@@ -43,7 +43,7 @@ class Verb(enum.Enum):
     CHECKPOINT = "checkpoint"
     """Writes one: args {} or {"path": PATH}; answers {"path"}."""
     SET = "set"
-    """Sets `lr` or a path under the objects: args {"path", "value"}; answers {"before", "after"}."""
+    """Sets `lr` or a path under the objects: args {"path", "value"}; answers {before, after}."""
     RELOAD = "reload"
     """Takes a module's edited code and keeps all objects: args {"module"}; answers {"changed"}."""
     STATE = "state"
