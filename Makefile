@@ -1,6 +1,7 @@
 # The verbs of this checkout. Each makes .venv by itself the first time.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO := .venv/.demo
 STAMP := .venv/.installed
 PROTOS := $(wildcard protos/rdev/v1/*.proto)
 
@@ -9,17 +10,24 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all chaos lint format check audit coverage bench docs lock clean
 
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+
 # Commands that pip writes from 25 on start 5 ms sooner: they do not import re.
 # torch goes in first and pinned: a bare `torch` may bring several gigabytes of CUDA along.
-$(STAMP): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
+$(DEMO): pyproject.toml constraints.txt hatch_build.py $(PROTOS)
 	@echo "making .venv, which takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -U 'pip>=25'
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[agent,examples]'
 	touch $@
 
-demo: $(STAMP)
+$(STAMP): $(DEMO)
+	@echo "adding what the tests need, which takes another minute"
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(DEMO)
 	@$(BIN)/python examples/demo.py
 
 # Most tests wait for processes, so more of them at a time than there are cores.
