@@ -44,9 +44,13 @@ class Appender:
 
     def flush(self) -> None:
         """Writes what waits."""
-        while self._waiting:
-            written = os.write(self._file, self._waiting)
-            del self._waiting[:written]
+        try:
+            while self._waiting:
+                written = os.write(self._file, self._waiting)
+                del self._waiting[:written]
+        except OSError as error:
+            error.filename = self.path  # A descriptor has no name to tell.
+            raise
 
     def close(self) -> None:
         """Writes what waits and closes the file, which it also does if that fails."""

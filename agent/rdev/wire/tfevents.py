@@ -127,7 +127,7 @@ class EventFile:
         self._file = Appender(os.path.join(folder, f"{name}.{next(_numbers)}"))
         self._file.add(version(now))
         if purge is not None:
-            self._file.add(restart(now, purge))
+            self.restart(purge)
 
     @property
     def path(self) -> str:
@@ -137,6 +137,10 @@ class EventFile:
     def write(self, step: int, values: Mapping[str, float], *, wall_time: float) -> None:
         """Takes in the values of a step; see `scalars`."""
         self._file.add(scalars(wall_time, step, values))
+
+    def restart(self, step: int) -> None:
+        """Makes TensorBoard forget what came before of this step and of later ones."""
+        self._file.add(restart(time.time(), step))
 
     def flush(self) -> None:
         """Lets TensorBoard see what was written."""

@@ -24,6 +24,7 @@ from rdev.client.cli.options import (
     host_of,
     line_count,
     rank,
+    since,
 )
 
 if TYPE_CHECKING:
@@ -56,21 +57,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", action="store_true", help="show metrics among the lines")
 
 
-def _since(word: str | None) -> float | None:
-    import time
-
-    from rdev.client.moments import moment
-    from rdev.protocol.errors import UsageError
-
-    if word is None:
-        return None
-    try:
-        return moment(word, now=time.time())
-    except ValueError as error:
-        hint = "how long ago, a time today, or a moment: `rdev logs --help` lists them"
-        raise UsageError("tell since when", str(error), hint=hint) from error
-
-
 async def execute(options: argparse.Namespace) -> int:
     """Prints."""
     from rdev.protocol.polling import poll_directly
@@ -91,10 +77,10 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.wire.job import JobState, Reason
 
     keep_buffers()
-    since = _since(options.since)
+    begin = since(options.since)
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, options.job)
-        tail = _tail(connection, job, options, since=since)
+        tail = _tail(connection, job, options, since=begin)
         async with _output(job, options) as output, asyncio.TaskGroup() as group:
             showing = group.create_task(_show(tail, output, job, host=connection.host))
             if options.follow:

@@ -91,6 +91,26 @@ def retries(word: str) -> int:
     return _count(word, "number of retries", least=0, most=MAX_RETRIES)
 
 
+def since(word: str | None) -> float | None:
+    """The moment that --since names; None without one.
+
+    Raises:
+        UsageError: It names none.
+    """
+    import time
+
+    from rdev.client.moments import moment
+    from rdev.protocol.errors import UsageError
+
+    if word is None:
+        return None
+    try:
+        return moment(word, now=time.time())
+    except ValueError as error:
+        hint = "how long ago, a time today, or a moment: `--help` lists them"
+        raise UsageError("tell since when", str(error), hint=hint) from error
+
+
 def line_count(word: str) -> int:
     """A number of lines as typed, for argparse."""
     return _count(word, "number of lines", least=0, most=_MOST_LINES)
@@ -109,6 +129,15 @@ def rank_or_all(word: str) -> int | None:
 def attempt(word: str) -> int:
     """An attempt as typed, for argparse; the first is 1."""
     return _count(word, "attempt", least=1, most=_MOST)
+
+
+def steps(word: str) -> tuple[int, int | None]:
+    """Steps as typed, for argparse: `100` is from there on, `100:200` to there."""
+    first, colon, last = word.partition(":")
+    least = _count(first or "0", "step", least=0, most=_MOST_LINES)
+    if not colon or not last:
+        return least, None
+    return least, _count(last, "step", least=least, most=_MOST_LINES)
 
 
 def stop_condition(word: str) -> tuple[str, int]:

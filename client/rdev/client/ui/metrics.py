@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from rdev.client.ui.columns import aligned
+from rdev.client.ui.reducing import Reduced
+from rdev.client.ui.series import (
+    REDUCED,
+    Point,
+    Series,
+    SeriesKey,
+    number_of,
+    printable,
+    values_of,
+)
 from rdev.wire.events import Event
-
-# A series keeps about this many points; beyond it every second one is dropped, and again.
-_KEPT_POINTS = 1024
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COLUMNS = ("METRIC", "VALUE", "MIN", "MAX", "STEP", "TREND")
@@ -20,78 +26,33 @@ _TREND_WIDTH = 24
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BRAILLE = 0x2800
 
-Point = tuple[int, float]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SeriesKey:
-    """Which series: one metric of one phase of one rank."""
-
-    rank: int
-    phase: str
-    name: str
-
-
-@dataclass(slots=True)
-class Series:
-    """One metric's course, thinned evenly once it is long.
-
-    Attributes:
-        points: (step, value), oldest first; the latest is always the last.
-        least: Least finite value seen, infinite before there is one.
-        greatest: Greatest finite value seen, infinite before there is one.
-    """
-
-    points: list[Point] = field(default_factory=list)
-    least: float = math.inf
-    greatest: float = -math.inf
-    _every: int = 1
-    _skipped: int = 0
-
-    def add(self, step: int, value: float) -> None:
-        """Takes in a value."""
-        if math.isfinite(value):
-            self.least = min(self.least, value)
-            self.greatest = max(self.greatest, value)
-        if self._skipped and self.points:
-            self.points[-1] = (step, value)
-        else:
-            self.points.append((step, value))
-        self._skipped = (self._skipped + 1) % self._every
-        if len(self.points) > _KEPT_POINTS:
-            # From the end, so that the latest stays.
-            self.points = self.points[::-2][::-1]
-            self._every *= 2
-
-    @property
-    def latest(self) -> Point:
-        """The last (step, value)."""
-        return self.points[-1]
-
 
 class Board:
     """All series of a job, as its metric events build them up."""
 
     def __init__(self) -> None:
         self.series: dict[SeriesKey, Series] = {}
+        self._reduction = ""
 
     def add(self, event: Event) -> None:
         """Takes in a metric event; what is no number is left out."""
-        phase, step = str(event.fields.get("phase", "")), _step(event)
-        for name, value in values_of(event).items():
-            key = SeriesKey(event.rank, phase, name)
-            self.series.setdefault(key, Series()).add(step, value)
+        phase = str(event.fields.get("phase", ""))
+        self._add(event.rank, phase, number_of(event, "step"), values_of(event))
+
+    def add_reduced(self, reduced: Reduced) -> None:
+        """Takes in values over ranks; they stand above those of the ranks."""
+        self._reduction = reduced.reduction.value
+        self._add(REDUCED, reduced.phase, reduced.step, reduced.values)
 
     def table(self) -> str:
         """Latest values, extremes and trend of every series, with a heading."""
-        several = len({key.rank for key in self.series}) > 1
         rows = [_COLUMNS]
         for key in sorted(self.series):
             series = self.series[key]
             step, value = series.latest
             extremes = (_number(series.least), _number(series.greatest))
             trend = sparkline([point[1] for point in series.points], width=_TREND_WIDTH)
-            rows.append((_label(key, several), _number(value), *extremes, str(step), trend))
+            rows.append((self._label(key), _number(value), *extremes, str(step), trend))
         return aligned(rows)
 
     def plots(self, *, width: int, height: int = 8) -> str:
@@ -101,43 +62,50 @@ class Board:
             width: Columns of the terminal.
             height: Rows of each plot.
         """
-        several = len({key.rank for key in self.series}) > 1
-        parts = (
-            f"{_label(key, several)}\n{plot(self.series[key].points, width=width, height=height)}"
+        return "\n\n".join(
+            f"{self._label(key)}\n{plot(self.series[key].points, width=width, height=height)}"
             for key in sorted(self.series)
         )
-        return "\n\n".join(parts)
 
+    def _add(self, rank: int, phase: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.series.setdefault(SeriesKey(rank, phase, name), Series()).add(step, value)
 
-def values_of(event: Event) -> dict[str, float]:
-    """The numbers a metric event carries, by printable name."""
-    values = event.fields.get("values")
-    if not isinstance(values, Mapping):
-        return {}
-    return {
-        _printable(str(name)): float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float)
-    }
+    def _label(self, key: SeriesKey) -> str:
+        name = f"{printable(key.phase)}.{key.name}" if key.phase else key.name
+        if key.rank == REDUCED:
+            return f"[{self._reduction}] {name}"
+        several = len({other.rank for other in self.series}) > 1
+        return f"[rank {key.rank}] {name}" if several else name
 
 
 def metric_line(event: Event) -> str:
     """One metric event on one line: `step 120  epoch 2  loss 0.1234`."""
-    phase = _printable(str(event.fields.get("phase", "")))
-    head = [f"step {_step(event)}", f"epoch {event.fields.get('epoch', 0)}"]
-    values = [
-        f"{phase}.{name} {_number(value)}" if phase else f"{name} {_number(value)}"
-        for name, value in values_of(event).items()
-    ]
-    rank = [f"[rank {event.rank}]"] if event.rank else []
-    return "  ".join(rank + head + values)
+    rank = f"[rank {event.rank}]  " if event.rank else ""
+    phase = str(event.fields.get("phase", ""))
+    return rank + _line(
+        number_of(event, "step"), number_of(event, "epoch"), phase, values_of(event)
+    )
+
+
+def reduced_line(reduced: Reduced) -> str:
+    """Values over ranks on one line: `[mean of 4]  step 120  epoch 2  loss 0.1234`."""
+    head = f"[{reduced.reduction.value} of {len(reduced.ranks)}]  "
+    return head + _line(reduced.step, reduced.epoch, reduced.phase, reduced.values)
 
 
 def csv_rows(event: Event) -> Iterator[tuple[object, ...]]:
     """Rows of (time, rank, step, epoch, phase, name, value); time in seconds since the epoch."""
     phase, epoch = event.fields.get("phase", ""), event.fields.get("epoch", 0)
     for name, value in values_of(event).items():
-        yield event.time, event.rank, _step(event), epoch, phase, name, value
+        yield event.time, event.rank, number_of(event, "step"), epoch, phase, name, value
+
+
+def reduced_rows(reduced: Reduced) -> Iterator[tuple[object, ...]]:
+    """The same rows of values over ranks; instead of a rank they have the reduction's name."""
+    head = (reduced.time, reduced.reduction.value, reduced.step, reduced.epoch, reduced.phase)
+    for name, value in reduced.values.items():
+        yield *head, name, value
 
 
 CSV_HEADING = ("time", "rank", "step", "epoch", "phase", "name", "value")
@@ -195,20 +163,11 @@ def _level(value: float, low: float, high: float, count: int) -> int:
     return min(count - 1, max(0, int(share * count)))
 
 
-def _label(key: SeriesKey, several_ranks: bool) -> str:  # noqa: FBT001  # of this module only
-    name = f"{_printable(key.phase)}.{key.name}" if key.phase else key.name
-    return f"[rank {key.rank}] {name}" if several_ranks else name
-
-
 def _number(value: float) -> str:
     return f"{value:.5g}" if math.isfinite(value) else str(value)
 
 
-def _step(event: Event) -> int:
-    step = event.fields.get("step", 0)
-    return step if isinstance(step, int) else 0
-
-
-def _printable(name: str) -> str:
-    # Names come from the job: no control or escape sequence may reach a terminal.
-    return "".join(letter if letter.isprintable() else "�" for letter in name)
+def _line(step: int, epoch: int, phase: str, values: Mapping[str, float]) -> str:
+    prefix = f"{printable(phase)}." if phase else ""
+    shown = (f"{prefix}{name} {_number(value)}" for name, value in values.items())
+    return "  ".join([f"step {step}", f"epoch {epoch}", *shown])
