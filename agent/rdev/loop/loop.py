@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from rdev.loop.callback import Callback
+from rdev.loop.feed import Data, Feed
 from rdev.loop.probe import Probe
+from rdev.loop.resume import Resumption, resumption
 from rdev.loop.sink import sink_of_process
 from rdev.loop.state import State
 from rdev.loop.track import active
 
 Step = Callable[[State], Any]
-Data = Iterable[Any] | Callable[[State], Iterable[Any]]
 
 
 class Loop:
@@ -58,47 +60,73 @@ class Loop:
         self._objects = objects
         State(**objects)  # Names are refused here, where the caller wrote them.
 
-    def run(self) -> State:
+    def run(self, *, resume: str | os.PathLike[str] | None = None) -> State:
         """Trains until a limit is reached or somebody sets `state.stop`.
+
+        Args:
+            resume: Goes on from a checkpoint as if nothing had been: its file, or a folder for the
+                latest in it. "auto" is the latest of the `Checkpoint` among the callbacks, and a
+                new run if there is none yet.
 
         Returns:
             The state at the end.
 
         Raises:
             ValueError: An epoch had no batches: `data` is empty, or an iterator that is used up.
+            CheckpointError: The checkpoint cannot be read, or is of another training.
             BaseException: Whatever the step or a callback raised, after the callbacks were told.
         """
-        probe = Probe(State(**self._objects), callbacks=self._callbacks, sink=sink_of_process())
+        state = State(**self._objects)
+        course = None if resume is None else resumption(resume, callbacks=self._callbacks)
+        if course is not None:
+            course.begin(state)
+        probe = Probe(state, callbacks=self._callbacks, sink=sink_of_process())
+        probe.feed = Feed(self._data, limit=self._steps)
         with active(probe):
             try:
                 probe.run_begin(epochs=self._epochs, steps=self._steps)
-                while not self._over(probe.state):
-                    self._epoch(probe)
+                if course is not None:
+                    self._go_on(probe, probe.feed, course)
+                while not self._over(state):
+                    self._epoch(probe, probe.feed)
             except BaseException as error:
                 probe.fail(error)
                 raise
             finally:
                 probe.run_end()
-        return probe.state
+        return state
+
+    def _go_on(self, probe: Probe, feed: Feed, course: Resumption) -> None:
+        state = probe.state
+        if course.within and not self._all_steps(state):
+            state.epoch -= 1  # It begins again.
+            self._epoch(probe, feed, course)
+            return
+        course.enter(state, probe.members)
+        course.between(feed)
 
     def _over(self, state: State) -> bool:
         if state.stop or (self._epochs is not None and state.epoch >= self._epochs):
             return True
+        return self._all_steps(state)
+
+    def _all_steps(self, state: State) -> bool:
         return self._steps is not None and state.step >= self._steps
 
-    def _epoch(self, probe: Probe) -> None:
+    def _epoch(self, probe: Probe, feed: Feed, course: Resumption | None = None) -> None:
         state = probe.state
         before = state.step
         probe.epoch_begin()
-        probe.drive(self._step, self._batches(state), limit=self._steps)
-        if state.step == before and not callable(self._data):
+        if course is None:
+            batches = feed.batches(state)
+        else:
+            course.enter(state, probe.members)
+            batches = course.rest(state, feed)
+        probe.drive(self._step, batches, limit=self._steps)
+        if state.step == before and course is None and not callable(self._data):
             raise ValueError(
                 f"epoch {state.epoch} had no batches: the data is empty, or an iterator that is "
                 "used up (give a list, a loader or a function)"
             )
+        feed.leave(state)
         probe.epoch_end()
-
-    def _batches(self, state: State) -> Iterable[Any]:
-        data = self._data
-        # A loader that is callable and iterable is iterated: calling is for plain functions.
-        return data if isinstance(data, Iterable) else data(state)

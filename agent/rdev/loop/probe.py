@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdev.loop.callback import Callback, Calls, compiled
 from rdev.loop.sample import take_all
@@ -21,6 +21,9 @@ from rdev.loop.sink import Sink
 from rdev.loop.state import State
 from rdev.wire import gate
 from rdev.wire.clock import active_monotonic
+
+if TYPE_CHECKING:
+    from rdev.loop.feed import Feed
 
 _clock = time.monotonic
 
@@ -35,6 +38,9 @@ class Probe:
         state: The run's state.
         callbacks: Whom to tell.
         sink: Where reports go.
+
+    Attributes:
+        feed: Where the batches come from, if a `Loop` takes them.
     """
 
     __slots__ = (
@@ -53,6 +59,7 @@ class Probe:
         "_step_begin",
         "_step_end",
         "_step_open",
+        "feed",
         "state",
     )
 
@@ -63,6 +70,7 @@ class Probe:
 
     def __init__(self, state: State, *, callbacks: Iterable[Callback] = (), sink: Sink) -> None:
         self.state = state
+        self.feed: Feed | None = None
         self._sink = sink
         self._members: list[Callback] = []
         # What is known and not reported, with the number of its step: by name, and by phase.
@@ -72,6 +80,15 @@ class Probe:
         self._due = self._report_due = 0.0
         self._held = 0.0
         self._adopt(callbacks)
+
+    @property
+    def members(self) -> tuple[Callback, ...]:
+        """The callbacks."""
+        return tuple(self._members)
+
+    def checkpoint_saved(self, path: str) -> None:
+        """A checkpoint of this step has been written there."""
+        self._sink.event("checkpoint_saved", {"step": self.state.step, "path": path})
 
     def add(self, callbacks: Iterable[Callback]) -> None:
         """Adds callbacks that are not there yet; in a run that has begun they are told so."""
@@ -87,6 +104,7 @@ class Probe:
             steps: At most how many steps are planned, if that is known.
         """
         self._run_open = True
+        _runs.append(self)
         self._held = _seconds_held()
         self._sink.event("run_started", {"epochs": epochs, "steps": steps})
         self._tell(self._calls["run_begin"])
@@ -263,6 +281,7 @@ class Probe:
             self._report()
             state = self.state
             self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
+            _runs.remove(self)
 
     def _adopt(self, callbacks: Iterable[Callback]) -> list[Callback]:
         new = [member for member in callbacks if all(member is not old for old in self._members)]
@@ -351,3 +370,11 @@ def error_at_exit() -> BaseException | None:
     """The exception that is ending the interpreter, as it has just been printed."""
     error = getattr(sys, "last_value", None)
     return error if isinstance(error, BaseException) else None
+
+
+_runs: list[Probe] = []
+
+
+def current() -> Probe | None:
+    """The innermost run of this process that has begun and not ended."""
+    return _runs[-1] if _runs else None
