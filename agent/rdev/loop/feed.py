@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from itertools import islice
 from typing import Any, cast
 
@@ -94,6 +95,24 @@ class Feed:
         found = {} if sampler is None else sampler.outline()
         size = getattr(self._data, "batch_size", None)
         return {"batch_size": size, **found} if isinstance(size, int) else found
+
+    def indices(self, state: State) -> list[int]:
+        """Dataset indices of the batch in hand, row by row; empty if its loader cannot tell."""
+        sampler, size = _sampler(self._data), getattr(self._data, "batch_size", 1)
+        if sampler is None or not isinstance(size, int):
+            return []
+        taken = state.step - self._first
+        # A copy: the sampler itself is being drawn from.
+        whole = copy(sampler)
+        whole.epoch, whole.position = state.epoch - 1, 0
+        return list(islice(whole, (taken - 1) * size, taken * size))
+
+    def length(self) -> int | None:
+        """Batches of an epoch, if the data knows without being drawn."""
+        try:
+            return len(self._data)  # type: ignore[arg-type]  # see below
+        except TypeError:
+            return None  # A function of the state, a stream: nobody knows.
 
     def _iterable(self, state: State) -> Iterable[Any]:
         # A loader that is callable and iterable is iterated: calling is for plain functions.
