@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,12 +11,15 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from tests.support.command import DEADLINE, Rdev
 from tests.support.guest import SYSTEM_PYTHON, Guest, guest
+from tests.support.jobs import lock_holder
 from tests.support.relay import relayed
 
 from rdev.client.connection import connect
@@ -23,12 +27,13 @@ from rdev.client.debug.remote import attached
 from rdev.client.debug.session import Breakpoint, DebugClient, Stopped, debugging
 from rdev.client.debug.terms import Terms
 from rdev.client.jobs import Jobs
+from rdev.wire.files import JobFiles
 from rdev.wire.home import Home, machine_id
 from rdev.wire.job import DebugStop, JobState
 
 # Line 4 is inside the step.
 TRAIN = """\
-import time
+import pathlib, time
 
 def step(number):
     loss = number * 2
@@ -38,6 +43,7 @@ number = 0
 while True:
     step(number)
     number += 1
+    pathlib.Path("steps").write_text(str(number))
     time.sleep(0.002)
 """
 STEP = 4
@@ -161,12 +167,81 @@ def causes(person: Rdev) -> list[str]:
     return [json.loads(line)["cause"] for line in lines]
 
 
+def adapter_of(agent: int) -> int:
+    """The debug adapter that an agent has started."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    [found] = [p for p in children if b"adapter.py" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return int(found)
+
+
+def said(stream: IO[bytes], wanted: bytes, seen: bytes = b"") -> bytes:
+    """Reads until it says so."""
+    os.set_blocking(stream.fileno(), False)
+    deadline = time.monotonic() + DEADLINE
+    while wanted not in seen:
+        assert time.monotonic() < deadline, seen
+        seen += stream.read() or b""
+        time.sleep(0.02)
+    return seen
+
+
+# An adapter that dies, by itself or with its agent, lets the job go at once. One that hangs with its
+# agent does not, and the lease does.
+@pytest.mark.parametrize(
+    ("blow", "lease", "cause", "why"),
+    [
+        (signal.SIGKILL, 60.0, "adapter_lost", "its debugger went away"),
+        (signal.SIGSTOP, 2.0, "lease", "nothing was asked of its debugger in time"),
+    ],
+    ids=["agent and adapter killed", "agent and adapter hang"],
+)
+def test_when_everybody_is_killed_at_a_stop_the_job_goes_on_and_says_so(
+    person, blow, lease, cause, why
+):
+    job = person.jobs()[0]
+    steps = Path(job["directory"]) / "steps"
+    words = ("debug", f"train.py:{STEP}", "--lease", f"{lease:g}s")
+    with (
+        person.started("logs", "-f") as following,
+        person.started(*words, stdin=subprocess.PIPE) as client,
+        contextlib.ExitStack() as handles,
+    ):
+        said(client.stdout, b"paused at")
+        told = said(following.stderr, b"is paused at")
+        supervisor = lock_holder(
+            JobFiles(f"{person.home}/.rdev/hosts/{machine_id()}/jobs/{job['id']}").supervisor_lock
+        )
+        agent = person.agent_pid
+        pids = (adapter_of(agent), agent, supervisor, client.pid)
+        struck = [os.pidfd_open(pid) for pid in pids]
+        for handle in struck:
+            handles.callback(os.close, handle)
+        held = steps.read_text()
+        for handle, number in zip(
+            struck, (blow, blow, signal.SIGKILL, signal.SIGKILL), strict=True
+        ):
+            signal.pidfd_send_signal(handle, number)
+        deadline = time.monotonic() + DEADLINE / 2
+        while steps.read_text() in ("", held):
+            assert time.monotonic() < deadline, "the job is held for good"
+            time.sleep(0.02)
+        for handle in struck[:2]:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        told = said(following.stderr, b"goes on after", told)
+    assert re.search(rf"rdev: train goes on after \d+ s: {why}\n", told.decode()), told
+    assert causes(person)[-1] == cause
+    assert "PAUSED" not in person.run("ps").stdout
+    [now] = person.jobs()
+    assert (now["pid"], now["state"], now["paused"]) == (job["pid"], "running", []), now
+
+
 async def test_who_follows_the_job_is_told_of_its_stop_and_why_it_ended(person, environment):
     with person.started("logs", "-f") as following:
         os.set_blocking(following.stderr.fileno(), False)
         async with connect("local") as connection:
             job = await Jobs(connection).get()
-            terms = Terms(lease=2.0)
+            terms = Terms(lease=5.0)
             async with (
                 attached(connection, job.id, terms=terms) as pipe,
                 debugging(pipe) as client,
