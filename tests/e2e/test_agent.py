@@ -84,6 +84,7 @@ def test_nothing_of_the_agent_is_open_to_others(rdev):
             assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
 
 
+@pytest.mark.slow
 def test_an_agent_whose_home_is_removed_ends(rdev):
     rdev.run("ps")
     handle = os.pidfd_open(rdev.agent_pid)

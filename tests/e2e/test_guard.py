@@ -161,6 +161,7 @@ def test_a_restarted_agent_survives_the_stop_of_the_job_it_descends_from(host, w
     assert [job["id"] for job in jobs] == [Path(second.directory).name]
 
 
+@pytest.mark.slow
 def test_a_restarted_agent_is_not_counted_as_what_the_job_has_used(host):
     files = host.start("--", "sh", "-c", "sleep 600")
     before = host.agent

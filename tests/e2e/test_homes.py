@@ -52,6 +52,7 @@ def other(rdev: Rdev) -> Iterator[Elsewhere]:
     person.tidy()
 
 
+@pytest.mark.slow
 @AS_ROOT
 def test_two_machines_with_one_home_leave_each_others_agents_and_jobs_alone(rdev, other):
     """Done means seen, 2: live jobs on both, and every way to end or tidy something on one."""

@@ -85,6 +85,7 @@ def test_a_break_brings_nothing_back_that_was_not_asked_for(rdev, tmp_path):
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_two_bars_at_once_are_shown_one_below_the_lines(rdev, terminal):
     rdev.write(
         "train.py",

@@ -44,6 +44,7 @@ def test_the_hook_may_be_off(rdev: Rdev, serve):
     assert rdev.run("run", "-q", "show.py").stdout == "no path\n"
 
 
+@pytest.mark.slow
 def test_an_upgraded_and_a_restarted_agent_keep_to_the_sites_file(rdev: Rdev, serve):
     serve("hook = false\n")
     rdev.write("show.py", "import os; print(os.environ.get('PYTHONPATH', 'no path'))\n")

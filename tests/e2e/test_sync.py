@@ -191,6 +191,7 @@ def test_too_few_inotify_watches_are_named_as_such(rdev: Rdev, project: Path):
     assert "rdev rm" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.own_agent
 def test_an_agent_killed_while_contents_arrive_is_started_again_and_all_arrives(
     rdev: Rdev, project: Path

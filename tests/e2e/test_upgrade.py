@@ -3,6 +3,7 @@
 import json
 import os
 
+import pytest
 from tests.support.command import DEADLINE
 
 from rdev.wire.guard import read_agent
@@ -21,6 +22,7 @@ raise SystemExit(7)
 """
 
 
+@pytest.mark.slow
 def test_a_live_run_is_exact_across_upgrades(rdev):
     rdev.write("prints.py", PRINTS)
     with rdev.started("run", "prints.py") as run:

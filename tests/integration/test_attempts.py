@@ -130,6 +130,7 @@ async def storm(jobs, job, chance, *, keepers):
             supervisors += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keepers", [0, 1])
 async def test_each_attempt_is_executed_once_whoever_is_killed_around_the_change(
     jobs, tmp_path, keepers

@@ -128,6 +128,7 @@ async def test_an_adapter_that_hangs_at_a_stop_is_left_at_the_end_of_the_lease(t
         assert await job.end() == UNCHANGED
 
 
+@pytest.mark.slow
 async def test_supervisor_and_client_are_gone_and_the_adapter_hangs_but_the_stop_ends(tmp_path):
     async with (
         hooked_job(tmp_path, TRAIN) as job,

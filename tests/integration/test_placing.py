@@ -70,6 +70,7 @@ async def test_a_home_is_kept_to_and_may_have_any_name(transport):
     assert (await first_contact(HOST, transport)).home == wishes.home
 
 
+@pytest.mark.slow
 async def test_uv_brings_a_python(transport):
     uv = transport.home / ".local" / "bin" / "uv"
     uv.parent.mkdir(parents=True)

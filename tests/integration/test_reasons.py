@@ -92,6 +92,7 @@ async def test_a_rank_killed_for_want_of_memory(starved, small_memory):
     assert ended.usage.peak_memory > 200 << 20
 
 
+@pytest.mark.slow
 async def test_a_rank_that_fails_by_itself_while_the_kernel_kills_another_process(
     starved, small_memory
 ):

@@ -123,6 +123,7 @@ async def test_much_is_printed_and_fed_whole(kind, server):
         assert len(ran.stderr) == 3_000_000
 
 
+@pytest.mark.slow
 async def test_a_host_that_prints_without_end_is_given_up(kind, server):
     async with opened(kind, server) as transport:
         with pytest.raises(HostUnreachable, match="more than 16 MiB"):

@@ -50,6 +50,7 @@ async def test_what_changed_before_somebody_waits_is_told_at_once(files):
             assert set(await watch.wait()) == set(files)
 
 
+@pytest.mark.slow
 async def test_a_flood_wakes_its_reader_a_thousand_times_a_second_at_most(files):
     async with asyncio.timeout(DEADLINE), Inotify() as inotify:
         with inotify.watch(files[0]) as watch:

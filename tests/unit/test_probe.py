@@ -129,6 +129,7 @@ def test_only_an_old_python_on_path_is_told_with_its_version(tmp_path):
     assert (3, 10, 13) in [python.version for python in probe.pythons]
 
 
+@pytest.mark.slow
 def test_a_python_that_hangs_or_fails_is_left_out(tmp_path):
     for name, body in {"python3": "trap '' TERM; sleep 60", "python3.12": "exit 3"}.items():
         path = tmp_path / "bin" / name

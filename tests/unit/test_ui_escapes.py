@@ -161,6 +161,7 @@ def test_text_in_utf8_survives(text):
     assert shown(text.encode()) == text.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
