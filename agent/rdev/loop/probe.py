@@ -41,6 +41,7 @@ class Probe:
 
     Attributes:
         feed: Where the batches come from, if a `Loop` takes them.
+        planned: At most how many epochs, and how many steps, as far as that is known.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Probe:
         "_step_end",
         "_step_open",
         "feed",
+        "planned",
         "state",
     )
 
@@ -71,6 +73,7 @@ class Probe:
     def __init__(self, state: State, *, callbacks: Iterable[Callback] = (), sink: Sink) -> None:
         self.state = state
         self.feed: Feed | None = None
+        self.planned: tuple[int | None, int | None] = (None, None)
         self._sink = sink
         self._members: list[Callback] = []
         # What is known and not reported, with the number of its step: by name, and by phase.
@@ -88,7 +91,11 @@ class Probe:
 
     def checkpoint_saved(self, path: str) -> None:
         """A checkpoint of this step has been written there."""
-        self._sink.event("checkpoint_saved", {"step": self.state.step, "path": path})
+        self.event("checkpoint_saved", {"step": self.state.step, "path": path})
+
+    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Reports what a callback did; kinds and fields are those of `rdev.wire.events`."""
+        self._sink.event(kind, fields)
 
     def add(self, callbacks: Iterable[Callback]) -> None:
         """Adds callbacks that are not there yet; in a run that has begun they are told so."""
@@ -106,6 +113,7 @@ class Probe:
         self._run_open = True
         _runs.append(self)
         self._held = _seconds_held()
+        self.planned = (epochs, steps)
         self._sink.event("run_started", {"epochs": epochs, "steps": steps})
         self._tell(self._calls["run_begin"])
         gate.join(self)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 from rdev.loop.sample import DeviceValue, Sample, number
 from rdev.wire.clock import active_monotonic
@@ -74,7 +74,12 @@ class ProgressSink:
 
     Args:
         stream: A terminal.
+
+    Attributes:
+        hushed: A callback shows the progress instead.
     """
+
+    hushed: ClassVar[bool] = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -98,6 +103,8 @@ class ProgressSink:
 
     def metric(self, *, step: int, epoch: int, phase: str, samples: Mapping[str, Sample]) -> None:
         """Shows what is known by now."""
+        if self.hushed:
+            return
         self._settle()
         self._values = {f"{phase}.{name}" if phase else name: v for name, v in samples.items()}
         self._settle()
@@ -107,7 +114,7 @@ class ProgressSink:
         of = f"/{self._epochs}" if self._epochs else ""
         values = "  ".join(f"{name} {value:.4g}" for name, value in self._shown.items())
         line = f"epoch {epoch}{of}  step {step}  {values}  {rate:.0f} steps/s"
-        self._write(f"\r\x1b[K{line[: _columns(self._stream) - 1]}")
+        self._write(f"\r\x1b[K{line[: columns_of(self._stream) - 1]}")
 
     def _settle(self) -> None:
         for name, value in list(self._values.items()):
@@ -159,7 +166,8 @@ def _dialer(path: str) -> Dialer:
     return dialer
 
 
-def _columns(stream: TextIO) -> int:
+def columns_of(stream: TextIO) -> int:
+    """How wide a terminal is."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

@@ -9,6 +9,9 @@ to the kind:
     epoch_started    epoch                 epoch_ended      epoch, step
     metric           step, epoch, phase (or ""), values {name: number}
     checkpoint_saved step, path
+    guarded          by (the callback), step, epoch, phase, action, reason, and what it has to add:
+                     NanGuard path, rows, indices, found; SpikeGuard loss, median, deviations,
+                     to_step; EarlyStop best
     controlled       id, verb, args, by, step, epoch, phase, answer {} or cause (of a refusal);
                      see `rdev.wire.control`
     loop_paused      step, epoch, phase, reason
@@ -38,6 +41,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 METRIC = "metric"
+GUARDED = "guarded"
 CONTROLLED = "controlled"
 LOOP_PAUSED = "loop_paused"
 LOOP_RESUMED = "loop_resumed"

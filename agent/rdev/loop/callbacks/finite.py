@@ -55,12 +55,18 @@ def all_finite(tensors: Sequence[Any]) -> bool:
     return True
 
 
+def number_of(value: Any) -> float | None:  # noqa: ANN401  # any number of any library
+    """A value as a float; waits for its device. None if it is no single number."""
+    try:
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
 def is_finite(value: Any) -> bool:  # noqa: ANN401  # any number of any library
     """Whether a number is; what is no number is taken for finite."""
-    try:
-        return math.isfinite(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return True
+    number = number_of(value)
+    return number is None or math.isfinite(number)
 
 
 def rows_not_finite(batch: object) -> list[Row]:

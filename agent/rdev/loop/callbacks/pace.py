@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import dataclass
+
+from rdev.loop.probe import current
+from rdev.loop.state import State
 
 # A rate is taken over so many of the latest looks: a slow first step is soon forgotten.
 _LOOKS = 20
@@ -46,6 +48,11 @@ class Pace:
         """
         self._looks = [*self._looks[1 - _LOOKS :], (now, step)]
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a look."""
+        return bool(self._looks)
+
     def rate(self) -> float:
         """Steps a second; 0 before there are two looks."""
         if len(self._looks) < 2:
@@ -61,14 +68,13 @@ class Pace:
         return max(0, total - self._looks[-1][1]) / rate
 
 
-def length(data: object) -> int | None:
-    """How many batches there are, if they can be counted without being drawn."""
-    if not isinstance(data, Sized):
-        return None
-    try:
-        return len(data)
-    except TypeError:
-        return None  # A loader of an iterable data set has the method, and no length.
+def plan_of(state: State) -> Plan:
+    """How long the run is planned to be whose state this is, as far as anybody knows."""
+    probe = current()
+    if probe is None or probe.state is not state:
+        return Plan()
+    epochs, steps = probe.planned
+    return Plan(epochs, steps, None if probe.feed is None else probe.feed.length())
 
 
 def clock(seconds: float) -> str:

@@ -64,6 +64,10 @@ class Recent:
             state.metrics = _Noting(state)
         state.metrics.follow(self._fresh)
 
+    def names(self) -> frozenset[str]:
+        """What is new."""
+        return frozenset(self._fresh)
+
     def take(self) -> Fresh:
         """All that is new, by name."""
         taken = dict(self._fresh)

@@ -51,7 +51,7 @@ class _Watch:
         self._torch = torch
         self._losses: Losses = []
         self._is_used = False
-        hooks = torch.optim.optimizer
+        hooks = sys.modules["torch.optim.optimizer"]
         self._handles = (
             hooks.register_optimizer_step_pre_hook(self._before),
             hooks.register_optimizer_step_post_hook(self._after),
@@ -114,7 +114,7 @@ _watches: dict[int, _Watch] = {}
 def watch(watcher: Watcher) -> bool:
     """Begins to tell it of this thread's updates; False if torch has not been imported."""
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "optim"):
+    if torch is None or "torch.optim.optimizer" not in sys.modules:
         return False
     _wrap_backward(torch)
     thread = threading.get_ident()
@@ -146,11 +146,13 @@ def parameters(optimizer: Any) -> list[Any]:  # noqa: ANN401  # torch's
 def gradients(optimizer: Any) -> list[Any]:  # noqa: ANN401  # torch's
     """The gradients of an optimizer's parameters that have one; of sparse ones their values."""
     found = (one.grad for one in parameters(optimizer))
-    return [
-        one.detach().coalesce().values() if one.is_sparse else one.detach()
-        for one in found
-        if one is not None
-    ]
+    return [dense(one) for one in found if one is not None]
+
+
+def dense(gradient: Any) -> Any:  # noqa: ANN401  # a tensor
+    """A gradient, or the values of a sparse one."""
+    plain = gradient.detach()
+    return plain.coalesce().values() if plain.is_sparse else plain
 
 
 def _wrap_backward(torch: Any) -> None:  # noqa: ANN401  # a module
