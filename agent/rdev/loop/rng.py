@@ -60,7 +60,8 @@ def seed_host(seed: int) -> None:
     random.seed(seed)
     numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
     if numpy is not None:
-        numpy.seed([seed & 0xFFFFFFFF, seed >> 32])
+        # With the same two words it would draw the same numbers as python's.
+        numpy.seed([seed & 0xFFFFFFFF, seed >> 32, 1])
     if torch is not None:
         torch.default_generator.manual_seed(seed)
 
