@@ -3,10 +3,17 @@
 Step times. Three processes of one interpreter make the same steps in turn, never two at a time: one
 without a hook (`never attached`), one with a dormant hook, and one that is attached to and left
 again and again. A row is the tenth percentile and the median of its steps over those of the first.
+Two processes of one program differ by some percent for as long as they live, by where their memory
+lies; so there are several sets of three, and a row is the median over the sets and its spread. The
+last row compares a process with itself before its first attach; what the first process became
+slower or faster by meanwhile is the machine's doing, and taken out.
 
 Answers. `evaluate` and `next` at a stop, through a session of ours and with stock debugpy on TCP.
 
 The attach. The longest step while a debugger comes in, ours and gdb's injection by stock debugpy.
+
+RDEV_BENCH_SETS and RDEV_BENCH_ROUNDS say how many sets there are, and rounds of all of them;
+RDEV_BENCH_GDB=0 leaves out gdb, which takes minutes.
 """
 
 from __future__ import annotations
@@ -33,9 +40,13 @@ from bench.measure import Figure
 from rdev.agent.debug.manager import DebugManager
 from rdev.client.debug.session import Breakpoint, DebugClient, Stopped, debugging
 
+SETS = int(os.environ.get("RDEV_BENCH_SETS", "4"))
 ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "8"))
 ANSWERS = 200
-SECONDS = 0.6  # of steps in each state, each round
+SECONDS = 0.4  # of steps in each state, each round
+
+# What a process inherits may move its memory, so all inherit the same.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # The steps, by the module that they need. A step of each takes 0.2 to 0.4 ms.
 STEPS = {
@@ -104,6 +115,9 @@ STATES = (
     "condition that is not met",
     "after detach",
 )
+
+# Of the process that will be attached to, and of the one without a hook at that time.
+_BEFORE, _EARLY = "before attach", "never attached, early"
 
 
 class Process:
@@ -177,30 +191,51 @@ def _has(python: str, what: str) -> bool:
 
 
 async def _step_times(folder: Path, python: str, *, version: str, what: str) -> None:
+    sets = [await _set(folder / str(number), python, what=what) for number in range(SETS)]
+    base = statistics.median(statistics.median(times["never attached"]) for times in sets)
+    print(f"{version}, {what}: {base * 1e6:.0f} us a step, {SETS} sets")
+    for state in ("dormant hook", *STATES):
+        found = [_ratios(times[state], times["never attached"]) for times in sets]
+        _print_row(state, found)
+    _print_row("after detach / before attach", [_against_itself(times) for times in sets])
+    print(flush=True)
+
+
+def _print_row(name: str, found: list[tuple[float, float]]) -> None:
+    cells = []
+    for words, ratios in zip(("p10", "median"), zip(*found, strict=True), strict=True):
+        spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
+        cells.append(f"{words} {statistics.median(ratios):6.3f} {spread}")
+    print(f"  {name:28} {'   '.join(cells)}")
+
+
+async def _set(folder: Path, python: str, *, what: str) -> dict[str, list[float]]:
+    folder.mkdir()
     plain, dormant, target = (Process(folder / name, STEPS[what]) for name in "pdt")
     script = plain.folder / "train.py"
     script.write_text(plain.source)
-    bare = await asyncio.create_subprocess_exec(python, script, cwd=plain.folder)
-    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    bare = await asyncio.create_subprocess_exec(
+        python, script, cwd=plain.folder, env={**kept, **ENVIRONMENT}
+    )
     async with (
-        hooked_job(dormant.folder, dormant.source, python=python, environment=environment) as idle,
-        hooked_job(target.folder, target.source, python=python, environment=environment) as job,
+        hooked_job(dormant.folder, dormant.source, python=python, environment=ENVIRONMENT) as idle,
+        hooked_job(target.folder, target.source, python=python, environment=ENVIRONMENT) as job,
         DebugManager(job) as manager,
     ):
         await asyncio.gather(plain.ready(), dormant.ready(), target.ready())
-        for _ in range(ROUNDS):
+        rounds = max(1, ROUNDS // SETS)
+        for _ in range(rounds):
+            await plain.block(_EARLY)
+            await target.block(_BEFORE)
+        for _ in range(rounds):
             await plain.block("never attached")
             await dormant.block("dormant hook")
             await _round(job, manager, target)
         for process in (plain, dormant, target):
             process.measure("stop")
         await asyncio.gather(bare.wait(), job.process.wait(), idle.process.wait())
-    times = {**plain.times(), **dormant.times(), **target.times()}
-    print(f"{version}, {what}: {statistics.median(times['never attached']) * 1e6:.0f} us a step")
-    for state in ("never attached", "dormant hook", *STATES):
-        low, middle = _ratios(times[state], times["never attached"])
-        print(f"  {state:28} p10 {low:6.3f}   median {middle:6.3f}   {len(times[state])} steps")
-    print(flush=True)
+    return {**plain.times(), **dormant.times(), **target.times()}
 
 
 async def _round(job: HookedJob, manager: DebugManager, target: Process) -> None:
@@ -221,6 +256,12 @@ def _ratios(times: list[float], base: list[float]) -> tuple[float, float]:
         return statistics.quantiles(values, n=10)[0]
 
     return tenth(times) / tenth(base), statistics.median(times) / statistics.median(base)
+
+
+def _against_itself(times: dict[str, list[float]]) -> tuple[float, float]:
+    after = _ratios(times["after detach"], times["never attached"])
+    before = _ratios(times[_BEFORE], times[_EARLY])
+    return after[0] / before[0], after[1] / before[1]
 
 
 @asynccontextmanager
@@ -356,6 +397,8 @@ async def _attach(folder: Path) -> None:
             await job.process.wait()
         ours.append(max(process.times()["attach"]) * 1000)
     print(f"attach: ready after  {Figure(taken)} ms; longest step meanwhile {Figure(ours)} ms")
+    if os.environ.get("RDEV_BENCH_GDB") == "0":
+        return
     if shutil.which("gdb") is None:
         print("        gdb is not here, so there is no injection to compare with")
         return
