@@ -190,6 +190,64 @@ def test_process_after_process_is_killed_outright(whole, tmp_path, workers):
     killed_and_gone_on(whole, tmp_path, *range(1, STEPS - 2), workers=workers)
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Runs a training of two ranks and returns what each of them has made of it."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.support.ranks", folder]
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+
+        def run(resume=None, *, epochs=2, second=None, **how):
+            hows = [how, {**how, **(second or {})}]
+            wanted = {"resume": resume, "epochs": epochs, "hows": hows}
+            program.stdin.write(json.dumps(wanted) + "\n")
+            program.stdin.flush()
+            return json.loads(program.stdout.readline())
+
+        yield run
+        program.stdin.close()
+
+
+def rest_of(whole, step):
+    return [[lines[step:], weights] for lines, weights in whole]
+
+
+@pytest.mark.slow
+def test_every_rank_goes_on_with_its_own_numbers_and_from_a_step_that_all_have_kept(
+    ranks, tmp_path
+):
+    folder = str(tmp_path)
+    whole = ranks(folder=folder, steps=1, keep=None)
+    (first, weights), (second, others) = whole
+    assert len(first) == 8
+    assert [line[2] for line in first] != [line[2] for line in second]
+    assert weights == others
+    assert {"step-3.ckpt", "step-3.rank1.ckpt"} <= set(os.listdir(folder))
+    for step in (3, 4):
+        assert ranks(f"{folder}/step-{step}.ckpt", folder=f"{folder}/other") == rest_of(whole, step)
+    # Rank 1 was killed before it had written its part of the latest.
+    for step in (8, 7):
+        os.unlink(tmp_path / f"step-{step}.rank1.ckpt")
+    assert ranks("auto", folder=folder, keep=None) == rest_of(whole, 6)
+    with pytest.raises(CheckpointError, match="it is of 2 ranks, and here are 1"):
+        Training().run(resume=tmp_path / "step-3.ckpt")
+
+
+@pytest.mark.slow
+def test_ranks_take_rank_0s_minutes_and_what_they_remove_all_have_written(ranks, tmp_path):
+    minutes = {"minutes": 1e-9, "second": {"minutes": 1e9}, "at_end": False}
+    assert len(ranks(epochs=8, folder=str(tmp_path), **minutes)[0][0]) == 32
+    # Of the latest a rank's part may be missing yet, so the one before stays.
+    kept = {f"step-{step}{part}.ckpt" for step in (16, 32) for part in ("", ".rank1")}
+    assert set(os.listdir(tmp_path)) == kept | {"latest.ckpt"}
+    ranks("auto", epochs=12, folder=str(tmp_path), **minutes)
+    assert {path.name for path in tmp_path.glob("*rank1*")} == {
+        f"step-{step}.rank1.ckpt" for step in (32, 48)
+    }
+
+
 DIES_ONCE = """
     import os, random
     from rdev.loop import Loop
