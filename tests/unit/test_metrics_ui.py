@@ -92,9 +92,23 @@ def test_a_sparkline_is_never_wider_than_asked(values, width):
 @given(values=NUMBERS, width=st.integers(24, 120), height=st.integers(1, 12))
 def test_a_plot_of_any_values_keeps_to_its_frame(values, width, height):
     lines = plot(list(enumerate(values)), width=width, height=height).splitlines()
-    if any(map(math.isfinite, values)):
-        assert len(lines) == height + 1
+    finite = set(filter(math.isfinite, values))
+    if finite:
+        assert len(lines) == (height if len(finite) > 1 else 1) + 1
         assert max(map(len, lines)) <= width
+
+
+def test_a_single_value_takes_one_row():
+    assert plot([(7, 0.5)], width=40, height=8).splitlines()[1].split() == ["7"]
+    assert len(plot([(1, 0.1), (9, 0.1)], width=40, height=8).splitlines()) == 2
+
+
+def test_a_hole_in_a_plot_is_explained_and_extremes_of_nothing_are_not_infinite():
+    board = Board()
+    for step, value in enumerate([1.0, math.nan, math.inf, 2.0]):
+        board.add(metric(step, {"loss": value, "bad": math.nan}))
+    assert "\nloss  2 of 4 values not finite\n" in board.plots(width=60)
+    assert board.table().splitlines()[1].split() == ["bad", "nan", "-", "-", "3", "!!!!"]
 
 
 def test_a_rising_line_goes_from_the_lower_left_to_the_upper_right():

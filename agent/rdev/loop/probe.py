@@ -9,13 +9,16 @@ Whoever wants the training thread's attention sets that time to zero and is serv
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from rdev.loop.callback import Callback, Calls, compiled
+from rdev.loop.grid import Grid
 from rdev.loop.sample import take_all
 from rdev.loop.sink import Sink
 from rdev.loop.state import State
@@ -50,6 +53,7 @@ class Probe:
         "_due",
         "_epoch_open",
         "_fresh",
+        "_grid",
         "_held",
         "_members",
         "_phase_end",
@@ -82,6 +86,8 @@ class Probe:
         self._run_open = self._epoch_open = self._step_open = False
         self._due = self._report_due = 0.0
         self._held = 0.0
+        # Ranks sample the same steps, so that their values can be compared.
+        self._grid = Grid() if os.environ.get("WORLD_SIZE", "1") != "1" else None
         self._adopt(callbacks)
 
     @property
@@ -321,8 +327,13 @@ class Probe:
     def _serve(self) -> None:
         now = _clock()
         is_due = now >= self._report_due
+        if is_due and self._grid is not None:
+            is_due = self._grid.takes(self.state.step, now)
         if is_due:
-            self._report_due = now + self._sink.interval()
+            interval = self._sink.interval()
+            self._report_due = now + interval
+            if self._grid is not None and interval < _NEVER:
+                self._report_due = self._grid.plan(self.state.step, now, interval)
         # The next time first: a request that comes while this one is served is not lost.
         self._due = self._report_due
         if gate.is_closed():
@@ -339,25 +350,30 @@ class Probe:
         self._report()
 
     def _report(self) -> None:
-        """Hands on what is known and not reported."""
+        """Hands on what is known and not reported, in the order of its steps."""
         fresh, phases = self._fresh, self._phases
+        if not fresh and not phases:
+            return
+        known: dict[tuple[int, str], Mapping[str, object]] = {}
         if fresh:
             self._fresh = {}
             steps: dict[int, dict[str, object]] = {}
             for name, (step, value) in fresh.items():
                 steps.setdefault(step, {})[name] = value
-            for step in sorted(steps):
-                self._hand_on(step, "", steps[step])
+            known = {(step, ""): values for step, values in steps.items()}
         if phases:
             self._phases = {}
-            for phase, (step, values) in phases.items():
-                self._hand_on(step, phase, values)
+            known.update({(step, phase): values for phase, (step, values) in phases.items()})
+        for step, phase in sorted(known, key=itemgetter(0)):  # of one step, as they came
+            self._hand_on(step, phase, known[step, phase])
 
     def _hand_on(self, step: int, phase: str, values: Mapping[str, object]) -> None:
         samples = take_all(values)
         if samples:
             self._sink.metric(step=step, epoch=self.state.epoch, phase=phase, samples=samples)
 
+
+_NEVER = float("inf")
 
 # Shorter holds are the clock's own reading noise.
 _LEAST_HOLD = 1e-3

@@ -18,6 +18,9 @@ from rdev.wire.clock import active_monotonic
 # In a log, where lines stay: often enough to see that it lives, seldom enough to read the rest.
 _LOG_SECONDS = 30.0
 
+# What `Throughput` logs is on the line already.
+_OURS = ("steps_per_s", "eta_s")
+
 
 class ProgressLine(Callback):
     """Shows epoch, step, the latest metrics, steps/s and how long it will take, on active time.
@@ -111,6 +114,8 @@ class ProgressLine(Callback):
         yield f"epoch {state.epoch}/{plan.epochs}" if plan.epochs else f"epoch {state.epoch}"
         yield f"step {state.step}/{total}" if total else f"step {state.step}"
         for name, value in self._shown.items():
+            if name in _OURS:
+                continue
             yield f"{name} {value:.4g}"
         rate, left = self._pace.rate(), self._pace.left(total)
         if rate:

@@ -272,8 +272,18 @@ class _Screen:
         if self._live and time.monotonic() - self._drawn >= _REDRAW_SECONDS:
             self._drawn = time.monotonic()
             # Home, draw, clear the rest: clearing first would flicker.
-            text = self._text().replace("\n", "\x1b[K\n")
-            print(f"\x1b[H{text}\x1b[J", flush=True)
+            text = "\x1b[K\n".join(self._visible())
+            print(f"\x1b[H{text}\x1b[K\n\x1b[J", end="", flush=True)
+
+    def _visible(self) -> list[str]:
+        """As much as the terminal has room for: what scrolls away cannot be drawn over."""
+        import shutil
+
+        lines = self._text().split("\n")
+        room = max(2, shutil.get_terminal_size().lines - 1)
+        if len(lines) <= room:
+            return lines
+        return [*lines[: room - 1], f"... {len(lines) - room + 1} more lines"]
 
     def _text(self) -> str:
         import shutil

@@ -50,7 +50,8 @@ class Board:
         for key in sorted(self.series):
             series = self.series[key]
             step, value = series.latest
-            extremes = (_number(series.least), _number(series.greatest))
+            is_known = series.least <= series.greatest
+            extremes = [_number(series.least), _number(series.greatest)] if is_known else ["-", "-"]
             trend = sparkline([point[1] for point in series.points], width=_TREND_WIDTH)
             rows.append((self._label(key), _number(value), *extremes, str(step), trend))
         return aligned(rows)
@@ -62,10 +63,13 @@ class Board:
             width: Columns of the terminal.
             height: Rows of each plot.
         """
-        return "\n\n".join(
-            f"{self._label(key)}\n{plot(self.series[key].points, width=width, height=height)}"
-            for key in sorted(self.series)
-        )
+        parts = []
+        for key in sorted(self.series):
+            points = self.series[key].points
+            holes = sum(not math.isfinite(value) for _, value in points)
+            note = f"  {holes} of {len(points)} values not finite" if holes else ""
+            parts.append(f"{self._label(key)}{note}\n{plot(points, width=width, height=height)}")
+        return "\n\n".join(parts)
 
     def _add(self, rank: int, phase: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -129,12 +133,13 @@ def plot(points: Sequence[Point], *, width: int, height: int) -> str:
     Args:
         points: In the order of steps; values that are not finite leave a hole.
         width: Columns of all, labels included.
-        height: Rows of the dots.
+        height: Rows of the dots; what has one value only takes one.
     """
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     if not finite:
         return "no finite values"
     low, high = min(value for _, value in finite), max(value for _, value in finite)
+    height = height if low < high else 1
     first, last = finite[0][0], finite[-1][0]
     labels = (_number(high), _number(low))
     margin = max(map(len, labels))
