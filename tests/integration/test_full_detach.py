@@ -155,3 +155,20 @@ async def test_nothing_is_left_of_three_sessions(tmp_path, version):
         before, *_, after, end = (await job.end()).splitlines()
         assert after == before
         assert end == "[True, True] None"
+
+
+SAMPLES = """\
+import os, sys, time
+usual = least = sys.getswitchinterval()
+while not os.path.exists("stop"):
+    least = min(least, sys.getswitchinterval())
+    time.sleep(0.001)
+print(least < usual / 5, sys.getswitchinterval() == usual)
+"""
+
+
+async def test_the_program_runs_between_more_often_while_a_debugger_comes_in(tmp_path):
+    async with hooked_job(tmp_path, SAMPLES) as job:
+        async with DebugManager(job) as manager, manager.session("0" * 12, 0):
+            pass
+        assert await job.end() == "True True\n"

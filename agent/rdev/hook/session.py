@@ -15,6 +15,7 @@ import sys
 import threading
 from functools import partial
 
+from rdev.hook.gentle import gentle
 from rdev.hook.groups import Groups
 from rdev.hook.lease import Lease
 from rdev.hook.patch import Patches
@@ -147,7 +148,7 @@ class Session:
         untrace_child()
 
     def _attach(self, args: dict[str, Any]) -> Mapping[str, Any]:
-        with self._lock:
+        with self._lock, gentle():
             if not self._is_left():
                 raise RuntimeError("a debugger is attached already")
             self._release("adapter_lost")
