@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("startup", "edit_run", "loop", "logs", "crowd", "harm", "contact", "debug")
+BENCHMARKS = (
+    "startup",
+    "edit_run",
+    "loop",
+    "logs",
+    "crowd",
+    "harm",
+    "contact",
+    "debug",
+    "checkpoint",
+)
 
 
 def main() -> int:

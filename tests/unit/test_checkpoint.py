@@ -470,14 +470,18 @@ def test_one_that_a_person_asks_for_is_the_latest_and_stays(tmp_path):
 
 def test_without_a_callback_one_lies_below_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = []
+    asked, told = [], []
 
     class Ask(Callback):
         def step_end(self, state):
             asked.append(checkpoints.save(state))
 
+        def checkpoint_saved(self, state, path):
+            told.append((state.step, path))
+
     Loop(idle, range(1), callbacks=[Ask()]).run()
     assert asked == [str(tmp_path / "checkpoints" / "step-1.ckpt")]
+    assert told == [(1, asked[0])]
     assert Loop(idle, range(1), epochs=2).run(resume="checkpoints").step == 2
 
 

@@ -23,7 +23,8 @@ from __future__ import annotations
 from rdev.loop.callback import Callback
 from rdev.loop.loop import Loop
 from rdev.loop.probe import Probe
+from rdev.loop.sampler import ShuffleSampler, seeded
 from rdev.loop.state import State
 from rdev.loop.track import log, track
 
-__all__ = ["Callback", "Loop", "Probe", "State", "log", "track"]
+__all__ = ["Callback", "Loop", "Probe", "ShuffleSampler", "State", "log", "seeded", "track"]

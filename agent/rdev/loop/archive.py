@@ -14,7 +14,6 @@ import os
 import pickle
 import struct
 import sys
-import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -194,6 +193,8 @@ def _parse_torch(file: BinaryIO) -> Any:  # noqa: ANN401
 
 def _check_zip(file: BinaryIO, *, checksums: bool) -> None:
     """Reads it through: torch itself takes flipped bits for weights."""
+    import zipfile  # Torch has, and who trains without it has no use for it.
+
     try:
         with zipfile.ZipFile(file) as members:
             damaged = members.testzip() if checksums else None

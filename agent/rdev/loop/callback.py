@@ -45,6 +45,9 @@ class Callback:
     def epoch_end(self, state: State) -> None:
         """An epoch has ended, by itself or cut short."""
 
+    def checkpoint_saved(self, state: State, path: str) -> None:
+        """A checkpoint of the state has been written to that file; told to rank 0 only."""
+
     def exception(self, state: State) -> None:
         """The exception `state.error` is about to end the run; it cannot be held back."""
 
@@ -65,6 +68,7 @@ EVENTS = (
     "phase_end",
     "step_end",
     "epoch_end",
+    "checkpoint_saved",
     "exception",
     "run_end",
     "pause",

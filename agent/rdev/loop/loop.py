@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rdev.loop.callback import Callback
 from rdev.loop.feed import Data, Feed
 from rdev.loop.probe import Probe
-from rdev.loop.resume import Resumption, resumption
 from rdev.loop.sink import sink_of_process
 from rdev.loop.state import State
 from rdev.loop.track import active
+
+if TYPE_CHECKING:
+    from rdev.loop.resume import Resumption
 
 Step = Callable[[State], Any]
 
@@ -77,7 +79,7 @@ class Loop:
             BaseException: Whatever the step or a callback raised, after the callbacks were told.
         """
         state = State(**self._objects)
-        course = None if resume is None else resumption(resume, callbacks=self._callbacks)
+        course = None if resume is None else _course(resume, self._callbacks)
         if course is not None:
             course.begin(state)
         probe = Probe(state, callbacks=self._callbacks, sink=sink_of_process())
@@ -130,3 +132,9 @@ class Loop:
             )
         feed.leave(state)
         probe.epoch_end()
+
+
+def _course(resume: str | os.PathLike[str], callbacks: Iterable[Callback]) -> Resumption | None:
+    from rdev.loop.resume import resumption  # Most runs go on from nothing.
+
+    return resumption(resume, callbacks=callbacks)

@@ -98,6 +98,7 @@ class Probe:
     def checkpoint_saved(self, path: str) -> None:
         """A checkpoint of this step has been written there."""
         self.event("checkpoint_saved", {"step": self.state.step, "path": path})
+        self._tell(self._calls["checkpoint_saved"], path)
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Reports what a callback did; kinds and fields are those of `rdev.wire.events`."""

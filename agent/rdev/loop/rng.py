@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import sys
 from typing import Any
@@ -47,6 +46,8 @@ def restore(state: RandomState) -> None:
 
 def mixed(*parts: int) -> int:
     """A number of 63 bits that is a pure function of these, the same on every machine."""
+    import hashlib  # With OpenSSL's it takes longer to import than all the rest of the loop.
+
     text = ",".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
@@ -60,8 +61,8 @@ def seed_host(seed: int) -> None:
     random.seed(seed)
     numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
     if numpy is not None:
-        # With the same two words it would draw the same numbers as python's.
-        numpy.seed([seed & 0xFFFFFFFF, seed >> 32, 1])
+        # One word, for with the same two it would draw the same numbers as python's.
+        numpy.seed(seed & 0xFFFFFFFF)
     if torch is not None:
         torch.default_generator.manual_seed(seed)
 
