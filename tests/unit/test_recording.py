@@ -46,7 +46,7 @@ def rows(path):
 
 def test_tensorboard_reads_what_a_run_has_written(tmp_path):
     began = time.time()
-    callbacks = [TensorBoard(str(tmp_path)), Evaluation()]
+    callbacks = [TensorBoard(str(tmp_path), every=1), Evaluation()]
     Loop(two_phases, range(6), epochs=2, callbacks=callbacks).run()
     seen = read(tmp_path)
     assert [step for step, _ in seen["critic/loss"]] == list(range(1, 13))
@@ -72,13 +72,13 @@ def test_of_every_tenth_step_the_first_and_the_last_are_there_too(tmp_path):
 
 def test_values_that_are_not_finite_or_too_large_are_written_as_such(tmp_path):
     values = [math.nan, math.inf, -1e300]
-    Loop(lambda s: values[s.batch], range(3), callbacks=[TensorBoard(str(tmp_path))]).run()
+    Loop(lambda s: values[s.batch], range(3), callbacks=[TensorBoard(str(tmp_path), every=1)]).run()
     nan, inf, huge = [value for _, value in read(tmp_path)["loss"]]
     assert (math.isnan(nan), inf, huge) == (True, math.inf, -math.inf)
 
 
 def test_ten_thousand_scalars_cost_little(tmp_path):
-    callbacks = [TensorBoard(str(tmp_path))]
+    callbacks = [TensorBoard(str(tmp_path), every=1)]
     began = time.process_time()
     Loop(lambda _: 1.0, range(10_000), callbacks=callbacks).run()
     assert time.process_time() - began < 0.5
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_once_and_its_records_are_written_when_there_is_room
             full_disk(None)
         return float(state.step)
 
-    Loop(step, range(100), callbacks=[TensorBoard(str(tmp_path))]).run()
+    Loop(step, range(100), callbacks=[TensorBoard(str(tmp_path), every=1)]).run()
     assert read(tmp_path)["loss"] == [(n, float(n)) for n in range(1, 101)]
     assert capfd.readouterr().err.count("unable to write TensorBoard's file in") == 1
 

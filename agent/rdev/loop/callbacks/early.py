@@ -63,13 +63,12 @@ class EarlyStop(Callback):
 
     def run_begin(self, state: State) -> None:
         """Begins to note what is logged."""
-        self._recent.follow(state)
+        self._recent.take(state)
 
     def epoch_begin(self, state: State) -> None:
         """An evaluation between the epochs counts for the one before."""
         if self._metric in self._recent.names():
             self._judge(state, epoch=state.epoch - 1)
-        self._recent.follow(state)
 
     def epoch_end(self, state: State) -> None:
         """Judges the epoch."""
@@ -93,7 +92,7 @@ class EarlyStop(Callback):
         self._bad = state["bad"]
 
     def _judge(self, state: State, *, epoch: int) -> None:
-        fresh = self._recent.take()
+        fresh = self._recent.take(state)
         value = state.loss if self._metric == "loss" else fresh.get(self._metric, (0, None))[1]
         number = number_of(value)
         if number is None:

@@ -20,9 +20,11 @@ def dataset_indices(state: State) -> list[int]:
     batch = state.batch
     for name in _NAMES if isinstance(batch, Mapping) else ():
         found = batch.get(name)
+        if found is None:
+            continue
         try:
             return [int(one) for one in found]
         except (TypeError, ValueError):
-            continue
+            continue  # Of another meaning, or of one element.
     feed = feed_of(state)
     return [] if feed is None else feed.indices(state)

@@ -53,23 +53,20 @@ class _Noting(dict[str, Any]):
 
 
 class Recent:
-    """What was logged since it was taken last; `follow` at each begin of a run and of an epoch."""
+    """What was logged since it was taken last; taking it at a run's begin starts it."""
 
     def __init__(self) -> None:
         self._fresh: Fresh = {}
-
-    def follow(self, state: State) -> None:
-        """Notes from now on what this state's metrics take in."""
-        if not isinstance(state.metrics, _Noting):
-            state.metrics = _Noting(state)
-        state.metrics.follow(self._fresh)
 
     def names(self) -> frozenset[str]:
         """What is new."""
         return frozenset(self._fresh)
 
-    def take(self) -> Fresh:
+    def take(self, state: State) -> Fresh:
         """All that is new, by name."""
+        if not isinstance(state.metrics, _Noting):  # The first, or a checkpoint has been loaded.
+            state.metrics = _Noting(state)
+        state.metrics.follow(self._fresh)
         taken = dict(self._fresh)
         self._fresh.clear()
         return taken

@@ -98,8 +98,7 @@ class Recording(Callback):
         """Opens the file."""
         if not self._is_on:
             return
-        self._recent.follow(state)
-        self._recent.take()
+        self._recent.take(state)
         self._phases.clear()
         self._recorded = state.step
         self._flushed = time.monotonic()
@@ -108,7 +107,6 @@ class Recording(Callback):
     def epoch_begin(self, state: State) -> None:
         """Records what was logged between the epochs."""
         if self._is_on:
-            self._recent.follow(state)
             self._record(state, epoch=max(1, state.epoch - 1))
 
     def phase_end(self, state: State) -> None:
@@ -143,7 +141,7 @@ class Recording(Callback):
             self._phases = {}
         elif state.step > self._recorded and state.loss is not None:
             steps[state.step, ""] = {"loss": state.loss}
-        for name, (step, value) in self._recent.take().items():
+        for name, (step, value) in self._recent.take(state).items():
             steps.setdefault((step, ""), {})[name] = value
         self._recorded = state.step
         for step, phase in sorted(steps):

@@ -26,7 +26,7 @@ class Csv(Recording):
     keeps the file of an earlier one as `NAME-1.csv`, `NAME-2.csv`. A step's row is written
     when the next one comes. A disk that is full is told once, and its rows are written later.
 
-    Cost: about 10 us a recorded step, and on CUDA what `Recording` says (untested there).
+    Cost: about 15 us a recorded step, and on CUDA what `Recording` says (untested there).
 
     Args:
         path: The file; `NAME-rank-1.csv` and so on for other ranks than 0.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 _NAMES = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -25,7 +25,8 @@ class RunningStatistics:
         for value in objects.values():
             modules = getattr(value, "modules", None)
             if "torch" in sys.modules and callable(modules):
-                found = (getattr(one, name, None) for one in modules() for name in _NAMES)
+                inner = cast("Iterable[Any]", modules())
+                found = (getattr(one, name, None) for one in inner for name in _NAMES)
                 live.update({id(one): one for one in found if one is not None})
         self._live = list(live.values())
         self._kept = [one.detach().clone() for one in self._live]

@@ -19,8 +19,12 @@ ROLLBACK = "rollback"
 # Of normally distributed values the median absolute deviation is this share of the standard one.
 _NORMAL = 1.4826
 
-# A loss that hardly moves deviates by at least this share of itself: noise is no spike.
+# Losses deviate by at least this share of what they are, or once were: when a training has come to
+# the noise around nothing, a loss of a few times that noise is no spike.
 _LEAST = 1e-3
+
+# Where all losses have been 0, everything would lie infinitely far above.
+_TINY = 1e-12
 
 # What is not above so many of the window's losses is not looked into.
 _USUAL = 0.9
@@ -34,9 +38,14 @@ class Window:
 
     Args:
         size: How many.
+
+    Attributes:
+        values: The losses, oldest first.
+        scale: The largest median seen, as an absolute value.
     """
 
     def __init__(self, size: int) -> None:
+        self.scale = 0.0
         self.values: deque[float] = deque(maxlen=size)
         self._sorted: list[float] = []
 
@@ -50,6 +59,12 @@ class Window:
         self.values.append(value)
         insort(self._sorted, value)
 
+    def median(self) -> float:
+        """Of the losses in it."""
+        middle = median(self._sorted)
+        self.scale = max(self.scale, abs(middle))
+        return middle
+
     def deviations(self, value: float) -> float:
         """How many robust standard deviations a value lies above the median; 0 for usual ones.
 
@@ -62,9 +77,9 @@ class Window:
             return math.inf
         if bisect_left(self._sorted, value) < _USUAL * len(self._sorted):
             return 0.0
-        middle = median(self._sorted)
+        middle = self.median()
         spread = median(abs(one - middle) for one in self._sorted)
-        return (value - middle) / max(_NORMAL * spread, _LEAST * abs(middle), 1e-12)
+        return (value - middle) / max(_NORMAL * spread, _LEAST * self.scale, _TINY)
 
 
 class SpikeGuard(Guard):
@@ -141,6 +156,8 @@ class SpikeGuard(Guard):
         series = state.phase if optimizer is None else _name(state, optimizer)
         window = self._windows.setdefault(series, Window(self._size))
         above = window.deviations(value) if len(window) >= self._warmup else 0.0
+        if len(window) == self._warmup:
+            window.median()  # Whatever comes, this is what losses once were.
         if math.isfinite(value):
             window.add(value)
         if self._quiet:
@@ -154,21 +171,22 @@ class SpikeGuard(Guard):
 
     def state_dict(self) -> dict[str, Any]:
         """The windows."""
-        windows = {series: list(window.values) for series, window in self._windows.items()}
-        return {"windows": windows, "quiet": self._quiet}
+        kept = {name: (list(one.values), one.scale) for name, one in self._windows.items()}
+        return {"windows": kept, "quiet": self._quiet}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on with them."""
         self._quiet = state["quiet"]
-        for series, values in state["windows"].items():
+        for series, (values, scale) in state["windows"].items():
             self._windows[series] = Window(self._size)
+            self._windows[series].scale = scale
             for value in values[-self._size :]:
                 self._windows[series].add(value)
 
     def _answer(
         self, state: State, value: float, above: float, window: Window, *, was_updated: bool
     ) -> None:
-        middle = median(window.values)
+        middle = window.median()
         reason = f"the loss is {value:.4g}, {above:.3g} deviations above its median {middle:.4g}"
         action = self._action
         details: dict[str, object] = {"loss": value, "median": middle, "deviations": above}

@@ -17,7 +17,7 @@ class TensorBoard(Recording):
     folder: TensorBoard drops what an earlier attempt wrote of the steps that come anew. A disk that
     is full is told once, and what did not fit is written later.
 
-    Cost: about 10 us a recorded step, and on CUDA what `Recording` says (untested there).
+    Cost: about 15 us a recorded step, and on CUDA what `Recording` says (untested there).
 
     Args:
         folder: Of this run; TensorBoard is given it, or the folder of all runs.
@@ -28,7 +28,7 @@ class TensorBoard(Recording):
     """
 
     def __init__(
-        self, folder: str, *, every: int = 1, every_rank: bool = False, order: int = 90
+        self, folder: str, *, every: int = 10, every_rank: bool = False, order: int = 90
     ) -> None:
         super().__init__(every=every, every_rank=every_rank, order=order)
         rank = rank_of_process()

@@ -46,7 +46,7 @@ class Board:
 
     def table(self) -> str:
         """Latest values, extremes and trend of every series, with a heading."""
-        rows = [_COLUMNS]
+        rows: list[tuple[str, ...]] = [_COLUMNS]
         for key in sorted(self.series):
             series = self.series[key]
             step, value = series.latest
