@@ -12,7 +12,9 @@ PUBLIC = {
         "JobSpec", "JobState", "Jobs", "Launch", "Logs", "RdevError", "Receipt", "Sink", "Window",
         "Workspace", "connect", "find_workspace", "follow", "launch", "sync_workspace",
     ],
-    "rdev.loop": ["Callback", "Loop", "Probe", "State", "log", "track"],
+    "rdev.loop": [
+        "Callback", "Loop", "Probe", "ShuffleSampler", "State", "join", "log", "seeded", "track",
+    ],
 }  # fmt: skip
 
 
