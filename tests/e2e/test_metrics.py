@@ -126,6 +126,24 @@ Loop(step, range(10**6)).run()
 
 
 @pytest.mark.own_agent
+def test_following_outlives_a_kill_of_the_agent_and_gives_each_sample_once(rdev):
+    rdev.write("train.py", LONG)
+    assert rdev.run("run", "-d", "train.py", str(rdev.cwd / "stop")).returncode == 0
+    with rdev.started("metrics", "-f", "--json") as following:
+        seen = [json.loads(following.stdout.readline()) for _ in range(4)]
+        rdev.kill_agent()
+        seen += [json.loads(following.stdout.readline()) for _ in range(4)]
+        rdev.write("stop", "")
+        seen += [json.loads(line) for line in following.stdout]
+        assert following.wait(DEADLINE) == 0, following.stderr.read()
+    recorded = [json.loads(line) for line in rdev.run("metrics", "--json").stdout.splitlines()]
+    assert seen == recorded
+    steps = [line["step"] for line in seen]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.slow
+@pytest.mark.own_agent
 def test_following_into_a_tensorboard_folder_outlives_a_kill_of_the_agent(rdev):
     rdev.write("train.py", LONG)
     assert rdev.run("run", "-d", "train.py", str(rdev.cwd / "stop")).returncode == 0
@@ -177,6 +195,7 @@ Loop(step, range(160)).run()
 """
 
 
+@pytest.mark.slow
 def test_of_two_ranks_only_values_of_one_step_are_reduced(rdev):
     pytest.importorskip("torch")
     rdev.write("train.py", RANKS)
