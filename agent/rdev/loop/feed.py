@@ -26,7 +26,8 @@ class Feed:
 
     Attributes:
         limit: That.
-        begin: Where the generators stood when the epoch in hand began; None between epochs.
+        begin: Where the generators stood when the epoch in hand began; empty if its batches do not
+            depend on that, None between epochs.
         when_cut: Called with the state when an epoch is left before its end, before its end is
             told: only then can a run go on from there as if nothing had been.
     """
@@ -47,7 +48,7 @@ class Feed:
         set_epoch(self._data, state.epoch - 1)
         _begin_at(self._data, 0)
         self._first = state.step
-        self.begin = rng.capture()
+        self.begin = rng.capture() if self._draws() else {}
         return self._iterable(state)
 
     def rest(self, state: State, taken: int, begin: rng.RandomState) -> Iterator[Any]:
@@ -67,7 +68,8 @@ class Feed:
         set_epoch(self._data, state.epoch - 1)
         self._first = state.step - taken
         self.begin = begin
-        rng.restore(begin)
+        if begin:
+            rng.restore(begin)
         unread = _begin_at(self._data, taken)
         batches = iter(self._iterable(state))
         if unread:
@@ -113,6 +115,10 @@ class Feed:
             return len(self._data)  # type: ignore[arg-type]  # see below
         except TypeError:
             return None  # A function of the state, a stream: nobody knows.
+
+    def _draws(self) -> bool:
+        """True if making the epoch's iterator may draw; noting that takes 50 us."""
+        return not isinstance(self._data, (list, tuple, range)) and _sampler(self._data) is None
 
     def _iterable(self, state: State) -> Iterable[Any]:
         # A loader that is callable and iterable is iterated: calling is for plain functions.
