@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdev.loop import Callback, Loop, log
-from rdev.loop.callbacks import Csv, TensorBoard
+from rdev.loop.callbacks import Checkpoint, Csv, TensorBoard
 from rdev.wire import tfevents
 from rdev.wire.appending import Appender
 
@@ -176,22 +176,29 @@ def test_metrics_with_the_names_of_columns_and_commas_are_told_apart(tmp_path):
     assert (row["step"], row["step_"], row["a,b"]) == ("1", "7.0", "1.0")
 
 
-class Resumed(Callback):
-    """Puts the run where a checkpoint would."""
+def test_a_run_that_failed_and_was_resumed_has_each_step_once(tmp_path):
+    path, board = tmp_path / "metrics.csv", tmp_path / "board"
 
-    def run_begin(self, state):
-        state.step = 4
+    def run(step, **options):
+        recording = [Csv(str(path)), TensorBoard(str(board), every=1)]
+        kept = Checkpoint(str(tmp_path / "kept"), steps=4, at_end=False)
+        return Loop(step, range(8), epochs=2, callbacks=[*recording, kept]).run(**options)
 
+    def fails(state):
+        if state.step == 11:
+            raise RuntimeError("power")
+        return float(state.step)
 
-def test_a_resumed_run_appends_and_has_each_step_once(tmp_path):
-    path = tmp_path / "metrics.csv"
-    Loop(lambda s: s.step, range(6), callbacks=[Csv(str(path))]).run()
-    path.write_text(path.read_text() + "1.0,7,1,,9")  # torn by a crash
-    again = [Resumed(), Csv(str(path))]
-    Loop(lambda s: {"loss": -s.step, "lr": 0.5}, range(4), callbacks=again).run()
+    with pytest.raises(RuntimeError, match="power"):
+        run(fails)
+    path.write_text(path.read_text() + "1.0,12,1,,9")  # torn by a crash
+    run(lambda state: {"loss": -float(state.step), "lr": 0.5}, resume="auto")
     found = [(row["step"], row["loss"], row["lr"]) for row in rows(path)]
-    assert found[:4] == [(str(n), f"{n}.0", "") for n in (1, 2, 3, 4)]
-    assert found[4:] == [(str(n), f"-{n}.0", "0.5") for n in (5, 6, 7, 8)]
+    assert found[:8] == [(str(n), f"{n}.0", "") for n in range(1, 9)]
+    assert found[8:] == [(str(n), f"-{n}.0", "0.5") for n in range(9, 17)]
+    steps = [step for step, _ in read(board)["loss"]]
+    assert steps == list(range(1, 17))
+    assert dict(read(board)["loss"])[9] == -9.0
 
 
 def test_a_run_from_the_beginning_keeps_the_rows_of_the_earlier(tmp_path):
