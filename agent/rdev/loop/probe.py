@@ -18,6 +18,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from rdev.loop.callback import Callback, Calls, compiled
+from rdev.loop.control import Control
 from rdev.loop.grid import Grid
 from rdev.loop.sample import take_all
 from rdev.loop.sink import Sink
@@ -41,8 +42,11 @@ class Probe:
         state: The run's state.
         callbacks: Whom to tell.
         sink: Where reports go.
+        kind: What drives the run: `loop`, `track`, `probe`, or a library's name.
 
     Attributes:
+        control: Serves requests at boundaries of steps and phases.
+        ended: The monotonic clock at the latest end of a step, or the begin of the run.
         feed: Where the batches come from, if a `Loop` takes them.
         planned: At most how many epochs, and how many steps, as far as that is known.
     """
@@ -64,7 +68,10 @@ class Probe:
         "_step_begin",
         "_step_end",
         "_step_open",
+        "control",
+        "ended",
         "feed",
+        "kind",
         "planned",
         "state",
     )
@@ -74,8 +81,18 @@ class Probe:
     _phase_end: Calls
     _step_end: Calls
 
-    def __init__(self, state: State, *, callbacks: Iterable[Callback] = (), sink: Sink) -> None:
+    def __init__(
+        self,
+        state: State,
+        *,
+        callbacks: Iterable[Callback] = (),
+        sink: Sink,
+        kind: str = "loop",
+    ) -> None:
         self.state = state
+        self.kind = kind
+        self.control = state.control = Control(self)
+        self.ended = _clock()
         self.feed: Feed | None = None
         self.planned: tuple[int | None, int | None] = (None, None)
         self._sink = sink
@@ -94,6 +111,27 @@ class Probe:
     def members(self) -> tuple[Callback, ...]:
         """The callbacks."""
         return tuple(self._members)
+
+    @property
+    def stage(self) -> str:
+        """What the run is at: `data`, `step`, `callbacks`, `paused` or `over`."""
+        if self.control.is_paused:
+            return "paused"
+        if not self._run_open:
+            return "over"
+        if self._step_open:
+            return "step"
+        return "data" if self._epoch_open else "callbacks"
+
+    @property
+    def is_in_step(self) -> bool:
+        """True from the begin of a step to its end."""
+        return self._step_open
+
+    @property
+    def held(self) -> float:
+        """Seconds that the process had been held when that was last looked at."""
+        return self._held
 
     def checkpoint_saved(self, path: str) -> None:
         """A checkpoint of this step has been written there."""
@@ -120,6 +158,7 @@ class Probe:
         self._run_open = True
         _runs.append(self)
         self._held = _seconds_held()
+        self.ended = _clock()
         self.planned = (epochs, steps)
         self._sink.event("run_started", {"epochs": epochs, "steps": steps})
         self._tell(self._calls["run_begin"])
@@ -130,6 +169,19 @@ class Probe:
         """Makes the next boundary of steps serve who asked for attention; for any thread."""
         self._due = 0.0
 
+    def report(self) -> None:
+        """Reports what is known now, though no sample is due."""
+        self._report()
+
+    def tell_pause(self) -> None:
+        """The training is about to be held."""
+        self._tell(self._calls["pause"])
+
+    def tell_resume(self, seconds: float) -> None:
+        """The training goes on after so many seconds."""
+        self._held = _seconds_held()
+        self._tell(self._calls["resume"], seconds)
+
     def epoch_begin(self) -> None:
         """An epoch begins."""
         self._report()  # What was logged since the last one belongs to the last one.
@@ -137,6 +189,8 @@ class Probe:
         self._epoch_open = True
         self._sink.event("epoch_started", {"epoch": self.state.epoch})
         self._tell(self._calls["epoch_begin"])
+        if self.control.is_wanted:
+            self.control.attend()
 
     def step_begin(self, batch: object) -> None:
         """A step begins with this batch."""
@@ -165,6 +219,8 @@ class Probe:
         state.loss = loss
         for call in self._phase_end:
             call(state)
+        if self.control.is_wanted:
+            self.control.attend(phase)
 
     def step_end(self, result: object = None) -> None:
         """A step has ended.
@@ -177,7 +233,8 @@ class Probe:
         self._step_open = False
         for call in self._step_end:
             call(self.state)
-        if _clock() >= self._due:
+        self.ended = now = _clock()
+        if now >= self._due:
             self._serve()
 
     def drive(
@@ -200,13 +257,12 @@ class Probe:
         """
         state, begins, ends = self.state, self._step_begin, self._step_end
         plain: type | None = None
-        is_open = False
         done = reported = 0
         try:
             for batch in batches:
                 state.step = number = state.step + 1
                 state.batch = batch
-                is_open = True
+                self._step_open = True
                 for call in begins:
                     call(state)
                 result = step(state)
@@ -214,11 +270,12 @@ class Probe:
                     state.loss = result
                 else:
                     plain = self._take(result)
-                is_open = False
+                self._step_open = False
                 done = number
                 for call in ends:
                     call(state)
-                if _clock() >= self._due:
+                self.ended = now = _clock()
+                if now >= self._due:
                     if plain is not None:
                         self._fresh["loss"] = (number, state.loss)
                     reported = number
@@ -226,7 +283,6 @@ class Probe:
                 if number == limit or state.stop:
                     break
         finally:
-            self._step_open = is_open
             if plain is not None and reported < done:
                 self._fresh["loss"] = (done, state.loss)
 
@@ -260,6 +316,9 @@ class Probe:
         self.state.step += 1
         self.log(values)
         self._report()
+        self.ended = _clock()
+        if self.control.is_wanted:
+            self.control.attend()
 
     def epoch_end(self) -> None:
         """The epoch has ended."""
@@ -290,6 +349,7 @@ class Probe:
         if not self._run_open:
             return
         self._run_open = False
+        self.control.over()
         try:
             self._tell(self._calls["run_end"])
         finally:
@@ -337,6 +397,8 @@ class Probe:
                 self._report_due = self._grid.plan(self.state.step, now, interval)
         # The next time first: a request that comes while this one is served is not lost.
         self._due = self._report_due
+        if self.control.is_wanted:
+            self.control.attend()
         if gate.is_closed():
             gate.passing(self.state.step + 1)
             if gate.is_closed():

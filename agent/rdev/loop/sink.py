@@ -157,10 +157,17 @@ def sink_of_process() -> Sink:
 _dialers: dict[str, Dialer] = {}
 
 
+def _command(name: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Here, for the probe that it speaks to is made with a sink.
+    from rdev.loop.commands import command
+
+    return command(name, args)
+
+
 def _dialer(path: str) -> Dialer:
     dialer = _dialers.get(path)
     if dialer is None:
-        dialer = _dialers[path] = Dialer("loop", path)
+        dialer = _dialers[path] = Dialer("loop", path, on_command=_command)
         dialer.start()
         atexit.register(dialer.close)
     return dialer

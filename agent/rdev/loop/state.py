@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-_FIELDS = ("step", "epoch", "phase", "batch", "loss", "metrics", "stop", "error")
+if TYPE_CHECKING:
+    from rdev.loop.control import Control
+
+_FIELDS = ("step", "epoch", "phase", "batch", "loss", "metrics", "stop", "error", "control")
 
 
 class State:
@@ -24,7 +27,10 @@ class State:
         metrics: Latest value of every metric by name: numbers or tensors of one element.
         stop: Set it to end the run after this step; ends of step, epoch and run are still told.
         error: What ended the run early; None while it goes well.
+        control: Pauses the run, and does what else may be asked of it; set once the run begins.
     """
+
+    control: Control
 
     # Objects live in `__dict__`, so reading and swapping them costs what any attribute costs.
     __slots__ = ("__dict__", *_FIELDS)

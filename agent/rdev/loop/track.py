@@ -112,7 +112,7 @@ def active(probe: Probe) -> Iterator[None]:
 def _guest() -> Probe:
     global _own
     if _own is None:
-        _own = Probe(State(), sink=sink_of_process())
+        _own = Probe(State(), sink=sink_of_process(), kind="track")
         atexit.register(_end, _own)
         _own.run_begin()
     return _own

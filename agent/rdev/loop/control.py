@@ -1,0 +1,562 @@
+"""Live control of a run: requests of any thread, served by the training thread at a boundary.
+
+    request --> queued --boundary of steps or phases--> served --> outcome, event `controlled`
+                  '--withdraw, end of the run--> refused
+
+    running --pause, hold, condition, end of `step n`--> held --resume, step, stop--> running
+
+A boundary where nobody wants anything costs nothing here: whoever wants something wakes the probe.
+While a run is held the active clock stands still and requests are served at once.
+`rdev.wire.control` has the verbs, and how the ranks of a job serve one after the same step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from _thread import get_ident
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from rdev.loop.setting import Refused, Setter, lr_setter, set_path
+from rdev.wire import clock
+from rdev.wire.control import MAX_ANSWER, Verb
+from rdev.wire.events import CONTROLLED, LOOP_PAUSED, LOOP_RESUMED
+from rdev.wire.jsons import dump
+
+if TYPE_CHECKING:
+    from rdev.loop.probe import Probe
+    from rdev.loop.state import State
+
+ControlRefused = Refused
+
+Condition = Callable[["State"], object]
+
+# What was served is remembered for whoever asks again because an answer was lost on its way.
+_REMEMBERED = 64
+
+# What `call` is recorded as; it cannot be asked for from outside.
+CALL = "call"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a request.
+
+    Attributes:
+        step: The step after which it was served; 0 before the first.
+        epoch: The epoch it belongs to.
+        phase: The phase after which it was served, within the step; empty at a step's end.
+        answer: What the verb answers, see `rdev.wire.control.Verb`.
+    """
+
+    step: int
+    epoch: int
+    phase: str
+    answer: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Request:
+    """Something asked of a run; made by the methods of `Control`."""
+
+    verb: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    by: str = ""
+    at: int = 0
+    work: Callable[[State], object] | None = None
+    _done: threading.Event = field(default_factory=threading.Event, repr=False)
+    _outcome: Outcome | None = None
+    _cause: str = ""
+    _asker: int = field(default_factory=get_ident, repr=False)
+
+    def wait(self, timeout: float | None = None) -> Outcome:
+        """What came of it.
+
+        Args:
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            ControlRefused: It was refused; says why.
+            TimeoutError: It has not been served yet.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"the run has reached no boundary within {timeout:g} s")
+        if self._outcome is None:
+            raise ControlRefused(self._cause)
+        return self._outcome
+
+    def settle(self, outcome: Outcome | None, cause: str = "") -> None:
+        """It has been served, or refused for a cause."""
+        self._outcome, self._cause = outcome, cause
+        self._done.set()
+
+
+@dataclass
+class _Meeting:
+    id: str
+    until: float
+
+
+class Control:
+    """Controls one run. Requests may be made on any thread, and wait for the run's own.
+
+    Args:
+        probe: The run's probe.
+
+    Attributes:
+        setters: How a value is set, by its path: a function of the new value that returns what it
+            was and what it is. A library that keeps a learning rate of its own replaces `lr`.
+        is_wanted: Whether the next boundary has something to do; what the hot path asks.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self.setters: dict[str, Setter] = {"lr": lr_setter(probe.state)}
+        self.is_wanted = False
+        self._lock = threading.Lock()
+        self._bell = threading.Event()
+        self._queue: deque[Request] = deque()
+        self._served: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._ids = itertools.count(1)
+        self._reason: str | None = None  # Why it is held, or None.
+        self._wish: str | None = None  # Why it is to be held at this boundary.
+        self._until: int | None = None  # The step at whose end it is to be held.
+        self._arriving: list[tuple[Request, dict[str, Any]]] = []  # They wait for the hold.
+        self._meeting: _Meeting | None = None
+        self._condition: tuple[Condition, str] | None = None
+        self._is_over = False
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the training is held by a pause."""
+        return self._reason is not None
+
+    @property
+    def reason(self) -> str:
+        """Why it is held; empty if it is not."""
+        return self._reason or ""
+
+    def pause(self, when: str | Condition | None = None) -> Request:
+        """Holds the training at the next boundary, or at the end of a step for which `when` holds.
+
+        Args:
+            when: An expression over `step`, `epoch`, `loss`, the metrics and the objects, or a
+                function of the state. It is judged after each step on the training thread;
+                comparing a loss that lies on a device waits for that device.
+        """
+        if callable(when):
+            self._condition = (when, getattr(when, "__name__", "a condition"))
+            self._wake()
+            when = None
+            return self.call(lambda _: None)
+        return self._ask(Verb.PAUSE.value, {"when": when} if when else {})
+
+    def break_when(self, condition: str | Condition) -> Request:
+        """As `pause(when=condition)`."""
+        return self.pause(when=condition)
+
+    def resume(self) -> Request:
+        """Lets the training go on, and forgets what it was to pause at."""
+        return self._ask(Verb.RESUME.value)
+
+    def step(self, n: int = 1) -> Request:
+        """Makes `n` steps more than have been begun, and pauses; served when it has."""
+        return self._ask(Verb.STEP.value, {"steps": n})
+
+    def stop(self) -> Request:
+        """Ends the run after this step."""
+        return self._ask(Verb.STOP.value)
+
+    def checkpoint(self, path: str | None = None) -> Request:
+        """Writes a checkpoint, see `rdev.loop.checkpoint.save`."""
+        return self._ask(Verb.CHECKPOINT.value, {"path": path} if path else {})
+
+    def set(self, path: str, value: object) -> Request:
+        """Sets `lr`, or a path under the objects such as `optimizer.param_groups.0.momentum`."""
+        return self._ask(Verb.SET.value, {"path": path, "value": value})
+
+    def reload(self, module: str) -> Request:
+        """Takes the edited code of a module and keeps all objects, see `rdev.loop.reload`."""
+        return self._ask(Verb.RELOAD.value, {"module": module})
+
+    def read(self) -> Request:
+        """Reads the state, see `rdev.loop.reading`."""
+        return self._ask(Verb.STATE.value)
+
+    def call(self, function: Callable[[State], object]) -> Request:
+        """Calls `function(state)` on the training thread; the answer's `value` is its result."""
+        name = getattr(function, "__qualname__", type(function).__name__)
+        return self._ask(CALL, {"function": name}, work=function)
+
+    def ask(
+        self,
+        verb: Verb,
+        args: Mapping[str, Any],
+        *,
+        id: str,  # noqa: A002  # as the channel calls it
+        by: str = "",
+        at: int = 0,
+        meeting: str = "",
+    ) -> Mapping[str, Any] | None:
+        """Asks on behalf of somebody outside.
+
+        Args:
+            verb: What is asked.
+            args: Its arguments.
+            id: The same again asks nothing anew.
+            by: Who asks.
+            at: Not before the end of this step, unless the run is held; 0 for the next boundary.
+            meeting: The meeting that ends with this.
+
+        Returns:
+            The event of the request if it was served before.
+        """
+        with self._lock:
+            if id in self._served:
+                return self._served[id]
+            known = [*self._queue, *(request for request, _ in self._arriving)]
+            if not self._is_over and all(request.id != id for request in known):
+                self._queue.append(Request(verb.value, args, id=id, by=by, at=at))
+            if self._meeting is not None and self._meeting.id == meeting:
+                self._meeting = None
+        self._wake()
+        return None
+
+    def withdraw(self, id: str) -> bool:  # noqa: A002  # as the channel calls it
+        """Takes a request back; False if it has been served, or is being served."""
+        with self._lock:
+            for request in self._queue:
+                if request.id == id:
+                    self._queue.remove(request)
+                    request.settle(None, "it was withdrawn")
+                    return True
+        return False
+
+    def meet(self, id: str, seconds: float) -> bool:  # noqa: A002  # as the channel calls it
+        """Holds the run at its next step's end for a request of this meeting, at most so long.
+
+        Returns:
+            False if another meeting is under way.
+        """
+        with self._lock:
+            now, other = time.monotonic(), self._meeting
+            if other is not None and other.id != id and now < other.until:
+                return False
+            self._meeting = _Meeting(id, now + seconds)
+        self._wake()
+        return True
+
+    def part(self, id: str) -> None:  # noqa: A002  # as the channel calls it
+        """Ends a meeting without a request."""
+        with self._lock:
+            if self._meeting is not None and self._meeting.id == id:
+                self._meeting = None
+        self._wake()
+
+    def hold(self, reason: str) -> None:
+        """Holds the training here and now, on its own thread, until somebody lets it go on.
+
+        For callbacks. Requests are served meanwhile, but for those that need a step's end. Ranks
+        that are not held wait in their next collective operation, at most for its timeout.
+        """
+        self._stay(reason, "")
+
+    def attend(self, phase: str = "") -> None:
+        """At a boundary, on the training thread: serves what is asked and holds if need be.
+
+        Args:
+            phase: The phase that has ended; empty at the end of a step.
+        """
+        self.is_wanted = False
+        if self._queue:
+            self._serve_all(phase)
+        if not phase:
+            if self._meeting is not None:
+                self._meet()
+            if self._until is not None and self._probe.state.step >= self._until:
+                self._until = None
+                self._wish = self._wish or "its steps are made"
+            if self._condition is not None:
+                self._judge()
+        if self._wish is not None:
+            self._stay(self._wish, phase)
+        self._look_on()
+
+    def over(self) -> None:
+        """The run has ended: whoever still waits is told."""
+        with self._lock:
+            self._is_over = True
+            waiting = list(self._queue)
+            self._queue.clear()
+        arriving, self._arriving = self._arriving, []
+        for request, answer in arriving:
+            self._settle(request, answer={**answer, "over": True})
+        for request in waiting:
+            if request.verb == Verb.STOP.value:
+                self._settle(request, answer={})
+            else:
+                self._settle(request, cause="the run has ended")
+
+    def _ask(
+        self,
+        verb: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        work: Callable[[State], object] | None = None,
+    ) -> Request:
+        request = Request(verb, args or {}, id=f"local-{next(self._ids)}", work=work)
+        with self._lock:
+            if self._is_over:
+                request.settle(None, "the run has ended")
+                return request
+            self._queue.append(request)
+        self._wake()
+        return request
+
+    def _wake(self) -> None:
+        self.is_wanted = True
+        self._probe.wake()
+        self._bell.set()
+
+    def _look_on(self) -> None:
+        # Something is to be seen at the ends of further steps.
+        if self._queue or self._meeting or self._condition or self._until is not None:
+            self.is_wanted = True
+            self._probe.wake()
+
+    def _serve_all(self, phase: str) -> None:
+        for request in self._ready(phase):
+            self._serve(request, phase)
+
+    def _ready(self, phase: str) -> list[Request]:
+        """Takes out what may be served here, in the order in which it was asked for."""
+        step, is_held = self._probe.state.step, self._reason is not None
+        with self._lock:
+            if is_held:
+                ready = list(self._queue)
+            else:
+                ready = [r for r in self._queue if (not r.at or (r.at <= step and not phase))]
+                if phase:
+                    ready = [r for r in ready if r.verb != Verb.CHECKPOINT.value]
+            for request in ready:
+                self._queue.remove(request)
+        return ready
+
+    def _serve(self, request: Request, phase: str) -> None:
+        try:
+            serve = getattr(self, f"_serve_{request.verb}", None)
+            if serve is None:
+                raise Refused(f"a run knows no {request.verb!r}")
+            answer = serve(request)
+        except Refused as refused:
+            self._settle(request, phase, cause=str(refused))
+        except Exception as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+            self._settle(request, phase, cause=f"{type(error).__name__}: {error}")
+        else:
+            if answer is not None:
+                self._settle(request, phase, answer=answer)
+
+    def _settle(
+        self,
+        request: Request,
+        phase: str = "",
+        *,
+        answer: Mapping[str, Any] | None = None,
+        cause: str = "",
+    ) -> None:
+        state = self._probe.state
+        told = {"answer": _fitting(answer)} if answer is not None else {"cause": cause}
+        fields = {
+            "id": request.id,
+            "verb": request.verb,
+            "args": _fitting(request.args),
+            "by": request.by,
+            "step": state.step,
+            "epoch": state.epoch,
+            "phase": phase,
+            **told,
+        }
+        with self._lock:
+            self._served[request.id] = fields
+            while len(self._served) > _REMEMBERED:
+                self._served.popitem(last=False)
+        self._probe.event(CONTROLLED, fields)
+        outcome = None if answer is None else Outcome(state.step, state.epoch, phase, answer)
+        request.settle(outcome, cause)
+
+    # What each verb does. None: it is settled once the training is held.
+
+    def _serve_pause(self, request: Request) -> Mapping[str, Any] | None:
+        when = request.args.get("when")
+        if when:
+            self._condition = (_compiled(str(when)), str(when))
+            return {"when": str(when)}
+        if self._reason is not None:
+            return {"was_paused": True}
+        self._wish = f"paused by {request.by}" if request.by else "paused"
+        self._arriving.append((request, {}))
+        return None
+
+    def _serve_resume(self, request: Request) -> Mapping[str, Any]:
+        del request
+        was = {"was_paused": self._reason is not None or self._wish is not None}
+        self._reason = self._wish = self._until = self._condition = None
+        return was
+
+    def _serve_step(self, request: Request) -> None:
+        steps = request.args.get("steps", 1)
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise Refused("the number of steps is a whole one from 1 on")
+        self._until = self._probe.state.step + steps
+        self._reason = self._wish = None
+        self._arriving.append((request, {"steps": steps}))
+
+    def _serve_stop(self, request: Request) -> Mapping[str, Any]:
+        del request
+        self._probe.state.stop = True
+        self._reason = self._wish = None
+        return {}
+
+    def _serve_checkpoint(self, request: Request) -> Mapping[str, Any]:
+        from rdev.loop.checkpoint import save
+
+        if self._probe.is_in_step:
+            raise Refused("a checkpoint is of whole steps: make this one first, with `step`")
+        return {"path": save(self._probe.state, request.args.get("path"))}
+
+    def _serve_set(self, request: Request) -> Mapping[str, Any]:
+        path, value = str(request.args.get("path", "")), request.args.get("value")
+        setter = self.setters.get(path)
+        if setter is not None:
+            before, after = setter(value)
+        else:
+            before, after = set_path(self._probe.state, path, value)
+        return {"path": path, "before": before, "after": after}
+
+    def _serve_reload(self, request: Request) -> Mapping[str, Any]:
+        from rdev.loop.reload import reload
+
+        return reload(str(request.args.get("module", "")))
+
+    def _serve_state(self, request: Request) -> Mapping[str, Any]:
+        del request
+        from rdev.loop.reading import read
+
+        return {**read(self._probe.state), "paused": self.reason}
+
+    def _serve_call(self, request: Request) -> Mapping[str, Any]:
+        if request.work is None:
+            raise Refused("nobody outside can have a function called")
+        return {"value": request.work(self._probe.state)}
+
+    def _judge(self) -> None:
+        condition, text = self._condition or (_never, "")
+        try:
+            is_met = bool(condition(self._probe.state))
+        except Exception as error:  # noqa: BLE001  # it is somebody's own expression
+            self._condition = None
+            cause = (
+                f"the condition {text!r} is not judged any more: {type(error).__name__}: {error}"
+            )
+            self._settle(
+                Request(Verb.PAUSE.value, {"when": text}, id=self._fresh_id()), cause=cause
+            )
+            return
+        if is_met:
+            self._condition = None
+            self._wish = text
+
+    def _fresh_id(self) -> str:
+        return f"local-{next(self._ids)}"
+
+    def _meet(self) -> None:
+        """Holds at a step's end until the meeting has said which step is meant, or gives it up."""
+        while (meeting := self._meeting) is not None:
+            left = meeting.until - time.monotonic()
+            if left <= 0:
+                self._meeting = None
+                return
+            self._bell.wait(left)
+            self._bell.clear()
+            self._serve_all("")
+
+    def _stay(self, reason: str, phase: str) -> None:
+        self._wish, self._reason = None, reason
+        probe, state = self._probe, self._probe.state
+        place = {"step": state.step, "epoch": state.epoch, "phase": phase}
+        probe.report()
+        probe.event(LOOP_PAUSED, {**place, "reason": reason})
+        clock.hold()
+        try:
+            probe.tell_pause()
+            arriving, self._arriving = self._arriving, []
+            for request, answer in arriving:
+                self._settle(request, phase, answer=answer)
+            while self._reason is not None:
+                self._serve_all(phase)
+                if self._reason is not None:
+                    self._bell.wait()
+                    self._bell.clear()
+        finally:
+            self._reason = None
+            seconds = clock.release()
+            probe.event(LOOP_RESUMED, {"step": state.step, "seconds": round(seconds, 3)})
+            probe.tell_resume(seconds)
+        self._look_on()
+
+
+def _never(state: State) -> object:
+    del state
+    return False
+
+
+def _compiled(text: str) -> Condition:
+    """The condition that an expression says.
+
+    Raises:
+        Refused: It is no expression.
+    """
+    try:
+        code = compile(text, "<condition>", "eval")
+    except (SyntaxError, ValueError) as error:
+        raise Refused(f"{text!r} is no expression: {error}") from error
+    names = code.co_names
+    return lambda state: _value(code, names, state)
+
+
+def _value(code: CodeType, names: tuple[str, ...], state: State) -> object:
+    # Only what the expression names is looked for; attributes are among the names, and not found.
+    known: dict[str, object] = {}
+    metrics = state.metrics
+    for name in names:
+        if name in metrics and name != "loss":
+            known[name] = metrics[name]
+        else:
+            with contextlib.suppress(AttributeError):
+                known[name] = getattr(state, name)
+    return eval(code, known)  # whoever controls the job may run anything in it
+
+
+def _fitting(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as JSON can say it, and no longer than an answer may be."""
+    plain = {str(name): _plain(value) for name, value in answer.items()}
+    if len(dump(plain)) <= MAX_ANSWER:
+        return plain
+    return {name: str(value)[:200] for name, value in itertools.islice(plain.items(), 100)}
+
+
+def _plain(value: object, depth: int = 6) -> Any:  # noqa: ANN401  # what JSON has
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {str(key): _plain(entry, depth - 1) for key, entry in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [_plain(entry, depth - 1) for entry in value]
+    return repr(value)[:200]
