@@ -1,5 +1,6 @@
 """The order of samples and their augmentation: pure functions of seed, epoch and index."""
 
+import os
 import random
 
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler
 
-from rdev.loop import Callback, Loop
+from rdev.loop import Callback, Loop, State
+from rdev.loop.checkpoint import load, save
 from rdev.loop.rng import mixed
 from rdev.loop.sampler import ShuffleSampler, seeded
 
@@ -177,3 +179,29 @@ def test_mixed_numbers_are_those_of_every_machine():
     assert mixed(1, 2, 3) == 8149998584550362645
     assert mixed(1, 23) != mixed(12, 3)
     assert 0 <= mixed(7) < 2**63
+
+
+def test_a_plain_loop_goes_on_by_counting_what_it_has_taken(tmp_path):
+    path = str(tmp_path / "last.ckpt")
+
+    def train(steps):
+        sampler = ShuffleSampler(10, seed=2)
+        loader = DataLoader(range(10), batch_size=3, sampler=sampler)
+        state = State(sampler=sampler)
+        if os.path.exists(path):
+            load(path, state)
+        for epoch in range(sampler.epoch, 3):
+            sampler.set_epoch(epoch)
+            for batch in loader:
+                yield batch.tolist()
+                sampler.position += len(batch)
+                save(state, path)
+                steps -= 1
+                if not steps:
+                    return
+
+    whole = list(train(100))
+    assert len(whole) == 12
+    os.unlink(path)
+    parts = [*train(2), *train(2), *train(3), *train(100)]
+    assert parts == whole
