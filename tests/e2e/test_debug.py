@@ -108,6 +108,28 @@ def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
     assert "line 2 is a comment; line 4 has code\n" in done.stdout
 
 
+def test_what_cannot_be_done_at_a_stop_is_said_and_exit_leaves(job):
+    words = ("jump 99", "jump 13", "import os; os._e", "exit()", "never.executed")
+    done = job.run("debug", "train.py:8", *(w for word in words for w in ("--command", word)))
+    assert "line 99 is not in train(), and only a line of it can be next" in done.stdout
+    assert "line 13 is not in train(), and only a line of it can be next" in done.stdout
+    assert "AttributeError" in done.stdout
+    assert "never" not in done.stdout
+    assert done.stdout.endswith("detached; the job goes on\n")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_end_of_a_lease_is_said_once_to_whoever_pipes_commands_in(job):
+    words = ("debug", "train.py:8", "--lease", "1s")
+    with job.started(*words, stdin=subprocess.PIPE, text=True) as session:
+        lines_until(session.stdout, "paused at train.py:8")
+        assert session.wait(DEADLINE) == 0
+        said = session.stdout.read()
+    assert "the process has ended" not in said
+    assert said.count("nothing was asked of the debugger") == 1, said
+    assert said.endswith("nothing was asked of the debugger for 1 s; the job goes on\n"), said
+
+
 @pytest.mark.parametrize(
     ("place", "cause"),
     [

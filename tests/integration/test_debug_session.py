@@ -109,6 +109,47 @@ async def test_locals_stepping_and_conditions(tmp_path):
         assert await job.end() == UNCHANGED
 
 
+async def test_what_would_end_the_program_is_answered_at_a_stop(tmp_path):
+    async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await hit(client, job)
+            frame = (await client.stack(1))[0]
+            async with asyncio.timeout(10):
+                for line in ("sys.exit(3)", "raise SystemExit(3)"):
+                    with pytest.raises(DebuggerUnavailable, match="SystemExit: 3"):
+                        await client.evaluate(line, frame)
+            assert (await client.evaluate("1 + 1", frame)).value == "2"
+            await client.detach()
+        assert await job.end() == UNCHANGED
+
+
+@pytest.mark.parametrize("python", SERVED.values(), ids=SERVED.keys())
+async def test_a_condition_that_raises_is_not_met_and_that_is_said_once(tmp_path, python):
+    told: list[str] = []
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
+        async with (
+            manager.session("0" * 12, 0) as session,
+            debugging(SessionPipe(session), told.append) as client,
+        ):
+            await client.attach([at(job, condition="no_such_name")])
+            async with asyncio.timeout(20):
+                while not told:
+                    await asyncio.sleep(0.02)
+            await client.place([at(job, condition="sys.exit(1)")])
+            async with asyncio.timeout(20):
+                while len(told) < 2:
+                    await asyncio.sleep(0.02)
+            await client.place([at(job, condition="step % 10 == 0")])
+            await stopped(client)
+            await client.detach()
+        assert await job.end() == UNCHANGED
+    said = "the condition `{}` (train.py in train) is not met while it raises {}"
+    assert told == [
+        said.format("no_such_name", "NameError: name 'no_such_name' is not defined"),
+        said.format("sys.exit(1)", "SystemExit: 1"),
+    ]
+
+
 async def test_a_stop_is_reported_with_its_place_and_its_length(tmp_path):
     async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
         async with attached(manager) as client:

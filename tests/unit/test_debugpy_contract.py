@@ -53,6 +53,16 @@ EXPRESSIONS = [
         ".InternalThreadCommand.do_it).parameters) == ['self', 'dbg']"
     ),
     "'thread_id' in inspect.signature(pydevd.PyDB.get_internal_queue_and_event).parameters",
+    # patch.py: a command that raises what is no Exception is answered, a condition that raises told
+    (
+        "(lambda comm: b'important' in comm.NetCommand(comm.CMD_WRITE_TO_CONSOLE, 0,"
+        " {'body': 'important'}, is_json=True)._as_bytes and comm.CMD_RETURN > 0)"
+        "(sys.modules['_pydevd_bundle.pydevd_comm'])"
+    ),
+    (
+        "list(inspect.signature(pydevd.PyDB.handle_breakpoint_condition).parameters)"
+        " == ['self', 'info', 'pybreakpoint', 'new_frame']"
+    ),
     # vendor.py: pydevd's log is nowhere until its stream is made
     (
         "sys.modules['_pydev_bundle.pydev_log']._LoggingGlobals._debug_stream"

@@ -11,6 +11,8 @@ Measured defects of the stock one, and the remedies:
 - Nobody says why the threads go on: a client that leaves is seen in `PyDevdAPI.request_disconnect`,
   which its own request calls, an adapter that is lost in the disposal.
 - A step waits for up to 0.2 s when nothing else wakes the parked thread: its command does.
+- A command that raises SystemExit, as an evaluated `exit()` does, is never answered.
+- A condition that raises is not met, and no client says so: it is said, once a breakpoint.
 - It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
 
@@ -23,7 +25,7 @@ import threading
 
 from rdev.hook.release import parked_threads, set_running, unpark, until
 from rdev.hook.stops import Stop, Stops
-from rdev.hook.summary import show_arrays
+from rdev.hook.summary import message_of, show_arrays
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Patches:
         _notice_leaving(stops)
         _notice_readiness(self._on_ready)
         _look_after_a_command()
+        _tell_of_conditions(pydevd.PyDB)
         show_arrays()
 
     def is_ready(self) -> bool:
@@ -169,12 +172,62 @@ def _look_after_a_command() -> None:
     original = command.do_it
 
     def do_it(self: Any, dbg: Any) -> None:  # noqa: ANN401 - objects of pydevd's
+        request = next(iter(self.args or ()), None)
         try:
             original(self, dbg)
+        except BaseException as error:
+            # pydevd expects an Exception where it evaluates, and only logs what else comes here.
+            if getattr(request, "type", "") != "request":
+                raise
+            _refuse(dbg, request, error)
         finally:
             dbg.get_internal_queue_and_event(self.thread_id)[1].set()
 
     command.do_it = do_it
+
+
+def _refuse(debugger: Any, request: Any, error: BaseException) -> None:  # noqa: ANN401 - objects of pydevd's
+    cause = f"{type(error).__name__}: {message_of(error)}"
+    answer = {"type": "response", "request_seq": request.seq, "command": request.command}
+    _send(debugger, {**answer, "success": False, "message": cause, "body": {}}, "CMD_RETURN")
+
+
+def _tell_of_conditions(py_db: Any) -> None:  # noqa: ANN401 - the class PyDB
+    def handle_breakpoint_condition(_self: Any, _info: Any, breakpoint_: Any, frame: Any) -> Any:  # noqa: ANN401 - as pydevd calls it
+        if breakpoint_.handle_hit_condition(frame):
+            return True
+        condition = breakpoint_.condition
+        if not condition:
+            return False
+        try:
+            return bool(eval(condition, frame.f_globals, frame.f_locals))
+        # It may be what `bool` of a tensor raises; SystemExit would end the program.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's expression
+            if not getattr(breakpoint_, "rdev_told", False):
+                breakpoint_.rdev_told = True
+                _say(_self, _not_met(condition, frame, error))
+            return False
+
+    py_db.handle_breakpoint_condition = handle_breakpoint_condition
+
+
+def _not_met(condition: str, frame: FrameType, error: BaseException) -> str:
+    code = frame.f_code
+    place = f"{os.path.basename(code.co_filename)} in {code.co_name}"
+    cause = f"{type(error).__name__}: {message_of(error)}"
+    return f"the condition `{condition}` ({place}) is not met while it raises {cause}"
+
+
+def _say(debugger: Any, line: str) -> None:  # noqa: ANN401 - a PyDB
+    """Shows a line to the person; every client shows what is `important`."""
+    body = {"category": "important", "output": f"{line}\n"}
+    _send(debugger, {"type": "event", "event": "output", "body": body}, "CMD_WRITE_TO_CONSOLE")
+
+
+def _send(debugger: Any, message: dict[str, Any], kind: str) -> None:  # noqa: ANN401 - a PyDB
+    comm = sys.modules["_pydevd_bundle.pydevd_comm"]
+    command = comm.NetCommand(getattr(comm, kind), 0, message, is_json=True)
+    debugger.writer.add_command(command)
 
 
 def _bracket_stops(py_db: Any, stops: Stops) -> None:  # noqa: ANN401 - the class PyDB

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # has only lost its debugger.
 _SETTLE = 3.0
 
+_GOES_ON = "; the job goes on"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
@@ -320,9 +322,13 @@ async def _sessions(
     from dataclasses import replace
 
     while True:
-        ended = await _session(connection, job, console, texts=texts, plan=plan, options=options)
+        said: list[str] = []  # of what the agent has to say
+        ended = await _session(
+            connection, job, console, texts=texts, plan=plan, options=options, said=said
+        )
         text, is_over = await _farewell(connection, job, ended)
-        console.say(text)
+        if text not in said[-1:]:
+            console.say(text)
         if ended is None or is_over or not console.is_person:
             return ended
         answer = await console.command("attach again? [y/N] ", _nothing)
@@ -343,6 +349,7 @@ async def _session(
     texts: Texts,
     plan: Plan,
     options: argparse.Namespace,
+    said: list[str],
 ) -> Ended | None:
     from rdev.client.debug.beside import shown_beside
     from rdev.client.debug.dialogue import Dialogue, interruptible
@@ -354,7 +361,10 @@ async def _session(
     view = View(texts, job.name, Paper(has_colours=console.has_colours))
 
     def tell(line: str) -> None:
-        console.say(view.paper.ink(line))
+        # Why a session is over is said within it, for an IDE, and by its call.
+        if said[-1:] != [f"{line}{_GOES_ON}"]:
+            said.append(line)
+            console.say(view.paper.ink(line))
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
     async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
@@ -397,4 +407,4 @@ async def _farewell(
         async with asyncio.timeout(_SETTLE):
             return closing_line(await jobs.wait(job.id)), True
     except TimeoutError:
-        return f"{ended.cause}; the job goes on", False
+        return f"{ended.cause}{_GOES_ON}", False

@@ -64,7 +64,8 @@ class Commands:
         word, _, rest = line.partition(" ")
         if not word:
             return Outcome.STAY
-        if word in ("detach", "q", "quit", "exit"):
+        # The built-in functions would close the job's stdin, and then raise SystemExit.
+        if word in ("detach", "q", "quit", "exit") or line in ("exit()", "quit()"):
             return Outcome.DETACH
         try:
             is_expression = word not in _TAKING_ANY and _is_expression(rest)
@@ -265,8 +266,15 @@ class Commands:
         return Outcome.RUN
 
     async def _jump(self, word: str) -> Outcome:
-        line = await self._line(word)
-        await self._seat.client.jump(self._seat.frame, line, self._seat.thread)
+        frame, line = self._seat.frame, await self._line(word)
+        first, last, _ = await self._table.view.function(frame)
+        # A number beyond the file's end is taken for its last line elsewhere.
+        pairing = await self._table.view.texts.pairing(frame.path)
+        is_there = pairing is None or not pairing.here or pairing.to_job(int(word)).is_there
+        if not is_there or (last and not first <= line <= last):
+            cause = f"line {word} is not in {frame.function}(), and only a line of it can be next"
+            raise DebuggerUnavailable("jump", cause)
+        await self._seat.client.jump(frame, line, self._seat.thread)
         return Outcome.RUN
 
     async def _wait(self, _: str) -> Outcome:

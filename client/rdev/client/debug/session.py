@@ -20,6 +20,9 @@ from rdev.protocol.errors import DebuggerUnavailable, RdevError
 # An answer needs the job's interpreter, which may sit in a long call of C code.
 ANSWER_SECONDS = 30.0
 
+# With it the agent ends what it says of a session that is over while the process is not.
+_GOES_ON = "; the job goes on"
+
 # A recursion without end has a thousand frames; nobody reads more than these.
 MOST_FRAMES = 200
 
@@ -148,6 +151,7 @@ class DebugClient:
         self._state = _State()
         self._numbers = itertools.count(1)
         self._breakpoints: list[Breakpoint] = []
+        self._told = ""
 
     async def request(self, command: str, arguments: Mapping[str, Any] | None = None) -> Message:
         """Sends one request and returns the body of its response.
@@ -385,9 +389,11 @@ class DebugClient:
                 self._state.is_held = False
                 self._state.halts.put_nowait(Resumed())
             case "output" if body.get("category") == "important":
-                self._tell(str(body.get("output", "")).rstrip("\n"))
+                self._told = str(body.get("output", "")).rstrip("\n")
+                self._tell(self._told)
             case "terminated" | "exited":
-                self._end("the process has ended")
+                why, is_running, _ = self._told.partition(_GOES_ON)
+                self._end(why if is_running else "the process has ended")
 
     def _end(self, cause: str) -> None:
         if self.end is None:
