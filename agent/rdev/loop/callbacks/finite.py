@@ -48,7 +48,8 @@ def all_finite(tensors: Sequence[Any]) -> bool:
     for alike in kinds.values():
         norms = torch._foreach_norm(alike)  # noqa: SLF001  # torch's own clip_grad_norm_ calls it
         # A sum that is finite has no NaN in it, and no infinity: norms are not negative.
-        total = _on_host(norms) if alike[0].device.type == "cpu" else torch.stack(norms).sum().item()
+        is_host = alike[0].device.type == "cpu"
+        total = _on_host(norms) if is_host else torch.stack(norms).sum().item()
         if not math.isfinite(total) and not all(
             bool(torch.isfinite(tensor).all()) for tensor in alike
         ):
@@ -58,7 +59,7 @@ def all_finite(tensors: Sequence[Any]) -> bool:
 
 def _on_host(norms: Sequence[Any]) -> float:
     # Reading a few numbers where they are costs less than computing with them.
-    return sum(norm.item() for norm in norms)
+    return sum(float(norm.item()) for norm in norms)
 
 
 def number_of(value: Any) -> float | None:  # noqa: ANN401  # any number of any library

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rdev.loop.callbacks.agreement import MAX, agreed
 from rdev.loop.callbacks.finite import Row, all_finite, is_finite, number_of, rows_not_finite
 from rdev.loop.callbacks.guard import PAUSE, RAISE, SKIP, STOP, Guard, GuardError
 from rdev.loop.callbacks.indices import dataset_indices
@@ -15,6 +16,8 @@ from rdev.loop.callbacks.rank import rank_of_process
 from rdev.loop.callbacks.running import RunningStatistics
 from rdev.loop.callbacks.updates import Losses, dense, gradients, parameters
 from rdev.loop.state import State
+
+_ELSEWHERE = "a loss or a gradient of another rank is not finite"
 
 # Names and rows are for a person to read in one line.
 _NAMED = 3
@@ -29,7 +32,7 @@ class NanGuard(Guard):
     `torch.load` reads, and rows of it that are not finite are named, with their index in the
     dataset where that is known: the loader has a `ShuffleSampler`, or the batch an array `index`.
 
-    In the training by numpy the loss is looked at, after the update. Overflows under a `GradScaler`
+    In a training by numpy the loss is looked at, after the update. Overflows under a `GradScaler`
     are left to it. Not seen: updates that autograd's own threads or CUDA graphs make.
 
     Cost: all gradients are read once an update, by one fused norm for each dtype, whose result is
@@ -42,6 +45,8 @@ class NanGuard(Guard):
         keep: How many batches are kept at most; 0 for none.
         patience: So many updates in a row that were left out end the training by a `GuardError`:
             the weights themselves are lost.
+        agree: Whether all ranks withhold an update that one of them must: by a collective operation
+            of one number an update. False where ranks do not make the same updates.
         order: See `Callback`.
     """
 
@@ -52,12 +57,14 @@ class NanGuard(Guard):
         folder: str = "nan",
         keep: int = 3,
         patience: int = 100,
+        agree: bool = True,
         order: int = -50,
     ) -> None:
         super().__init__(action, actions=(PAUSE, SKIP, STOP, RAISE), order=order)
         self._folder = folder
         self._keep = keep
         self._patience = patience
+        self._agrees = agree
         self._in_a_row = 0
         self._statistics = RunningStatistics()
 
@@ -82,11 +89,14 @@ class NanGuard(Guard):
             is_fine = all(is_finite(loss) for loss in losses)
         else:
             is_fine = all_finite([*losses, *gradients(optimizer)])
+        is_mine = not is_fine
+        if self._agrees and optimizer is not None:
+            is_fine = not agreed(float(is_mine), how=MAX)
         if is_fine:
             self._in_a_row = 0
             return True
         self._in_a_row += 1
-        found = _named(state, losses, optimizer)
+        found = _named(state, losses, optimizer) if is_mine else _ELSEWHERE
         if optimizer is not None:
             self._statistics.restore()
         self._tell(state, found, was_updated=optimizer is None)

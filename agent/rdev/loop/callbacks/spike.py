@@ -8,6 +8,7 @@ from collections import deque
 from statistics import median
 from typing import Any
 
+from rdev.loop.callbacks.agreement import MEAN, agreed
 from rdev.loop.callbacks.finite import number_of
 from rdev.loop.callbacks.guard import PAUSE, SKIP, Guard
 from rdev.loop.callbacks.updates import Losses
@@ -103,6 +104,8 @@ class SpikeGuard(Guard):
         back: How many steps old, at least, the state is that is put back; at most twice as many.
         cooldown: For so many updates after it has acted, it does not act.
         device: Where copies lie, "cpu" to spare a GPU's memory; None for where the tensors are.
+        agree: Whether the loss is the mean of all ranks', so that all do the same: by a collective
+            operation of one number an update. False where ranks do not make the same updates.
         order: See `Callback`.
     """
 
@@ -116,6 +119,7 @@ class SpikeGuard(Guard):
         back: int = 50,
         cooldown: int = 20,
         device: str | None = None,
+        agree: bool = True,
         order: int = -40,
     ) -> None:
         super().__init__(action, actions=(SKIP, PAUSE, ROLLBACK), order=order)
@@ -127,6 +131,7 @@ class SpikeGuard(Guard):
         self._back = back
         self._cooldown = cooldown
         self._device = device
+        self._agrees = agree
         self._windows: dict[str, Window] = {}
         self._quiet = 0
         self._snapshots: deque[Snapshot] = deque(maxlen=_SNAPSHOTS)
@@ -153,6 +158,8 @@ class SpikeGuard(Guard):
         value = _mean(losses)
         if value is None:
             return True
+        if self._agrees and optimizer is not None:
+            value = agreed(value, how=MEAN)
         series = state.phase if optimizer is None else _name(state, optimizer)
         window = self._windows.setdefault(series, Window(self._size))
         above = window.deviations(value) if len(window) >= self._warmup else 0.0
