@@ -19,6 +19,7 @@ from rdev.hook.gentle import gentle
 from rdev.hook.groups import Groups
 from rdev.hook.lease import Lease
 from rdev.hook.patch import Patches
+from rdev.hook.probing import probe
 from rdev.hook.release import (
     THREADS_GONE,
     cancel_pending,
@@ -108,6 +109,7 @@ class Session:
             "attach": lambda: self._attach(args),
             "detach": partial(self._detach, "detached"),
             "stops": lambda: self._waiting.stop_at(args),
+            "probe": lambda: probe(args),
             **{name: partial(action, args) for name, action in self._groups.commands.items()},
         }
         if name not in actions:

@@ -12,7 +12,6 @@ While a run is held the active clock stands still and requests are served at onc
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import time
@@ -538,9 +537,10 @@ def _value(code: CodeType, names: tuple[str, ...], state: State) -> object:
     for name in names:
         if name in metrics and name != "loss":
             known[name] = metrics[name]
-        else:
-            with contextlib.suppress(AttributeError):
-                known[name] = getattr(state, name)
+        elif hasattr(state, name):
+            known[name] = getattr(state, name)
+        elif name in state.objects:  # of a state that looks them up, and has no attributes of them
+            known[name] = state.objects[name]
     return eval(code, known)  # whoever controls the job may run anything in it
 
 

@@ -129,6 +129,11 @@ class Probe:
         return self._step_open
 
     @property
+    def is_in_epoch(self) -> bool:
+        """True from the begin of an epoch until its end is told."""
+        return self._epoch_open
+
+    @property
     def held(self) -> float:
         """Seconds that the process had been held when that was last looked at."""
         return self._held
@@ -163,7 +168,8 @@ class Probe:
         self._sink.event("run_started", {"epochs": epochs, "steps": steps})
         self._tell(self._calls["run_begin"])
         gate.join(self)
-        gate.passing(1)
+        if not self.state.step:  # A run that is joined under way is in a step already.
+            gate.passing(1)
 
     def wake(self) -> None:
         """Makes the next boundary of steps serve who asked for attention; for any thread."""

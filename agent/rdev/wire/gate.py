@@ -31,6 +31,11 @@ def join(counter: Counter) -> None:
         counter.wake()
 
 
+def leave(counter: Counter) -> None:
+    """It counts no more steps, though somebody may still refer to it."""
+    _counters.discard(counter)
+
+
 def counted() -> bool:
     """True if somebody in this process counts steps."""
     return bool(_counters)

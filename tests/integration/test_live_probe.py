@@ -1,0 +1,72 @@
+"""The live probe in real jobs: scripts nobody prepared, armed through the hook, under a supervisor."""
+
+import pytest
+from tests.support.probed import PLAIN, probed
+
+pytest.importorskip("torch")
+
+
+def printed(lines):
+    """Loss and rate by the script's own number of the step."""
+    found = [line.split() for line in lines if line[0].isdigit()]
+    return {int(number): (float(loss), float(rate)) for number, loss, rate in found}
+
+
+def weights(lines):
+    return [line for line in lines if line.startswith("weights")]
+
+
+async def test_a_running_script_is_watched_held_stepped_and_edited(tmp_path):
+    async with probed(tmp_path, PLAIN, "100000") as script:
+        answer = await script.arm()
+        assert (answer["armed"], answer["kind"]) == (True, "probe")
+        assert (await script.of_kind("probe_armed"))["kind"] == "probe_armed"
+        begun = await script.step(5)
+
+        paused = await script.ask("pause")
+        assert paused["step"] >= begun
+        where = await script.loop("where")
+        assert (where["stage"], where["kind"], where["step"]) == ("paused", "probe", paused["step"])
+        lines = await script.lines()
+        own = max(printed(lines))  # the script's own number of the last step that it has printed
+        state = (await script.ask("state"))["answer"]
+        assert state["step"] == paused["step"]
+
+        await script.ask("step", steps=2)
+        paused_again = await script.event(
+            lambda event: event["kind"] == "loop_paused" and event["step"] == paused["step"] + 2
+        )
+        assert max(printed(await script.lines())) == own + 2
+        assert paused_again["step"] == paused["step"] + 2
+
+        edited = (await script.ask("set", path="lr", value=1e-6))["answer"]
+        assert edited["after"] == pytest.approx(1e-6)
+        await script.ask("resume")
+        reached = await script.step(paused["step"] + 20)
+
+        await script.ask("pause", when=f"step >= {reached + 20}")
+        held = await script.event(
+            lambda event: event["kind"] == "loop_paused" and event["step"] >= reached + 20
+        )
+        assert held["step"] <= reached + 22
+        rates = printed(await script.lines())
+        later = [rate for number, (_, rate) in rates.items() if number > own + 4]
+        assert later
+        assert max(later) < 1.01e-6  # the scheduler multiplies it, and keeps it
+
+        assert (await script.disarm())["armed"] is False
+        await script.of_kind("probe_disarmed")
+        before = max(printed(await script.lines()))
+        await script.until(lambda lines: max(printed(lines)) > before + 5)  # it has gone on
+        lines = await script.end()
+
+        # The loss that was told for a step is the one that the script printed for it.
+        shift = own + 1 - paused["step"] if own + 1 in printed(lines) else 0
+        told = {
+            event["step"]: event["values"]["loss"]
+            for event in script.events("metric")
+            if "loss" in event["values"]
+        }
+        assert len(told) > 2
+        own_losses = printed(lines)
+        assert {n: own_losses[n + shift][0] for n in told} == pytest.approx(told)
