@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from rdev.loop import Callback, Loop
 from rdev.loop.archive import CheckpointError
 from rdev.loop.callbacks.checkpoint import Checkpoint
+from rdev.loop.checkpoint import save
 from rdev.loop.sampler import ShuffleSampler
 from rdev.wire.job import JobState
 
@@ -82,6 +83,30 @@ def test_workers_that_live_on_are_told_the_epoch_and_draw_once_a_run(tmp_path):
     training.folder = tmp_path
     for step in (PER_EPOCH - 1, PER_EPOCH):
         assert went_on(training, step, workers=2, persistent=True)
+
+
+def test_a_checkpoint_that_is_asked_for_is_of_a_steps_end_or_an_epochs_begin(whole, tmp_path):
+    asked = []
+
+    class Ask(Callback):
+        def epoch_begin(self, state):
+            asked.append(state.control.checkpoint())
+
+        def step_begin(self, state):
+            with pytest.raises(CheckpointError, match="a step is being made"):
+                save(state)
+            if state.step == PER_EPOCH + 2:
+                asked.append(state.control.checkpoint())
+
+    for persistent in (False, True):
+        folder = tmp_path / str(persistent)
+        keep = Checkpoint(str(folder), epochs=99, at_end=False)
+        how = {"workers": 2, "persistent": True} if persistent else {}
+        training = Training(callbacks=[keep, Ask()], **how).run()
+        steps = [request.wait(0).step for request in asked[-4:]]
+        assert steps == [0, PER_EPOCH, PER_EPOCH + 2, PER_EPOCH * 2]
+        training.folder = folder
+        assert all(went_on(training, step, **how) for step in steps)
 
 
 def shuffled_by_torch():

@@ -53,6 +53,10 @@ def save(state: State, path: str | None = None, *, leave: Iterable[str] = ()) ->
             before is as it was.
     """
     probe = _probe(state)
+    if probe is not None and probe.is_in_step and state.error is None:
+        raise CheckpointError(
+            "unable to write a checkpoint: a step is being made, and it is of whole ones"
+        )
     keeper = _keeper(() if probe is None else probe.members) if path is None else None
     if keeper is not None:
         return str(keeper.write(state))
@@ -150,7 +154,7 @@ def describe(
         "ranks": world,
         "whole": state.error is None,
         "versions": _versions(),
-        "taken": None if feed is None else feed.position(state),
+        "taken": None if probe is None else _taken(probe),
         "data": {} if feed is None else feed.outline(),
         "generators": pack(rng.capture()),
         "generators_before": None if feed is None else pack(feed.begin),
@@ -222,6 +226,14 @@ def put_callbacks(body: Mapping[str, Any], members: Iterable[object]) -> None:
     for name, member in _named(members):
         if name in body["callbacks"]:
             graft(member, body["callbacks"][name], where=name)
+
+
+def _taken(probe: Probe) -> int | None:
+    """Batches of the epoch in hand that were taken; -1 before its iterator was made."""
+    if probe.feed is None:
+        return None
+    taken = probe.feed.position(probe.state)
+    return -1 if taken is None and probe.is_in_epoch else taken
 
 
 def _packed(

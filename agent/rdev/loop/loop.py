@@ -96,6 +96,8 @@ class Loop:
                 raise
             finally:
                 probe.run_end()
+                # The state knows its probe, and would keep a loader's workers alive with it.
+                probe.feed = None
         return state
 
     def _go_on(self, probe: Probe, feed: Feed, course: Resumption) -> None:
@@ -105,7 +107,7 @@ class Loop:
             self._epoch(probe, feed, course)
             return
         course.enter(state, probe.members)
-        course.between(feed)
+        course.between(state, feed)
 
     def _over(self, state: State) -> bool:
         if state.stop or (self._epochs is not None and state.epoch >= self._epochs):

@@ -12,7 +12,7 @@ From the first to the last:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rdev.loop import archive, rng
@@ -69,8 +69,11 @@ class Resumption:
         except ValueError as error:
             raise self._unfit(str(error)) from error
 
-    def rest(self, state: State, feed: Feed) -> Iterator[Any]:
+    def rest(self, state: State, feed: Feed) -> Iterable[Any]:
         """The batches that the epoch in hand still has; the generators stand where they stood."""
+        if self._body["taken"] < 0:
+            self._prime(state.epoch - 1, feed)
+            return feed.batches(state)
         then, now = self._body["data"], feed.outline()
         changed = [key for key in then if now.get(key) != then[key]]
         if changed:
@@ -84,9 +87,12 @@ class Resumption:
         self._draw_on()
         return batches
 
-    def between(self, feed: Feed) -> None:
+    def between(self, state: State, feed: Feed) -> None:
         """Makes the next epoch begin as it would have: the generators stand where they stood."""
-        if self._body["epoch"]:
+        self._prime(state.epoch, feed)
+
+    def _prime(self, epochs: int, feed: Feed) -> None:
+        if epochs:
             feed.prime()
         self._draw_on()
 
