@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 import zipfile
 
 import numpy as np
@@ -524,3 +525,15 @@ def _torch_of(value):
     file = io.BytesIO()
     torch.save({"by": value}, file)
     return file.getvalue()
+
+
+def test_a_state_that_is_kept_keeps_no_loader_alive():
+    class Batches(list):
+        """Something that a weak reference can lead to."""
+
+    data = Batches([1, 2])
+    seen = weakref.ref(data)
+    state = train(Callback(), data=data, steps=2)
+    del data
+    assert state.step == 2
+    assert seen() is None
