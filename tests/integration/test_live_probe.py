@@ -70,3 +70,53 @@ async def test_a_running_script_is_watched_held_stepped_and_edited(tmp_path):
         assert len(told) > 2
         own_losses = printed(lines)
         assert {n: own_losses[n + shift][0] for n in told} == pytest.approx(told)
+
+
+async def test_a_script_is_saved_gets_another_loss_and_is_stopped(tmp_path):
+    async with probed(tmp_path, PLAIN, "100000") as script:
+        await script.arm()
+        held = await script.ask("pause")
+        state = (await script.ask("state"))["answer"]
+        assert set(state["objects"]) == {"model", "optimizer", "scheduler"}
+        assert (state["step"], list(state["lr"])) == (held["step"], ["optimizer"])
+
+        path = tmp_path / "now"
+        saved = await script.ask("checkpoint", path=str(path))
+        assert (saved["step"], saved["answer"]["path"]) == (held["step"], str(path))
+        assert path.exists()
+
+        file = script.folder / "train.py"
+        file.write_text(file.read_text().replace(".square().mean()", ".square().mean() + 1000.0"))
+        reloaded = await script.ask("reload", module="__main__")
+        assert reloaded["answer"]["changed"], reloaded
+        stepped = await script.ask("step", steps=2)
+        assert stepped["step"] == held["step"] + 2
+        after = (await script.ask("state"))["answer"]
+        assert 1000.0 < after["loss"] < 1100.0
+        await script.ask("resume")
+        stopped = await script.ask("stop")
+        ended = await script.jobs.end(script.job)
+        assert ended.exit_code == 0
+        lines = await script.lines()
+        assert not weights(lines), "what comes after the loop is not done"
+        run_ended = await script.of_kind("run_ended")
+        assert (run_ended["step"], run_ended["error"]) == (stopped["step"] + 1, None)
+
+
+REFUSED = {
+    "numpy": ("import numpy, time\nprint('up', flush=True)\ntime.sleep(60)", "torch is not loaded"),
+    "loop": (
+        "from rdev.loop import track\nimport time\n"
+        "for batch in track(range(6000)):\n print('up', flush=True)\n time.sleep(0.01)",
+        "its steps are counted already, by 'track'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+async def test_what_cannot_be_watched_is_refused_plainly(kind, tmp_path):
+    source, cause = REFUSED[kind]
+    async with probed(tmp_path, source) as script:
+        answer = await script.arm()
+        assert answer["armed"] is False
+        assert cause in answer["refused"]

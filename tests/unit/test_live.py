@@ -1,14 +1,17 @@
 """The live probe on trainings of this process: what a step is, what its loss is, what is restored."""
 
 import gc
+import os
 import threading
 import weakref
 
 import pytest
 
+from rdev.loop import Loop, live
 from rdev.loop.live import LiveProbe
 from rdev.loop.objects import found_around
 from rdev.loop.patches import Patches
+from rdev.wire import gate
 
 torch = pytest.importorskip("torch")
 
@@ -316,6 +319,48 @@ def test_objects_of_a_trainer_are_found_behind_self():
     trainer = Trainer()
     found = {name: reference() for name, reference in trainer.objects().items()}
     assert found == {"optimizer": trainer.optimizer, "model": trainer.model}
+
+
+def test_a_forked_child_is_never_armed(sink):
+    before = functions()
+    training = Training()
+    training.step()  # so that an optimizer was made
+    assert live.arm()["armed"]
+    try:
+        child = os.fork()
+        if not child:
+            training.step()
+            os._exit(0 if functions() == before and live.current() is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert functions() != before
+        assert live.arm()["armed"]  # again is harmless
+    finally:
+        live.disarm()
+    assert functions() == before
+
+
+def test_it_gives_way_to_a_run_of_the_loop(sink):
+    before = functions()
+    training = Training()
+    training.step()
+    live.arm()
+    try:
+        training.step()
+
+        def step(state):
+            training.step()
+
+        Loop(step, range(3)).run()
+        assert functions() == before
+    finally:
+        live.disarm()
+
+
+def test_the_gate_holds_before_a_step_that_it_counts(probe):
+    training, held = Training(), []
+    gate.close(3, lambda: held.append(probe.state.step))
+    training.step(5)
+    assert held == [2]  # at the end of that step
 
 
 def test_patches_listen_only_between_put_and_restore():

@@ -136,7 +136,7 @@ class LiveProbe(Probe):
     def forget(self) -> None:
         """In a forked child: it is not the training, and nothing is reported."""
         self._patches.restore()
-        self._run_open = False
+        self.abandon()
 
     def _stepped(self, optimizer: Any, _args: Any, _options: Any) -> None:  # noqa: ANN401  # as torch calls it
         # After every optimizer step of the process; what most of them need comes first.
@@ -188,7 +188,7 @@ class LiveProbe(Probe):
 
     def _end_step(self) -> None:
         state, loss = self.state, self._patches.take()
-        if self.marks.is_needed:
+        if self.marks.since is not None:
             state.step = self.marks.ended(state.step)
         try:
             # For this moment only: it may hold the step's graph, with what else is in there.
@@ -244,10 +244,11 @@ def arm(*, mark: int | None = None, step: int | None = None) -> Mapping[str, Any
                 return {"armed": False, "kind": "probe", "refused": str(error)}
             _live = probe
             atexit.register(_leave)
-        marks = _live.marks
-    if mark is not None and step is not None and marks.is_needed:
-        marks.aim(mark, step)
-        _live.wake()
+        live, marks = _live, _live.marks
+    if marks.since is not None:
+        if mark is not None and step is not None and marks.is_needed:
+            marks.aim(mark, step)
+        live.wake()  # The end of the step at hand is the latest that all who are armed can know.
     last = marks.last or (None, None)
     told = {"step": last[0], "mark": last[1], "numbers": marks.state}
     return {"armed": True, "kind": "probe", **told}

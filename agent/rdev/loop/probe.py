@@ -161,6 +161,8 @@ class Probe:
             steps: At most how many steps are planned, if that is known.
         """
         self._run_open = True
+        for outer in _runs:
+            outer.wake()  # A probe of a foreign loop gives way to this one.
         _runs.append(self)
         self._held = _seconds_held()
         self.ended = _clock()
@@ -362,6 +364,12 @@ class Probe:
             self._report()
             state = self.state
             self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
+            _runs.remove(self)
+
+    def abandon(self) -> None:
+        """In a forked child: the run is its parent's, and nothing is told."""
+        if self._run_open:
+            self._run_open = False
             _runs.remove(self)
 
     def _adopt(self, callbacks: Iterable[Callback]) -> list[Callback]:
