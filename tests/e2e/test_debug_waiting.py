@@ -119,7 +119,9 @@ def test_a_running_job_is_looked_at_where_it_fails_and_keeps_its_code_and_traceb
         release(rdev, "fail")
         assert debugging.wait(60) == 0, debugging.stderr.read()
         shown = debugging.stdout.read()
-    assert "paused at fails.py:6 in divide" in shown
+    assert "paused at fails.py:6 in divide() (exception): ZeroDivisionError: division by" in shown
+    assert "(note:" not in shown
+    assert "(Current frame)" not in shown
     assert "\n3\n" in shown
     assert rdev.run("wait", "fails").returncode == 1
     assert rdev.run("logs", "fails").stderr.count("Traceback") == 1

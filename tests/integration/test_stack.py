@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 from tests.support.hooked import SessionPipe, hooked_job
@@ -97,3 +98,20 @@ async def test_a_main_thread_inside_of_c_is_told_with_its_python_frames(tmp_path
             [main] = await threads(job)
             assert main["frames"][-1][2] == "<module>"
         await job.end()
+
+
+@pytest.mark.skipif(shutil.which("py-spy") is None, reason="py-spy is not on the PATH")
+@pytest.mark.parametrize("python", SERVED.values(), ids=SERVED.keys())
+async def test_py_spy_tells_native_frames_and_stops_nothing_for_long(tmp_path, python):
+    async with hooked_job(tmp_path, RUNNING, python=python) as job, DebugManager(job) as manager:
+        await under_way(job)
+        [found] = await manager.stacks("0" * 12, rank=None, is_native=True)
+        assert (found.source, found.cause, found.pid) == ("py-spy", "", job.process.pid)
+        assert found.title.endswith(str(tmp_path / "train.py"))
+        main = found.threads[0]
+        assert any(
+            frame.function == "Trainer.train" or frame.function == "train" for frame in main.frames
+        )
+        assert any("libc" in frame.file for thread in found.threads for frame in thread.frames)
+        assert any(thread.name.endswith("loader") for thread in found.threads)
+        assert await job.end() == "right\n"

@@ -56,7 +56,8 @@ class Stops:
     def __init__(self, report: Report, lease: Lease) -> None:
         self._report = report
         self._lease = lease
-        self._lock = _thread.allocate_lock()
+        # A signal handler of the program's may stop on a thread that is in here.
+        self._lock = _thread.RLock()
         self.parked: dict[int, Stop] = {}
         self.current: Stop | None = None
         self.ending = ""
@@ -109,7 +110,7 @@ class Stops:
 
     def forget(self) -> None:
         """In a forked child no thread is parked, whatever its parent's threads do."""
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()
         while self.parked:
             release()
             self.parked.popitem()

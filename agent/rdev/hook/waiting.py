@@ -85,6 +85,8 @@ class Waiting:
         self._post_mortem_seconds = post_mortem
         self._off: set[tuple[str, int]] = set()
         self._audits = self._watches_exceptions = False
+        # The next steps to hold before: what the job was started with, and what was asked since.
+        self._own_step = self._asked_step = 0
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -96,10 +98,13 @@ class Waiting:
         if "start" in words:
             environment[STOPS_VARIABLE] = ",".join(word for word in words if word != "start")
             sys.setprofile(self._until_main)
-        self.stop_at({"exception": "exception" in words, "step": _step(words)})
+        self._own_step = _step(words)
+        self.stop_at({"exception": "exception" in words})
 
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `stops`: `exception` on or off, and `step`, the next one to hold before.
+
+        A step that the job was started with stays.
 
         Returns:
             `counted`: whether somebody in this process counts steps.
@@ -109,7 +114,8 @@ class Waiting:
         else:
             self._watches_exceptions = False
         step = args.get("step")
-        close(step if isinstance(step, int) else 0, lambda: self._hold_step(step))
+        self._asked_step = step if isinstance(step, int) else 0
+        self._close_gate()
         return {"counted": counted()}
 
     # Each way in.
@@ -135,7 +141,14 @@ class Waiting:
         if self._await_debugger(_stop(frame, "entry"), self._attendance):
             self._debugger.stop_here(frame)
 
-    def _hold_step(self, step: object) -> None:
+    def _close_gate(self) -> None:
+        step = min((s for s in (self._own_step, self._asked_step) if s), default=0)
+        close(step, lambda: self._hold_step(step))
+
+    def _hold_step(self, step: int) -> None:
+        self._own_step = self._own_step if self._own_step > step else 0
+        self._asked_step = self._asked_step if self._asked_step > step else 0
+        self._close_gate()
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
         if not self._await_debugger(_stop(frame, f"step {step}"), self._attendance):
             return

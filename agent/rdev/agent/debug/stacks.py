@@ -157,7 +157,9 @@ async def _spied(rank: int, pid: int, *, is_native: bool) -> ProcessStack:
         code, output, complaint = await _run(program, *words)
         if code:
             return ProcessStack(rank, pid, cause=_why(complaint))
-        return of_py_spy(output, rank, pid)
+        found = of_py_spy(output, rank, pid)
+        # It tells the command line only of what it takes for a child.
+        return replace(found, title=found.title or await asyncio.to_thread(_command_line, pid))
     except (OSError, ValueError, TimeoutError) as error:
         cause = str(error) or f"it took longer than {PY_SPY_SECONDS:.0f} s"
         return ProcessStack(rank, pid, cause=f"py-spy: {cause}")
@@ -187,6 +189,15 @@ def _why(complaint: bytes) -> str:
         )
     lines = text.splitlines()
     return f"py-spy: {lines[0].removeprefix('Error: ') if lines else 'it failed'}"
+
+
+def _command_line(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:  # it has ended
+        return ""
+    return os.fsdecode(b" ".join(words)).strip()
 
 
 def _py_spy() -> str:

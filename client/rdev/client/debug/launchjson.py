@@ -29,7 +29,7 @@ def entry(name: str, port: int) -> dict[str, Any]:
         "type": "debugpy",
         "request": "attach",
         "connect": {"host": "127.0.0.1", "port": port},
-        "justMyCode": True,
+        "justMyCode": False,
         "presentation": {"group": _GROUP},
     }
 

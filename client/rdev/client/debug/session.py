@@ -23,6 +23,12 @@ ANSWER_SECONDS = 30.0
 # With it the agent ends what it says of a session that is over while the process is not.
 _GOES_ON = "; the job goes on"
 
+# What debugpy adds to the name of an exception that is looked at with its frames, and to the frame
+# that is executed: the place says it.
+_NOTE = "(note: full exception trace"
+_CURRENT = " (Current frame)"
+_REASONS = ("text", "description")
+
 # A recursion without end has a thousand frames; nobody reads more than these.
 MOST_FRAMES = 200
 
@@ -248,7 +254,7 @@ class DebugClient:
                 id=int(frame["id"]),
                 path=str((frame.get("source") or {}).get("path") or ""),
                 line=int(frame.get("line") or 0),
-                function=str(frame.get("name") or ""),
+                function=str(frame.get("name") or "").removesuffix(_CURRENT),
             )
             for frame in body.get("stackFrames", [])
         ]
@@ -381,8 +387,8 @@ class DebugClient:
                 if not self._state.initialized.done():
                     self._state.initialized.set_result(None)
             case "stopped":
-                text = str(body.get("text") or body.get("description") or "")
-                stop = Stopped(int(body.get("threadId", 0)), str(body.get("reason", "")), text)
+                thread, reason = int(body.get("threadId", 0)), str(body.get("reason", ""))
+                stop = Stopped(thread, reason, _why_stopped(body))
                 self._state.is_held = True
                 self._state.halts.put_nowait(stop)
             case "continued" if self._state.is_held:
@@ -399,6 +405,12 @@ class DebugClient:
         if self.end is None:
             self._state.ended.set_result(Ended(cause))
             self._state.halts.put_nowait(Ended(cause))
+
+
+def _why_stopped(body: Mapping[str, Any]) -> str:
+    """Of an exception its name and its message."""
+    parts = (str(body.get(name) or "").partition(_NOTE)[0].strip() for name in _REASONS)
+    return ": ".join(dict.fromkeys(part for part in parts if part))
 
 
 def _asking(command: str) -> str:
