@@ -10,7 +10,9 @@ taken and sent; gaps beyond 200 us are left out of it, they are the machine's.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -21,11 +23,13 @@ from pathlib import Path
 
 import torch
 
-from rdev.loop import Callback, Loop, State, log, track
+from rdev.loop import Callback, Loop, State, live, log, track
 from rdev.wire.channel import SOCKET_VARIABLE
 
 BLOCK = 300
 ROUNDS = 30
+LIVE_BLOCK = 40
+LIVE_ROUNDS = 200
 OUTLIER = 200.0
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -127,6 +131,34 @@ def measure(training: Training) -> dict[str, list[float]]:
     return gaps
 
 
+def measure_live(training: Training) -> dict[str, list[float]]:
+    """Microseconds from the begin of a step to the next one's, in short blocks, shuffled.
+
+    A live probe costs within the step. It is measured before any run of rdev.loop, which it would
+    give way to. `not armed` has been armed before, and is what it was.
+    """
+    names = ["bare", "bare again", "live probe, not armed", "live probe, armed"]
+    periods: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(LIVE_ROUNDS + 1):
+        random.shuffle(names)
+        for name in names:
+            if name.startswith("live"):
+                answer = live.arm()
+                assert answer["armed"] or not turn, answer  # there is an optimizer after a step
+            if name.endswith("not armed"):
+                live.disarm()
+            begins = []
+            for batch in training.data[:LIVE_BLOCK]:
+                begins.append(time.perf_counter_ns())
+                training.train(*batch)
+            live.disarm()
+            if turn:
+                # The first steps are those at which the probe comes.
+                pairs = itertools.pairwise(begins[8:])
+                periods[name] += [(end - begin) / 1000 for begin, end in pairs]
+    return periods
+
+
 @contextlib.contextmanager
 def job() -> Iterator[None]:
     """Makes this process look like one of a job, with somebody at the other end."""
@@ -140,9 +172,9 @@ def job() -> Iterator[None]:
             listener.stdin.close()
 
 
-def report(gaps: dict[str, list[float]]) -> None:
+def report(gaps: dict[str, list[float]], *, what: str) -> None:
     bare = statistics.median(gaps["bare"])
-    print(f"a bare loop takes {bare:.2f} us from step to step\n")
+    print(f"a bare loop takes {bare:.2f} us{what}\n")
     print(f"{'':22}   us over bare   (middle half)     mean")
     for name, values in gaps.items():
         if name == "bare":
@@ -158,7 +190,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with job():
         print(f"{ROUNDS} rotated rounds of {BLOCK} steps, one torch thread, in a job\n")
-        report(measure(Training()))
+        training = Training()
+        report(measure_live(training), what=" a step")
+        print()
+        report(measure(training), what=" from step to step")
 
 
 if __name__ == "__main__":

@@ -103,13 +103,16 @@ async def test_a_script_is_saved_gets_another_loss_and_is_stopped(tmp_path):
         assert (run_ended["step"], run_ended["error"]) == (stopped["step"] + 1, None)
 
 
+TRACKED = """
+import time
+from rdev.loop import track
+for batch in track(range(6000)):
+    print("up", flush=True)
+    time.sleep(0.01)
+"""
 REFUSED = {
     "numpy": ("import numpy, time\nprint('up', flush=True)\ntime.sleep(60)", "torch is not loaded"),
-    "loop": (
-        "from rdev.loop import track\nimport time\n"
-        "for batch in track(range(6000)):\n print('up', flush=True)\n time.sleep(0.01)",
-        "its steps are counted already, by 'track'",
-    ),
+    "loop": (TRACKED, "its steps are counted already, by 'track'"),
 }
 
 
