@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import grpc
 
 import rdev.hook
+from rdev.agent.control.manager import ControlManager
 from rdev.agent.debug.manager import DebugManager
 from rdev.agent.environment.manager import EnvironmentManager
 from rdev.agent.identity import identify
@@ -27,6 +28,7 @@ from rdev.agent.logs.inotify import Inotify
 from rdev.agent.machine.checks import Machine, examine
 from rdev.agent.machine.slurm import is_login_node
 from rdev.agent.services.agent import AgentService
+from rdev.agent.services.control import ControlService
 from rdev.agent.services.debug import DebugService
 from rdev.agent.services.environment import EnvironmentService
 from rdev.agent.services.event import EventService
@@ -39,6 +41,7 @@ from rdev.protocol.convert import LOGIN_NODE, LOGIN_UNKNOWN
 from rdev.protocol.transport import SERVER_OPTIONS
 from rdev.v1 import (
     agent_pb2_grpc,
+    control_pb2_grpc,
     debug_pb2_grpc,
     environment_pb2_grpc,
     event_pb2_grpc,
@@ -186,6 +189,9 @@ async def _composed(
         LogService(jobs, inotify).add_to(server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
         debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
+        control_pb2_grpc.add_ControlServiceServicer_to_server(
+            ControlService(ControlManager(jobs, inotify)), server
+        )
         yield server, jobs
 
 

@@ -24,6 +24,31 @@ class Recorded:
     line: str
 
 
+def end_of(files: JobFiles) -> int:
+    """The offset behind the last whole event; 0 if there is none."""
+    try:
+        file = os.open(files.events, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        size = os.fstat(file).st_size
+        since = max(0, size - MAX_LINE - 1)
+        return since + os.pread(file, size - since, since).rfind(b"\n") + 1
+    finally:
+        os.close(file)
+
+
+def end_of(files: JobFiles) -> int:
+    """The offset of the event that will be recorded next."""
+    descriptor = os.open(files.events, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        begin = max(0, size - MAX_LINE - 1)
+        return begin + os.pread(descriptor, size - begin, begin).rfind(b"\n") + 1
+    finally:
+        os.close(descriptor)
+
+
 class EventReader:
     """Reads on and on; whole lines only.
 

@@ -51,6 +51,10 @@ VERBS = {
     ),
     "dap": Verb("[JOB]", "serve an editor as its debug adapter, on stdin and stdout"),
     "stack": Verb("[JOB] [--native]", "show what a job's threads do, and stop nothing"),
+    "ctl": Verb(
+        "[JOB] pause|resume|step N|stop|set K=V|...",
+        "control a training, or ask why it stands still",
+    ),
     "metrics": Verb("[JOB] [--plot]", "show a job's metrics"),
     "events": Verb("[JOB] [-f]", "show what a job reported"),
     "rm": Verb("JOB ...", "remove ended jobs and their logs"),
@@ -71,6 +75,7 @@ _STARTING = frozenset({"run", "exec", "shell"})
 _BY_SESSION = frozenset(
     (
         *("run", "ps", "logs", "attach", "wait", "stop", "shell", "exec", "metrics", "events"),
+        "ctl",
         *("rm", "sync", "env", "version"),
     )
 )

@@ -1,0 +1,144 @@
+"""Which processes of a job have a run under way, and how one is watched that nobody prepared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rdev.agent.debug.target import Jobs, choose, hooks_of, parent_of
+from rdev.protocol.errors import JobConflict, RdevError
+from rdev.wire.control import Where
+from rdev.wire.job import Job
+
+# A channel's thread answers within milliseconds, unless C code holds the interpreter.
+ASK_SECONDS = 2.0
+
+# A probe that is armed dials within as much; the ranks' numbers agree some steps later.
+_TICK = 0.05
+
+_PREPARE = "docs/control.md says how a script is prepared, and what the live probe watches"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process with a run, and where that is."""
+
+    rank: int
+    pid: int
+    where: Where
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is held by a pause."""
+        return self.where.get("stage") == "paused"
+
+
+async def members(jobs: Jobs, job: Job, action: str) -> list[Member]:
+    """One for each rank that has a run under way, by rank; may be empty.
+
+    Raises:
+        JobConflict: There are runs, and all are over.
+    """
+    peers = [peer for peer in await jobs.peers(job.id) if peer.get("role") == "loop"]
+    asked = await asyncio.gather(
+        *(_where(jobs, job.id, int(peer.get("rank") or 0), int(peer["pid"])) for peer in peers)
+    )
+    found = [member for member in asked if member is not None]
+    running = [one for one in found if one.where.get("stage") not in ("none", "over")]
+    if found and not running:
+        cause = "its run is over, or has not begun; the process is still there"
+        raise JobConflict(action, cause, hint="`rdev logs JOB -f` shows what it does")
+    by_rank: dict[int, list[Member]] = {}
+    for member in running:
+        by_rank.setdefault(member.rank, []).append(member)
+    return [_training(by_rank[rank]) for rank in sorted(by_rank)]
+
+
+async def arrived(jobs: Jobs, job: Job, action: str) -> list[Member]:
+    """As `members`, but waits until there is one."""
+    found = await members(jobs, job, action)
+    while not found:
+        await asyncio.sleep(_TICK)
+        found = await members(jobs, job, action)
+    return found
+
+
+async def _where(jobs: Jobs, job_id: str, rank: int, pid: int) -> Member | None:
+    try:
+        answer = await jobs.command(job_id, "loop", rank, "where", pid=pid, timeout=ASK_SECONDS)
+    except (RdevError, TimeoutError):
+        return None
+    return Member(rank, pid, answer)  # type: ignore[arg-type]  # a peer may say anything
+
+
+def _training(found: Sequence[Member]) -> Member:
+    pid = choose([member.pid for member in found], parent_of).pid
+    return next(member for member in found if member.pid == pid)
+
+
+async def arm(jobs: Jobs, job: Job, action: str, *, patience: float) -> list[int]:
+    """Arms the live probe in every rank and waits until all count their steps alike.
+
+    Returns:
+        The ranks.
+
+    Raises:
+        JobConflict: A rank cannot be watched; says why.
+    """
+    hooks = await hooks_of(jobs, job.id, None)
+    if not hooks:
+        cause = "nothing in it counts steps, and it has no hook through which that could be changed"
+        raise JobConflict(action, cause, hint=_PREPARE)
+    by_rank: dict[int, list[int]] = {}
+    for rank, pid in hooks:
+        by_rank.setdefault(rank, []).append(pid)
+    processes = {rank: choose(pids, parent_of).pid for rank, pids in sorted(by_rank.items())}
+    answers = {r: await _probe(jobs, job, r, pid, {"armed": True}) for r, pid in processes.items()}
+    for rank, answer in answers.items():
+        if not answer.get("armed"):
+            where = f"rank {rank}: " if len(processes) > 1 else ""
+            cause = f"{where}{answer.get('refused') or 'the live probe cannot be armed there'}"
+            raise JobConflict(action, cause, hint=_PREPARE)
+    if len(processes) > 1:
+        await _align(jobs, job, processes, until=time.monotonic() + patience)
+    return list(processes)
+
+
+async def disarm(jobs: Jobs, job: Job) -> list[int]:
+    """Disarms the live probe wherever it is; returns the ranks that were asked."""
+    hooks = await hooks_of(jobs, job.id, None)
+    for rank, pid in hooks:
+        try:
+            await _probe(jobs, job, rank, pid, {"armed": False})
+        except (RdevError, TimeoutError):
+            continue  # it has gone meanwhile, and the probe with it
+    return sorted({rank for rank, _ in hooks})
+
+
+async def _align(jobs: Jobs, job: Job, processes: Mapping[int, int], *, until: float) -> None:
+    """Has all ranks count as the first does, from a step whose mark all have seen.
+
+    What ends without agreement is left to the meeting, which then finds the ranks' numbers as they
+    are: they may be apart by the steps that were made between the armings.
+    """
+    first = min(processes)
+    while time.monotonic() < until:
+        told = await _probe(jobs, job, first, processes[first], {"armed": True})
+        mark, step = told.get("mark"), told.get("step")
+        aim = {} if mark is None or step is None else {"mark": mark, "step": step}
+        states = [
+            (await _probe(jobs, job, rank, pid, {"armed": True, **aim})).get("numbers")
+            for rank, pid in processes.items()
+        ]
+        if all(state in ("aligned", "alone") for state in states):
+            return
+        await asyncio.sleep(_TICK)
+
+
+async def _probe(
+    jobs: Jobs, job: Job, rank: int, pid: int, args: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return await jobs.command(job.id, "hook", rank, "probe", args, pid=pid, timeout=10.0)
