@@ -125,6 +125,9 @@ async def test_events_of_a_job_that_ends_at_once_are_all_there(tmp_path, monkeyp
         assert [r.event async for r in stubs.event.TailEvents(later)] == [seen[1].event]
         chosen = event_pb2.TailEventsRequest(job_id=job.id, kinds=["a"])
         assert [r.event async for r in stubs.event.TailEvents(chosen)] == [seen[0].event]
+        end = event_pb2.TailEventsRequest(job_id=job.id, from_end=True)
+        [told] = [r async for r in stubs.event.TailEvents(end)]
+        assert (told.event, told.next_offset) == ("", seen[1].next_offset)
 
 
 async def test_a_part_of_the_output_is_read_by_time_stream_and_attempt(tmp_path, monkeypatch):

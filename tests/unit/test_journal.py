@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rdev.agent.logs.events import EventReader
+from rdev.agent.logs.events import EventReader, end_of
 from rdev.protocol.errors import InvalidRequest
 from rdev.supervisor.journal import Journal
 from rdev.wire.events import Event
@@ -119,6 +119,22 @@ def test_a_reader_takes_whole_lines_and_goes_on_from_any_of_them(files):
         assert reader.read() == reader.rest() == []
     with EventReader(files, read[0].next_offset, kinds=["metric"]) as reader:
         assert [Event.from_json(recorded.line).seq for recorded in reader.read()] == [3]
+
+
+def test_who_begins_at_the_end_gets_what_comes_later_and_a_torn_line_once_it_is_whole(files):
+    assert end_of(files) == 0
+    journal = Journal(files)
+    journal.add(Event("metric", 1.0, seq=1, fields={"text": "x" * 900_000}))
+    journal.close()
+    whole = os.stat(files.events).st_size
+    later = event(2).to_json().encode()
+    with open(files.events, "ab") as file:
+        file.write(later[:9])
+    assert end_of(files) == whole
+    with open(files.events, "ab") as file:
+        file.write(later[9:] + b"\n")
+    with EventReader(files, whole) as reader:
+        assert [Event.from_json(recorded.line).seq for recorded in reader.read()] == [2]
 
 
 @pytest.mark.parametrize("offset", [5, 10_000])

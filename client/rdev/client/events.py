@@ -16,6 +16,20 @@ class Events:
         self._connection = connection
         self._stub = event_pb2_grpc.EventServiceStub(connection.channel)
 
+    async def end(self, job_id: str) -> int:
+        """Where the record ends now: the offset at which what comes from now on begins."""
+        offset = 0
+
+        async def ask() -> AsyncGenerator[int, None]:
+            request = event_pb2.TailEventsRequest(job_id=job_id, from_end=True)
+            # An older agent gives all there is, the last of which leads there too.
+            async for response in responses(self._stub.TailEvents(request)):
+                yield response.next_offset
+
+        async for following in resuming(self._connection, ask):
+            offset = following
+        return offset
+
     async def tail(
         self,
         job_id: str,

@@ -38,17 +38,6 @@ def end_of(files: JobFiles) -> int:
         os.close(file)
 
 
-def end_of(files: JobFiles) -> int:
-    """The offset of the event that will be recorded next."""
-    descriptor = os.open(files.events, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(descriptor).st_size
-        begin = max(0, size - MAX_LINE - 1)
-        return begin + os.pread(descriptor, size - begin, begin).rfind(b"\n") + 1
-    finally:
-        os.close(descriptor)
-
-
 class EventReader:
     """Reads on and on; whole lines only.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from rdev.agent.jobs.manager import JobManager
-from rdev.agent.logs.events import EventReader
+from rdev.agent.logs.events import EventReader, end_of
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
 from rdev.agent.services import Context
@@ -24,7 +25,13 @@ class EventService(event_pb2_grpc.EventServiceServicer):
     ) -> AsyncIterator[event_pb2.TailEventsResponse]:
         """See event.proto."""
         files = self._manager.record(request.job_id).files
-        with EventReader(files, request.offset, kinds=request.kinds) as reader:
+        offset = request.offset
+        if request.from_end:
+            offset = await asyncio.to_thread(end_of, files)
+            yield event_pb2.TailEventsResponse(next_offset=offset)
+            if not request.follow:
+                return
+        with EventReader(files, offset, kinds=request.kinds) as reader:
             batches = follow(
                 reader, files, self._inotify, path=files.events, is_endless=request.follow
             )

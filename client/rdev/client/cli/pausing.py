@@ -61,9 +61,8 @@ async def _read(connection: Connection, job: Job, arrived: asyncio.Queue[Event |
 
 async def _from_now_on(connection: Connection, job: Job) -> AsyncIterator[Event]:
     """The stops that are on, as if they began now, then what happens."""
-    events, offset = Events(connection), 0
-    async for following, _ in events.tail(job.id, kinds=KINDS):
-        offset = following
+    events = Events(connection)
+    offset = await events.end(job.id)
     now = await Jobs(connection).get(job.id)
     for stop in now.stops:
         yield _as_event(stop, time.time())
