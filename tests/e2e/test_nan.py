@@ -6,8 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.shared_agent
+
 SCRIPT = """
-import os, sys, threading, time
+import sys
 import torch
 from rdev.loop import Callback, Loop
 from rdev.loop.callbacks import NanGuard
@@ -26,15 +28,7 @@ model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torc
 def weights(state):
     return {"step": state.step, "model": state.model.state_dict(), "opt": state.opt.state_dict()}
 
-def resume(control):  # another thread may, as `rdev ctl` does
-    while not os.path.exists(f"{folder}/resume"):
-        time.sleep(0.02)
-    control.resume()
-
 class Witness(Callback):
-    def run_begin(self, state):
-        threading.Thread(target=resume, args=[state.control], daemon=True).start()
-
     def step_end(self, state):
         torch.save(weights(state), f"{folder}/after-{state.step}.pt")
 
@@ -93,10 +87,11 @@ def test_a_nan_pauses_the_job_before_the_update_and_a_resume_leaves_it_out(rdev,
     assert same(folder / "paused.pt", folder / "after-36.pt")
     assert not (folder / "after-37.pt").exists()
 
-    (folder / "resume").touch()
+    resumed = rdev.run("ctl", "resume")
+    assert (resumed.returncode, "37" in resumed.stdout) == (0, True), resumed.stderr
     assert rdev.run("wait").returncode == 0
-    (resumed,) = map(json.loads, rdev.run("events", "--kind", "loop_resumed").stdout.splitlines())
-    assert resumed["step"] == 37
+    (gone_on,) = map(json.loads, rdev.run("events", "--kind", "loop_resumed").stdout.splitlines())
+    assert gone_on["step"] == 37
     assert rdev.run("logs", "--stream", "stdout").stdout.splitlines()[-1] == "finished True"
     assert same(folder / "after-37.pt", folder / "after-36.pt")
     assert not same(folder / "after-38.pt", folder / "after-37.pt")
