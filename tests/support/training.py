@@ -59,6 +59,19 @@ class Augmented:
         return image, labels[index], index
 
 
+class Average:
+    """Keeps the very tensor that it is given, and changes it."""
+
+    def __init__(self):
+        self.value = torch.zeros(1)
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
 class Validate(Callback):
     """Draws at the ends of epochs, and has a state of its own that the training depends on."""
 
@@ -69,6 +82,7 @@ class Validate(Callback):
     def epoch_begin(self, state):
         for group in state.optimizer.param_groups:
             group["weight_decay"] += 0.01  # not to be done twice
+        state.average.value += 0.01
 
     def step_end(self, state):  # noqa: ARG002  # a callback's signature
         self.count += 1
@@ -124,6 +138,7 @@ class Training:
             momentum=momentum,
             schedule=torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=STEPS + 1),
             scale=[1.0],
+            average=Average(),
         )
 
     def run(self, resume=None):
@@ -136,6 +151,7 @@ class Training:
     def step(self, state):
         images, labels, indices = state.batch
         loss = nn.functional.cross_entropy(state.model(images), labels) * state.scale[0]
+        loss = loss * (1 + state.average.value.item())
         for optimizer in (state.optimizer, state.momentum):
             optimizer.zero_grad()
         loss.backward()
