@@ -1,7 +1,16 @@
 """The live probe in real jobs: scripts nobody prepared, armed through the hook, under a supervisor."""
 
+import os
+import sys
+
 import pytest
+from tests.support.jobs import jobs_in, tidy
 from tests.support.probed import PLAIN, probed
+
+from rdev.agent.control.manager import ControlManager, Order
+from rdev.agent.jobs.resolve import Surroundings
+from rdev.hook import PLANT
+from rdev.wire.control import Verb
 
 pytest.importorskip("torch")
 
@@ -123,3 +132,56 @@ async def test_what_cannot_be_watched_is_refused_plainly(kind, tmp_path):
         answer = await script.arm()
         assert answer["armed"] is False
         assert cause in answer["refused"]
+
+
+RANKS = """\
+import time
+
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+torch.set_num_threads(1)
+torch.manual_seed(0)
+rank = dist.get_rank()
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+number = 0
+while True:
+    number += 1
+    optimizer.zero_grad()
+    model(torch.randn(16, 8)).square().mean().backward()
+    optimizer.step()
+    with open(f"{__file__}.{rank}", "w") as file:
+        file.write(str(number))
+    print(number, flush=True)
+    time.sleep(0.005 if rank else 0.001)
+"""
+
+
+@pytest.mark.slow
+async def test_ranks_that_are_armed_one_after_another_are_held_after_the_same_step(tmp_path):
+    around = Surroundings(dict(os.environ), 0o022, PLANT)
+    (tmp_path / "train.py").write_text(RANKS)
+    async with tidy(tmp_path / "jobs") as place, jobs_in(place, surroundings=around) as jobs:
+        job = await jobs.start(sys.executable, str(tmp_path / "train.py"), processes=2)
+        await jobs.first_bytes(job)
+        control = ControlManager(jobs.manager, jobs.inotify)
+
+        def own(rank):
+            """The script's own number of the last step whose end it has seen."""
+            return int((tmp_path / f"train.py.{rank}").read_text())
+
+        orders = (
+            Order(job.id, "first", Verb.PAUSE),
+            Order(job.id, "more", Verb.STEP, {"steps": 3}),
+            Order(job.id, "on", Verb.RESUME),
+            Order(job.id, "again", Verb.PAUSE),
+        )
+        for order in orders:
+            outcomes = await control.control(order)
+            assert [outcome.cause for outcome in outcomes] == ["", ""]
+            assert len({outcome.step for outcome in outcomes}) == 1
+            if order.verb is not Verb.RESUME:
+                assert own(0) == own(1), outcomes
+        assert await control.set_probe(job.id, armed=False) == [0, 1]
