@@ -7,11 +7,16 @@ import subprocess
 import sys
 
 import pytest
-from tests.support.guests.checks import CHECKS
-from tests.support.guests.hosts import HOSTS
+from tests.support.guests.checks import CHECKS, close
+from tests.support.guests.environments import PACKAGES, python_with
+from tests.support.guests.terms import ACCUMULATING, EXTRAS, GUESTS, PROCESSES, STEPS
 from tests.support.interpreters import ROOT
 
-GUESTS = [host for host in HOSTS if host != "loop"]
+
+def each(guests):
+    """The guests as parameters; those with environments of their own are slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(one, marks=slow) if one in PACKAGES else one for one in guests]
 
 
 @pytest.fixture(scope="session")
@@ -22,22 +27,24 @@ def seen(tmp_path_factory):
         shared = shared.parent
 
     def of(host):
-        folder = shared / f"guest-{host}"
+        members = next(members for members in PROCESSES if host in members)
+        folder = shared / f"guest-{members[-1]}"
         folder.mkdir(exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            output = folder / "seen.json"
+            output = folder / f"{host}.json"
             if not output.exists():
-                train(host, folder)
+                train(members, folder)
         return json.loads(output.read_text())
 
     return of
 
 
-def train(host, folder, python=sys.executable):
+def train(hosts, folder):
+    python = python_with(hosts[0]) if hosts[0] in PACKAGES else sys.executable
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "agent"), str(ROOT)])}
     result = subprocess.run(
-        [python, "-m", "tests.support.guests", host, str(folder)],
+        [python, "-m", "tests.support.guests", str(folder), *hosts],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -48,7 +55,34 @@ def train(host, folder, python=sys.executable):
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-@pytest.mark.parametrize("guest", GUESTS)
+@pytest.mark.parametrize("guest", each(GUESTS))
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_guest_is_as_the_loop(guest, check, seen):
     CHECKS[check](seen(guest), seen("loop"))
+
+
+@pytest.mark.parametrize("guest", each(sorted(ACCUMULATING)))
+def test_accumulated_batches_are_one_step_whose_loss_is_their_mean(guest, seen):
+    run = seen(guest)["accumulated"]
+    assert len(run["losses"]) == STEPS // 2
+    assert close(run["losses"], run["paired"])
+
+
+@pytest.mark.parametrize("guest", each(EXTRAS))
+def test_what_only_one_library_does_is_borne(guest, seen):
+    assert seen(guest)["extras"] == EXTRAS[guest]
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("running mean", "the loss is the step's own"),
+        ("open epoch", "the events are the loop's"),
+        ("doubled step", "steps and epochs are counted"),
+    ],
+)
+def test_an_adapter_that_is_wrong_is_found(fault, check, seen):
+    right, loop = seen("ignite"), seen("loop")
+    CHECKS[check](right, loop)
+    with pytest.raises(AssertionError):
+        CHECKS[check]({**right, "plain": right["faults"][fault]}, loop)

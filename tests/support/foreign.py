@@ -14,16 +14,17 @@ from pathlib import Path
 def installed(package: Path) -> Path:
     """The folder of the modules that a package.json asks for."""
     digest = hashlib.sha256(package.read_bytes()).hexdigest()[:16]
-    return _made_once(f"npm-{digest}", lambda folder: _install(package, folder)) / "node_modules"
+    return made_once(f"npm-{digest}", lambda folder: _install(package, folder)) / "node_modules"
 
 
 def python_with_numpy(version: str, python: str) -> str:
     """An environment of an interpreter of this machine that has numpy."""
-    folder = _made_once(f"numpy-{version}", lambda folder: _make_numpy(python, folder))
+    folder = made_once(f"numpy-{version}", lambda folder: _make_numpy(python, folder))
     return str(folder / "bin" / "python")
 
 
-def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of that name, which `make` fills the first time on this machine."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rdev-tests"
     cache.mkdir(parents=True, exist_ok=True)
     folder, done = cache / name, cache / f"{name}.done"

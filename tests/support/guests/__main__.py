@@ -1,6 +1,6 @@
-"""Runs the scenarios through one guest: `python -m tests.support.guests HOST FOLDER`.
+"""Runs the scenarios through guests: `python -m tests.support.guests FOLDER HOST...`.
 
-Writes what was seen to FOLDER/seen.json; what it has to be is said by `tests.support.guests.checks`.
+Writes what was seen to FOLDER/HOST.json; what it has to be is said by `tests.support.guests.checks`.
 The events are those that a supervisor would get, over the job's own channel.
 """
 
@@ -13,19 +13,19 @@ import sys
 import threading
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from tests.support.guests import extras, hosts
 from tests.support.guests.faults import FAULTS
-from tests.support.guests.hosts import HOSTS, version_of
-from tests.support.guests.training import LR, Broken, Case, bare, fall
+from tests.support.guests.terms import ACCUMULATING, EDITED, EXTRAS, LR, PROCESSES
+from tests.support.guests.training import Broken, Case, bare, fall
 from tests.support.supervisor import Listener
 
 from rdev.loop import Callback
 from rdev.loop.probe import current
 
-# A rate that no schedule of the training reaches, so that an edit that is lost is seen.
-EDITED = 1.5
 # Long enough for a machine that is busy with other tests.
 PATIENCE = 30
 
@@ -34,12 +34,12 @@ class Witness(Callback):
     """Writes down all that a callback is told, and the rate that each step begins with.
 
     Args:
-        halts_at: At the end of this step the training waits until `let_go` is set, so that a
-            request made meanwhile comes at a step that is known.
+        halts_at: At the end of each of these steps the training waits until it is `let_go`, so
+            that a request made meanwhile comes at a step that is known.
         stops_at: The step after which it asks the run to stop.
     """
 
-    def __init__(self, *, halts_at=None, stops_at=None):
+    def __init__(self, *, halts_at=(), stops_at=None):
         super().__init__()
         self.told = []
         self.losses = []
@@ -49,8 +49,9 @@ class Witness(Callback):
         self.errors = []
         self.halts_at = halts_at
         self.stops_at = stops_at
-        self.halted = threading.Event()
-        self.let_go = threading.Event()
+        self.halted = threading.Semaphore(0)
+        self.let_go = threading.Semaphore(0)
+        self.is_free = False
 
     def note(self, what, state):
         self.told.append(f"{what} {state.epoch}/{state.step}")
@@ -74,9 +75,9 @@ class Witness(Callback):
             self.losses.append(float(state.loss))
         if state.step == self.stops_at:
             state.stop = True
-        if state.step == self.halts_at:
-            self.halted.set()
-            assert self.let_go.wait(PATIENCE)
+        if state.step in self.halts_at and not self.is_free:
+            self.halted.release()
+            assert self.let_go.acquire(timeout=PATIENCE)
 
     def epoch_end(self, state):
         self.note("epoch_end", state)
@@ -123,6 +124,12 @@ def plain(train, listener, folder):
     return witness.seen(scheduled=[LR * fall(step) for step in range(len(witness.lrs))])
 
 
+def accumulated(train, listener, folder):
+    witness = Witness()
+    train(Case(witness, accumulated=2))
+    return witness.seen(paired=bare(witness.lrs, 2))
+
+
 def stopped(train, listener, folder):
     witness = Witness(stops_at=7)
     train(Case(witness))
@@ -141,14 +148,13 @@ def failed(train, listener, folder):
 
 def controlled(train, listener, folder):
     """Pauses at 5, looks, steps twice, edits, goes on to 20, writes a checkpoint and stops there."""
-    witness = Witness(halts_at=5)
+    witness = Witness(halts_at=(5, 10))
     answers = {}
     driver = threading.Thread(target=drive, args=(witness, listener, folder, answers))
     driver.start()
     try:
         train(Case(witness))
     finally:
-        witness.let_go.set()
         driver.join(PATIENCE)
     return witness.seen(**answers)
 
@@ -163,14 +169,15 @@ def drive(witness, listener, folder, answers):
             control.stop()
             control.resume()
     finally:
-        witness.let_go.set()
+        witness.is_free = True
+        witness.let_go.release()
 
 
 def _drive(witness, listener, folder, answers):
-    assert witness.halted.wait(PATIENCE), "the training never came to its fifth step"
+    assert witness.halted.acquire(timeout=PATIENCE), "the training never came to its fifth step"
     control = witness.control = current().control
     request = control.pause()
-    witness.let_go.set()
+    witness.let_go.release()
     answers["paused"] = request.wait(PATIENCE).step
     # Each is served by the training thread, where it is held: had it moved, one would tell.
     answers["held"] = [control.read().wait(PATIENCE).step for _ in range(50)]
@@ -178,9 +185,13 @@ def _drive(witness, listener, folder, answers):
     answers["stepped"] = control.step(2).wait(PATIENCE).step
     answers["after"] = control.read().wait(PATIENCE).step
     answers["set"] = control.set("lr", EDITED).wait(PATIENCE).answer
-    control.break_when("step == 20").wait(PATIENCE)
     control.resume().wait(PATIENCE)
-    listener.wait(lambda: paused_at(listener, 20), seconds=PATIENCE)
+    assert witness.halted.acquire(timeout=PATIENCE), "the training never came to its tenth step"
+    before = pauses_at(listener, 20)
+    condition = control.break_when("step == 20")
+    witness.let_go.release()
+    condition.wait(PATIENCE)
+    listener.wait(lambda: pauses_at(listener, 20) > before, seconds=PATIENCE)
     outcome = control.read().wait(PATIENCE)
     answers["broke"] = outcome.step
     weights = []
@@ -193,38 +204,44 @@ def _drive(witness, listener, folder, answers):
         PATIENCE
     )
     control.stop().wait(PATIENCE)
-    control.resume()
 
 
-def paused_at(listener, step):
-    return any(
-        event["kind"] == "loop_paused" and event["step"] == step
-        for event in list(listener.events.values())
-    )
+def pauses_at(listener, step):
+    events = list(listener.events.values())
+    return sum(event["kind"] == "loop_paused" and event["step"] == step for event in events)
 
 
 SCENARIOS = {"plain": plain, "controlled": controlled, "failed": failed, "stopped": stopped}
 
 
 def main():
-    host, folder = sys.argv[1], Path(sys.argv[2])
+    folder, hosts_of_process = Path(sys.argv[1]), tuple(sys.argv[2:])
     warnings.simplefilter("ignore")  # those of the libraries are theirs
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     os.environ["SCRATCH"] = str(folder)
-    began = time.process_time()
-    seen = {"faults": {}}
     with Listener(folder) as listener:
         os.environ["RDEV_JOB_SOCKET"] = listener.path
-        train = HOSTS[host][0]
-        for name, scenario in SCENARIOS.items():
-            seen[name] = watched(scenario, train, listener, folder)
-        for name, fault in FAULTS.items() if host == "ignite" else ():
+        for host in hosts_of_process:
+            seen = everything(host, listener, folder)
+            seen["version"] = version(PROCESSES[hosts_of_process])
+            (folder / f"{host}.json").write_text(json.dumps(seen))
+
+
+def everything(host, listener, folder):
+    began = time.process_time()
+    train = getattr(hosts, host)
+    seen = {name: watched(one, train, listener, folder) for name, one in SCENARIOS.items()}
+    if host in ACCUMULATING:
+        seen["accumulated"] = watched(accumulated, train, listener, folder)
+    if host in EXTRAS:
+        seen["extras"] = getattr(extras, host)()
+    if host == "ignite":
+        seen["faults"] = {}
+        for name, fault in FAULTS.items():
             with fault():
                 seen["faults"][name] = watched(plain, train, listener, folder)
-    seen["version"] = version_of(host)
-    seen["seconds"] = round(time.process_time() - began, 2)
-    (folder / "seen.json").write_text(json.dumps(seen))
+    return {**seen, "seconds": round(time.process_time() - began, 2)}
 
 
 def watched(scenario, train, listener, folder):

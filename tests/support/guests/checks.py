@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from tests.support.guests.training import GAMMA, STEPS
+from tests.support.guests.terms import EDITED, GAMMA, STEPS
 
 # Of numbers that are computed in single precision, in another order at most.
 TOLERANCE = 1e-6
@@ -18,7 +18,7 @@ def close(one, other):
     )
 
 
-def losses(seen, _loop):
+def losses(seen, loop):
     """The loss of every step is that of a bare loop."""
     run = seen["plain"]
     assert len(run["losses"]) == STEPS
@@ -26,13 +26,13 @@ def losses(seen, _loop):
     assert close(run["lrs"], run["scheduled"])
 
 
-def counted(seen, _loop):
+def counted(seen, loop):
     """Steps and epochs are told as the loop tells them, and each begin has its end."""
     for name in ("plain", "stopped", "failed"):
-        assert seen[name]["told"] == _loop[name]["told"], name
+        assert seen[name]["told"] == loop[name]["told"], name
 
 
-def paused(seen, _loop):
+def paused(seen, loop):
     """A pause holds the training where it is."""
     run = seen["controlled"]
     assert "driver" not in run, run["driver"]
@@ -41,7 +41,7 @@ def paused(seen, _loop):
     assert run["steps_while_held"] == 5
 
 
-def stepped(seen, _loop):
+def stepped(seen, loop):
     """`step(2)` makes two steps and no other."""
     run = seen["controlled"]
     assert run["after"] == 7
@@ -49,24 +49,24 @@ def stepped(seen, _loop):
     assert [step for kind, step in at if kind == "loop_paused"] == [5, 7, 20]
 
 
-def edited(seen, _loop):
+def edited(seen, loop):
     """An edited rate is the one that the next steps are made with, and the schedule goes on."""
     run = seen["controlled"]
     after = run["lrs"][7:]
     # Whether the schedule moves at the end of a step or at the begin of the next, it moves once.
-    assert math.isclose(after[0], 1.5, rel_tol=1e-5) or math.isclose(
-        after[0], 1.5 * GAMMA, rel_tol=1e-5
+    assert math.isclose(after[0], EDITED, rel_tol=1e-5) or math.isclose(
+        after[0], EDITED * GAMMA, rel_tol=1e-5
     )
     assert all(math.isclose(b, a * GAMMA, rel_tol=1e-5) for a, b in pairwise(after))
     assert close(run["losses"], run["bare"]), "the steps were made with another rate"
 
 
-def broken(seen, _loop):
+def broken(seen, loop):
     """A condition pauses the training once it is true."""
     assert seen["controlled"]["broke"] == 20
 
 
-def checkpointed(seen, _loop):
+def checkpointed(seen, loop):
     """A checkpoint is written while the training is held, and changes nothing."""
     run = seen["controlled"]
     assert run["written"] > 0
@@ -75,7 +75,7 @@ def checkpointed(seen, _loop):
     assert [(event["step"], event["path"]) for event in saved] == [(20, run["checkpoint"]["path"])]
 
 
-def stops(seen, _loop):
+def stops(seen, loop):
     """A stop ends the training after its step, from a callback and from another thread."""
     assert len(seen["stopped"]["losses"]) == 7
     assert len(seen["controlled"]["losses"]) == 20
@@ -84,7 +84,7 @@ def stops(seen, _loop):
         assert seen[name]["events"][-1]["error"] is None
 
 
-def fails(seen, _loop):
+def fails(seen, loop):
     """An exception of the user's code comes through, and every begin that was told has its end."""
     run = seen["failed"]
     assert run["raised"] == "Broken"
@@ -98,7 +98,7 @@ def events(seen, loop):
         assert _kinds(seen[name]) == _kinds(loop[name]), name
 
 
-def objects(seen, _loop):
+def objects(seen, loop):
     """The model, the optimizer and the schedule have names without being named."""
     assert {"model", "optimizer"} <= set(seen["plain"]["objects"])
 

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 
+from tests.support.guests.terms import BATCH, CLASSES, EPOCHS, FEATURES, GAMMA, LR, STEPS
 from tests.support.guests.training import (
-    BATCH,
-    CLASSES,
-    EPOCHS,
-    FEATURES,
-    GAMMA,
-    LR,
-    STEPS,
     data,
     fall,
     loader,
@@ -109,6 +102,7 @@ def _lightning(case, *, is_automatic):
 
     trainer = Trainer(
         max_epochs=EPOCHS,
+        accumulate_grad_batches=case.accumulated,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -154,6 +148,7 @@ def transformers(case):
         output_dir=os.environ["SCRATCH"],
         num_train_epochs=EPOCHS,
         per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=case.accumulated,
         max_grad_norm=0,
         report_to=[],
         save_strategy="no",
@@ -254,7 +249,7 @@ def catalyst(case):
         num_epochs=EPOCHS,
         callbacks=[
             dl.BackwardCallback("loss"),
-            dl.OptimizerCallback("loss"),
+            dl.OptimizerCallback("loss", accumulation_steps=case.accumulated),
             dl.SchedulerCallback(mode="batch"),
         ],
         loggers={},
@@ -305,34 +300,20 @@ def mmengine(case):
             return {"loss": nn.functional.cross_entropy(self.net(samples), labels)}
 
     net = Net()
+    # Its schedules move with each batch, also with those that the optimizer makes no step after.
+    gamma = GAMMA if case.accumulated == 1 else 1.0
     runner = Runner(
         model=net,
         work_dir=os.environ["SCRATCH"],
         train_dataloader=loader(),
         train_cfg={"by_epoch": True, "max_epochs": EPOCHS},
-        optim_wrapper={"optimizer": optimizer_of(net)},
-        param_scheduler={"type": "ExponentialLR", "gamma": GAMMA, "by_epoch": False},
+        optim_wrapper={
+            "optimizer": optimizer_of(net),
+            "accumulative_counts": case.accumulated,
+        },
+        param_scheduler={"type": "ExponentialLR", "gamma": gamma, "by_epoch": False},
         default_hooks={"checkpoint": None, "logger": None},
         default_scope=None,
         experiment_name=f"run{id(case)}",
     )
     join(runner, case.callbacks).train()
-
-
-HOSTS = {
-    "loop": (loop, ""),
-    "ignite": (ignite, "pytorch-ignite"),
-    "lightning": (lightning, "lightning"),
-    "lightning_manual": (lightning_manual, "lightning"),
-    "transformers": (transformers, "transformers"),
-    "keras": (keras, "keras"),
-    "skorch": (skorch, "skorch"),
-    "catalyst": (catalyst, "catalyst"),
-    "fastai": (fastai, "fastai"),
-    "mmengine": (mmengine, "mmengine"),
-}
-
-
-def version_of(host):
-    package = HOSTS[host][1]
-    return version(package) if package else ""

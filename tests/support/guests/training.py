@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from itertools import islice
 
-SAMPLES = 64
-FEATURES = 8
-CLASSES = 4
-BATCH = 8
-EPOCHS = 3
-STEPS = EPOCHS * SAMPLES // BATCH
-LR = 0.2
-GAMMA = 0.95  # the rate falls by this much with every step
+import torch
+from tests.support.guests.terms import BATCH, CLASSES, EPOCHS, FEATURES, GAMMA, LR, SAMPLES
+from torch import nn
 
 
 def data():
@@ -54,10 +48,12 @@ class Case:
     Args:
         callbacks: Of ours.
         fails_at: The step in whose computation an exception is raised, or None.
+        accumulated: Of so many batches the gradients are accumulated in a step.
     """
 
-    def __init__(self, *callbacks, fails_at=None):
+    def __init__(self, *callbacks, fails_at=None, accumulated=1):
         self.callbacks = callbacks
+        self.accumulated = accumulated
         self.fails_at = fails_at
         self._computed = 0
 
@@ -68,16 +64,22 @@ class Case:
             raise Broken("a step that breaks")
 
 
-def bare(lrs):
-    """The losses of a loop that is nobody's guest, with these rates."""
+def bare(lrs, accumulated=1):
+    """The losses of a loop that is nobody's guest, with these rates, one of each step."""
     net = network()
     optimizer = optimizer_of(net)
     losses = []
-    batches = list(loader()) * EPOCHS
-    for lr, (samples, labels) in zip(lrs, batches, strict=False):
+    batches = iter(list(loader()) * EPOCHS)
+    for lr in lrs:
         optimizer.param_groups[0]["lr"] = lr
-        loss = nn.functional.cross_entropy(net(samples), labels)
         optimizer.zero_grad()
+        members = [
+            nn.functional.cross_entropy(net(samples), labels)
+            for samples, labels in islice(batches, accumulated)
+        ]
+        if not members:
+            break
+        loss = sum(members) / len(members)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -45,7 +45,7 @@ class _Watch:
         learner = self.learn
         probe = self.guest.begin(
             epochs=learner.n_epoch,
-            objects={"model": learner.model, "optimizer": learner.opt},
+            objects={"model": learner.model, "optimizer": _Optimizer(learner.opt)},
         )
         probe.control.setters["lr"] = _setter(learner)
 
@@ -76,6 +76,24 @@ class _Watch:
 
     def after_fit(self) -> None:
         self.guest.end()
+
+
+class _Optimizer:
+    """fastai's optimizer, whose state checkpoints can keep: theirs has lists of fastai's own."""
+
+    def __init__(self, optimizer: Foreign) -> None:
+        self._optimizer = optimizer
+
+    def __getattr__(self, name: str) -> Foreign:
+        return getattr(self._optimizer, name)
+
+    def state_dict(self) -> dict[str, object]:
+        state = self._optimizer.state_dict()
+        return {**state, "hypers": [dict(hypers) for hypers in state["hypers"]]}
+
+    def load_state_dict(self, state: Foreign) -> None:
+        hypers = type(self._optimizer.hypers)(state["hypers"])
+        self._optimizer.load_state_dict({**state, "hypers": hypers})
 
 
 def _setter(learner: Foreign) -> LrSetter:

@@ -6,7 +6,6 @@ begin -> (epoch_begin, step_begin, step_end, epoch_end of the probe)* -> fail? -
 from __future__ import annotations
 
 import contextlib
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -183,6 +182,7 @@ class Joined:
 
     def __init__(self, trainer: Foreign, name: str, around: Callable[..., object]) -> None:
         self._trainer = trainer
+        self._name = name
         self._method = getattr(trainer, name)
         self._around = around
 
@@ -195,7 +195,8 @@ class Joined:
         return self._around(self._method, *arguments, **options)
 
     def __reduce__(self) -> tuple[Foreign, ...]:
-        return types.MethodType, (self._method.__func__, self._trainer)
+        # Resolved while the copy has nothing of its own yet, so it is the method of its class.
+        return getattr, (self._trainer, self._name)
 
 
 @contextlib.contextmanager
