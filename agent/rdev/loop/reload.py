@@ -69,7 +69,7 @@ def reload(name: str) -> dict[str, list[str]]:
 
 
 def _module(name: str) -> types.ModuleType:
-    loaded = {n: m for n, m in list(sys.modules.items()) if _file_of(m)}
+    loaded = {n: m for n, m in list(sys.modules.items()) if _file_of(m) and not _is_ours(n)}
     if name in loaded:
         return loaded[name]
     path = os.path.realpath(name)
@@ -84,6 +84,10 @@ def _module(name: str) -> types.ModuleType:
     if found:
         raise Refused(f"several modules are called {name!r}; give its file")
     raise Refused(f"no module {name!r} is imported there, as far as a file belongs to it")
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("rdev.")
 
 
 def _is_main(module: types.ModuleType, known: str, stem: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,10 @@ from rdev.wire.job import Job, JobState
 
 # A step of a large model takes seconds; who knows better says so.
 PATIENCE = 30.0
+
+# Importing torch takes some seconds, from a network home up to a minute.
+_YOUNG_SECONDS = 60.0
+_LOOK_AGAIN = 0.2
 
 _HINT = "`rdev ctl JOB why` says what holds it up; `--patience` waits longer"
 
@@ -140,7 +145,19 @@ class ControlManager:
         return job
 
     async def _watched(self, job: Job, order: Order) -> list[Member]:
-        await runs.arm(self._jobs, job, order.action, patience=order.patience)
+        until = asyncio.get_running_loop().time() + order.patience
+        while True:
+            try:
+                await runs.arm(self._jobs, job, order.action, patience=order.patience)
+                break
+            except JobConflict:
+                # It may still import: what comes first, a run of its own or an optimizer, serves.
+                is_young = time.time() - job.started < _YOUNG_SECONDS
+                if not is_young or asyncio.get_running_loop().time() > until:
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN)
+            if found := await runs.members(self._jobs, job, order.action):
+                return found
         # A probe begins a run at once, and its process dials within milliseconds.
         try:
             async with asyncio.timeout(order.patience):

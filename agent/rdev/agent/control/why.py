@@ -240,7 +240,7 @@ def _standing(accounts: Sequence[Account]) -> str:
         least = min((a.step for a in others if a.step is not None), default=None)
         late = [a for a in others if a.step == least] or others
         operation = waiting[0].waits_in
-        return f"{_place(late[0], with_rank=True)}; {_ranks(waiting)} wait for it in {operation}"
+        return f"{_place(late[0], with_rank=True)}; {_wait(waiting)} for it in {operation}"
     if waiting and len(accounts) > 1:
         steps = {account.step for account in accounts}
         apart = f", at steps {_span(accounts)}" if len(steps) > 1 and None not in steps else ""
@@ -256,15 +256,26 @@ def _place(account: Account, *, with_rank: bool) -> str:
     who = f"rank {account.rank}" if with_rank else "it"
     if account.is_silent:
         return f"{who} does not answer: a long call of C code, or a process that is stopped"
-    step = "" if account.step is None else f" after step {account.step}"
-    if account.stage == "step" and account.step is not None:
-        step = f" in step {account.step}"
     where = "outside of any code of yours"
     if account.frame is not None:
         frame = account.frame
         where = f"in {frame.function}, {os.path.basename(frame.file)}:{frame.line}"
     for_so_long = f" for {account.since:.0f} s" if account.since >= 1 else ""
-    return f"{who} {account.doing}{step}{for_so_long} {where}"
+    return f"{who} {_doing(account)}{for_so_long}, {where}"
+
+
+def _doing(account: Account) -> str:
+    if account.step is None:
+        return account.doing if account.doing != "is" else "runs"
+    if account.stage == "step":
+        return f"is in step {account.step}"
+    if account.stage == "data" or account.waits_for_data:
+        return f"waits for its next batch after step {account.step}"
+    return f"is between its epochs, after step {account.step}"
+
+
+def _wait(accounts: Sequence[Account]) -> str:
+    return f"{_ranks(accounts)} wait{'s' if len(accounts) == 1 else ''}"
 
 
 def _ranks(accounts: Sequence[Account]) -> str:
