@@ -6,6 +6,7 @@ import time
 
 import pytest
 from tests.support.command import DEADLINE
+from tests.support.terminal import in_terminal
 
 pytestmark = pytest.mark.shared_agent
 
@@ -140,6 +141,37 @@ def test_following_outlives_a_kill_of_the_agent_and_gives_each_sample_once(rdev)
     assert seen == recorded
     steps = [line["step"] for line in seen]
     assert steps == sorted(set(steps))
+
+
+MANY = """
+import os, sys, time
+from rdev.loop import Loop
+
+def step(state):
+    time.sleep(0.01)
+    state.stop = os.path.exists(sys.argv[1])
+    return {name: float("nan") if state.step % 7 == 0 else float(state.step) for name in "abcdef"}
+
+Loop(step, range(10**6)).run()
+"""
+
+
+def test_live_plots_of_many_metrics_keep_to_the_screen_and_are_whole_at_the_end(rdev):
+    rdev.write("train.py", MANY)
+    assert rdev.run("run", "-d", "train.py", str(rdev.cwd / "stop")).returncode == 0
+    with in_terminal(rdev, "metrics", "-f", "--plot", rows=20) as shown:
+        shown.expect(b"more lines")
+        shown.expect(b"not finite")
+        shown.expect(b"more lines")
+        screens = shown.seen
+        rdev.write("stop", "")
+        assert shown.wait() == 0
+        screens += shown.seen
+    *live, final = screens.split(b"\x1b[H")
+    assert all(screen.count(b"\n") < 20 for screen in live)
+    text = final.decode().removeprefix("\x1b[J")
+    assert [line[0] for line in text.splitlines() if "values not finite" in line] == list("abcdef")
+    assert "more lines" not in text
 
 
 @pytest.mark.slow
