@@ -2,11 +2,17 @@
 
 import csv
 import json
+import os
+import signal
 import time
 
 import pytest
 from tests.support.command import DEADLINE
+from tests.support.jobs import lock_holder
 from tests.support.terminal import in_terminal
+
+from rdev.wire.files import JobFiles
+from rdev.wire.home import Home, machine_id
 
 pytestmark = pytest.mark.shared_agent
 
@@ -127,12 +133,14 @@ Loop(step, range(10**6)).run()
 
 
 @pytest.mark.own_agent
-def test_following_outlives_a_kill_of_the_agent_and_gives_each_sample_once(rdev):
+def test_following_outlives_kills_of_agent_and_supervisor_with_each_sample_once(rdev):
     rdev.write("train.py", LONG)
     assert rdev.run("run", "-d", "train.py", str(rdev.cwd / "stop")).returncode == 0
     with rdev.started("metrics", "-f", "--json") as following:
         seen = [json.loads(following.stdout.readline()) for _ in range(4)]
         rdev.kill_agent()
+        seen += [json.loads(following.stdout.readline()) for _ in range(4)]
+        os.kill(supervisor_of(rdev), signal.SIGKILL)
         seen += [json.loads(following.stdout.readline()) for _ in range(4)]
         rdev.write("stop", "")
         seen += [json.loads(line) for line in following.stdout]
@@ -141,6 +149,12 @@ def test_following_outlives_a_kill_of_the_agent_and_gives_each_sample_once(rdev)
     assert seen == recorded
     steps = [line["step"] for line in seen]
     assert steps == sorted(set(steps))
+
+
+def supervisor_of(rdev):
+    """Process id of the supervisor of the only job."""
+    folder = Home(str(rdev.home / ".rdev"), machine_id()).jobs
+    return lock_holder(JobFiles(f"{folder}/{rdev.jobs()[0]['id']}").supervisor_lock)
 
 
 MANY = """
