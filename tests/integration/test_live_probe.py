@@ -1,6 +1,8 @@
 """The live probe in real jobs: scripts nobody prepared, armed through the hook, under a supervisor."""
 
+import asyncio
 import os
+import subprocess
 import sys
 
 import pytest
@@ -25,6 +27,7 @@ def weights(lines):
     return [line for line in lines if line.startswith("weights")]
 
 
+@pytest.mark.slow
 async def test_a_running_script_is_watched_held_stepped_and_edited(tmp_path):
     async with probed(tmp_path, PLAIN, "100000") as script:
         answer = await script.arm()
@@ -81,6 +84,7 @@ async def test_a_running_script_is_watched_held_stepped_and_edited(tmp_path):
         assert {n: own_losses[n + shift][0] for n in told} == pytest.approx(told)
 
 
+@pytest.mark.slow
 async def test_a_script_is_saved_gets_another_loss_and_is_stopped(tmp_path):
     async with probed(tmp_path, PLAIN, "100000") as script:
         await script.arm()
@@ -110,6 +114,30 @@ async def test_a_script_is_saved_gets_another_loss_and_is_stopped(tmp_path):
         assert not weights(lines), "what comes after the loop is not done"
         run_ended = await script.of_kind("run_ended")
         assert (run_ended["step"], run_ended["error"]) == (stopped["step"] + 1, None)
+
+
+@pytest.mark.slow
+async def test_who_was_watched_held_and_saved_ends_with_the_weights_of_who_was_not(tmp_path):
+    (tmp_path / "alone.py").write_text(PLAIN)
+    command = [sys.executable, str(tmp_path / "alone.py"), "1500"]
+    alone = await asyncio.to_thread(subprocess.check_output, command, text=True)
+    async with probed(tmp_path, PLAIN, "1500") as script:
+        for _ in range(50):
+            assert (await script.arm())["armed"]
+            await script.step(2)
+            await script.disarm()
+        await script.arm()
+        for _ in range(3):
+            await script.ask("pause")
+            await script.ask("state")
+            await script.ask("step", steps=2)
+            await script.ask("checkpoint", path=str(tmp_path / "now"))
+            await script.ask("resume")
+        assert (await script.jobs.end(script.job)).exit_code == 0
+        lines = await script.lines()
+    assert weights(lines) == weights(alone.splitlines())
+    assert printed(lines) == printed(alone.splitlines())
+    assert len(printed(lines)) == 1500
 
 
 TRACKED = """

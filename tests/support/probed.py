@@ -66,8 +66,16 @@ class Probed:
     async def loop(self, name: str, **args: Any) -> dict[str, Any]:
         return await self.jobs.manager.command(self.job.id, "loop", 0, name, args)
 
-    async def arm(self, **args: Any) -> dict[str, Any]:
-        return await self.hook("probe", armed=True, **args)
+    async def arm(self) -> dict[str, Any]:
+        """Arms it; if it is armed, waits until its loop has dialed."""
+        answer = await self.hook("probe", armed=True)
+        deadline = time.monotonic() + DEADLINE
+        while answer["armed"] and time.monotonic() < deadline:
+            peers = await self.jobs.manager.peers(self.job.id)
+            if any(peer["role"] == "loop" for peer in peers):
+                break
+            await asyncio.sleep(0.01)
+        return answer
 
     async def disarm(self) -> dict[str, Any]:
         return await self.hook("probe", armed=False)
@@ -110,9 +118,9 @@ class Probed:
         raise AssertionError(f"step {least} did not come")
 
     async def lines(self) -> list[str]:
-        """What the script has printed so far."""
+        """The whole lines that the script has printed so far."""
         printed = await self.jobs.printed(self.job, is_endless=False)
-        return printed.stdout.decode().splitlines()
+        return printed.stdout.decode().rpartition("\n")[0].splitlines()
 
     async def until(self, wanted: Callable[[list[str]], bool]) -> list[str]:
         """Waits until the script has printed what is wanted."""
