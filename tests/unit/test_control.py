@@ -38,7 +38,7 @@ class Training:
     def _run(self):
         try:
             self.state = self._loop.run()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # the tests look at it
             self.error = error
 
     def __enter__(self):
@@ -110,10 +110,10 @@ def test_a_stop_ends_a_paused_run_with_its_ends_told():
     told = []
 
     class Ends(Callback):
-        def epoch_end(self, state):
+        def epoch_end(self, _state):
             told.append("epoch")
 
-        def run_end(self, state):
+        def run_end(self, _state):
             told.append("run")
 
     with Training(callbacks=[Ends()]) as training:
@@ -223,7 +223,7 @@ def test_a_callback_holds_the_step_that_it_is_in():
                 state.control.hold("row 3 is NaN")
 
     class Slow(Callback):
-        def step_begin(self, state):
+        def step_begin(self, _state):
             time.sleep(0.002)
 
     with Training(callbacks=[Slow(), Guard()]) as training:
@@ -252,13 +252,13 @@ def test_ctrl_c_reaches_a_training_that_is_held():
         def exception(self, state):
             told.append(type(state.error))
 
-        def run_end(self, state):
+        def run_end(self, _state):
             told.append("end")
 
     helper = threading.Thread(target=interrupt)
     helper.start()
     with pytest.raises(KeyboardInterrupt):
-        Loop(lambda state: None, range(9), callbacks=[Pause(), Ends()]).run()
+        Loop(lambda _: None, range(9), callbacks=[Pause(), Ends()]).run()
     helper.join()
     assert told == [KeyboardInterrupt, "end"]
     assert current() is None
@@ -332,11 +332,17 @@ def test_without_a_run_there_is_nothing_to_control():
 
 
 @pytest.mark.parametrize(
-    "args",
-    [{}, {"id": "x"}, {"id": "x", "verb": "dance"}, {"id": "x", "verb": "pause", "args": 3}],
+    ("args", "words"),
+    [
+        ({}, "not a valid Verb"),
+        ({"verb": "pause"}, "id is missing"),
+        ({"id": "x", "verb": "dance"}, "not a valid Verb"),
+        ({"id": "x", "verb": "pause", "args": 3}, "no object"),
+        ({"id": "x", "verb": "pause", "at": -1}, "no number"),
+    ],
 )
-def test_arguments_that_are_wrong_are_refused(args):
-    with Training(), pytest.raises(ValueError):
+def test_arguments_that_are_wrong_are_refused(args, words):
+    with Training(), pytest.raises(ValueError, match=words):
         command("control", args)
 
 

@@ -144,7 +144,8 @@ def _compare(change: _Change, module: types.ModuleType, entry: Any) -> None:  # 
         change.added.append((module, name, new))
         change.new.append(name)
     elif kind == "constant":
-        if type(old) is type(new) and old != new:
+        # What can be changed in place has been, as likely as not; that is no edit of the text.
+        if type(old) is type(new) and old != new and not isinstance(new, (list, dict, set)):
             change.left.append(name)
     elif kind == "definition":
         _compare_value(change, old, new, name)
