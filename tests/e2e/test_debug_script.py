@@ -107,6 +107,17 @@ def test_all_ranks_are_debugged_in_one_terminal_and_a_value_compared(ranks):
 
 
 @pytest.mark.slow
+def test_a_step_of_one_rank_is_waited_for_though_the_other_is_held(ranks):
+    words = ("wait", "rank 1", "n", "p rank * 10 + 5")
+    done = ranks.run(
+        *("debug", "two.py:9", "--rank", "all"), *(w for one in words for w in ("--command", one))
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\n15\n" in done.stdout
+    assert "[rank 1] paused at two.py:7 in train" in done.stdout
+
+
+@pytest.mark.slow
 def test_stacks_of_all_ranks_are_shown_and_nothing_is_stopped(ranks):
     done = ranks.run("stack", "two")
     assert done.returncode == 0, done.stderr

@@ -126,6 +126,8 @@ class Commands:
         return self._table.seat
 
     async def _resume(self, command: str) -> Outcome:
+        if command != "continue":
+            self._table.stepping()
         await self._seat.resume(command)
         return Outcome.RUN
 

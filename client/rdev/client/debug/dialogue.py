@@ -33,6 +33,10 @@ from rdev.wire.job import Job
 # What debugpy says of a breakpoint in a module that is not imported yet.
 _NOT_LOADED = "Waiting for code"
 
+# A step of one rank of several is over by then; if it waits for a rank that is held, that one is
+# gone to.
+_STEP_SECONDS = 1.0
+
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
 
@@ -119,6 +123,7 @@ class Dialogue:
         self._has_stopped = False
         self._is_pausing = False
         self._is_waiting = False
+        self._stepping_until = 0.0
         self._skips_start = plan.waits_at_start and bool(plan.breakpoints)
         self.commands = Commands(self)
 
@@ -210,6 +215,10 @@ class Dialogue:
         else:
             self._unshown.add(rank)
 
+    def stepping(self) -> None:
+        """The current rank makes a step: what is typed next is for it, if it is back soon."""
+        self._stepping_until = time.monotonic() + _STEP_SECONDS
+
     async def halt(self) -> bool:
         """Waits until the rank is held after a step; False if it is not."""
         seat = self.seat
@@ -276,7 +285,8 @@ class Dialogue:
                 return self._over()
             await self._show_new()
             await self._listen()
-            if not await self._take(await self._next()):
+            event = await self._next()
+            if event is not None and not await self._take(event):
                 await self._leave()
                 return None
 
@@ -294,11 +304,17 @@ class Dialogue:
 
     def _choose(self) -> None:
         """The first rank that is held, if the current one is not."""
-        if self.seat.stop is None:
+        if self.seat.stop is None and not self._steps():
             held = [seat.rank for seat in self._seats.values() if seat.stop is not None]
             if held:
                 self._current = held[0]
                 self._unshown.add(held[0])
+
+    def _steps(self) -> float:
+        """Seconds for which the step of the current rank is waited for."""
+        if self.seat.stop is not None or self.seat.end is not None:
+            return 0.0
+        return max(0.0, self._stepping_until - time.monotonic())
 
     async def _show_new(self) -> None:
         if self._current in self._unshown and self.seat.stop is not None:
@@ -325,7 +341,8 @@ class Dialogue:
         """Lets the person type commands, or watches whether they leave."""
         is_held = self.seat.stop is not None and not self._is_waiting
         if self._listening is not None:
-            if not self._listening.done() and self._is_at_prompt == is_held:
+            # What was read is in the queue; another line would come before its time.
+            if self._listening.done() or self._is_at_prompt == is_held:
                 return
             self._listening.cancel()
             await asyncio.wait({self._listening})
@@ -341,7 +358,13 @@ class Dialogue:
         line = await self._console.command(prompt, self._complete)
         self._queue.put_nowait(_Line(line))
 
-    async def _next(self) -> _Happened | _Line | _Signal:
+    async def _next(self) -> _Happened | _Line | _Signal | None:
+        """What happens next; None if it is not waited for a step any more."""
+        if steps := self._steps():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(steps):
+                    return await self._queue.get()
+            return None
         try:
             async with asyncio.timeout(None if self._is_at_prompt else self._plan.timeout):
                 return await self._queue.get()

@@ -77,6 +77,10 @@ class Table(Protocol):
         """Makes another rank the one that commands concern."""
         ...
 
+    def stepping(self) -> None:
+        """The current rank makes a step: what is typed next is for it, if it is back soon."""
+        ...
+
     async def halt(self) -> bool:
         """Waits until the rank is held after a step; False if it is not."""
         ...
