@@ -9,6 +9,7 @@ BENCHMARKS = (
     "startup",
     "edit_run",
     "loop",
+    "loop_peers",
     "logs",
     "crowd",
     "harm",

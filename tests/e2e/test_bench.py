@@ -74,3 +74,22 @@ def test_a_command_on_an_ssh_host_is_compared_with_ssh():
     assert [name for name, _ in rows] == ["ssh, mastered", "rdev run, warm"] * 2
     assert all(float(ratio) > 0 for _, ratio in rows)
     assert "1.5 x mastered ssh + job start" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_step_of_the_loop_is_compared_with_those_of_other_libraries():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "loop_peers"],
+        cwd=ROOT,
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "2"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(.+?) +-?[\d.]+ \(.*\)", done.stdout, re.MULTILINE)
+    for library in ("rdev Loop", "Ignite", "skorch", "Lightning", "Keras 3", "HF Trainer"):
+        assert rows.count(library) == 2  # a small step and a larger one
