@@ -8,6 +8,7 @@ from tests.support.guests.terms import CLASSES, FEATURES
 from tests.support.guests.training import data, loader
 
 from rdev.loop import Callback, join
+from rdev.loop.checkpoint import capture, restore
 from rdev.loop.probe import current
 
 
@@ -27,6 +28,22 @@ class Edits(Callback):
     def step_end(self, state):
         if state.step == 3:
             state.control.set("lr", self.rate)
+
+
+class Restores(Callback):
+    """Takes the third step of four back; what the optimizer has counted goes back with it."""
+
+    def __init__(self):
+        super().__init__(order=-1)
+        self.iterations = []
+
+    def step_end(self, state):
+        if state.step == 2:
+            self.snapshot = capture(state)
+        if state.step == 3:
+            restore(state, self.snapshot)
+            state.step = 3
+        self.iterations.append(int(state.optimizer.iterations))
 
 
 def ignite():
@@ -51,7 +68,7 @@ def ignite():
 
 
 def keras():
-    """A rate without a schedule is a variable, which is set."""
+    """A rate without a schedule is a variable, which is set; the optimizer's state is kept."""
     import keras
 
     net = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)])
@@ -59,10 +76,10 @@ def keras():
         optimizer=keras.optimizers.SGD(0.5),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    edits = Edits(0.25)
+    edits, restores = Edits(0.25), Restores()
     samples, labels = (value.numpy() for value in data())
-    join(net, [edits]).fit(samples, labels, batch_size=16, verbose=0)
-    return {"rates": edits.rates}
+    join(net, [edits, restores]).fit(samples, labels, batch_size=16, verbose=0)
+    return {"rates": edits.rates, "iterations": restores.iterations}
 
 
 class Runs(Callback):

@@ -83,7 +83,7 @@ class _Watch:
         probe = self._guest.begin(
             epochs=epochs,
             steps=epochs * steps if epochs and steps else None,
-            objects={"model": self.model, "optimizer": optimizer},
+            objects={"model": self.model, "optimizer": _Optimizer(optimizer)},
         )
         probe.control.setters["lr"] = _setter(optimizer)
 
@@ -96,6 +96,23 @@ class _Watch:
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         self._guest.epoch_end()
+
+
+class _Optimizer:
+    """Keras's optimizer, with a state as torch's have one, so that checkpoints keep it."""
+
+    def __init__(self, optimizer: Foreign) -> None:
+        self._optimizer = optimizer
+
+    def __getattr__(self, name: str) -> Foreign:
+        return getattr(self._optimizer, name)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"variables": [one.value.detach() for one in self._optimizer.variables]}
+
+    def load_state_dict(self, state: Foreign) -> None:
+        for variable, value in zip(self._optimizer.variables, state["variables"], strict=True):
+            variable.assign(value)
 
 
 def _setter(optimizer: Foreign) -> LrSetter:
