@@ -153,6 +153,29 @@ REFUSED = {
 }
 
 
+OWN = """
+import os
+import time
+
+here = os.path.dirname(__file__)
+os.mkdir(os.path.join(here, "rdev"))
+with open(os.path.join(here, "rdev", "__init__.py"), "w") as file:
+    file.write("print('executed', flush=True)\\nloop = 'own'")
+print("up", flush=True)
+while not os.path.exists(os.path.join(here, "stop")):
+    time.sleep(0.01)
+import rdev
+print(rdev.loop, flush=True)
+"""
+
+
+async def test_a_package_of_the_users_that_is_called_rdev_is_neither_executed_nor_changed(tmp_path):
+    async with probed(tmp_path, OWN) as script:
+        assert "torch is not loaded" in (await script.arm())["refused"]  # so the probe was loaded
+        assert await script.lines() == ["up"]
+        assert await script.end() == ["up", "executed", "own"]
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_what_cannot_be_watched_is_refused_plainly(kind, tmp_path):
     source, cause = REFUSED[kind]

@@ -69,13 +69,19 @@ class Probed:
     async def arm(self) -> dict[str, Any]:
         """Arms it; if it is armed, waits until its loop has dialed."""
         answer = await self.hook("probe", armed=True)
-        deadline = time.monotonic() + DEADLINE
-        while answer["armed"] and time.monotonic() < deadline:
-            peers = await self.jobs.manager.peers(self.job.id)
-            if any(peer["role"] == "loop" for peer in peers):
-                break
-            await asyncio.sleep(0.01)
+        if answer["armed"]:
+            await self.dialed("loop")
         return answer
+
+    async def dialed(self, role: str) -> None:
+        """Waits until the hook or the loop of the process is connected."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            peers = await self.jobs.manager.peers(self.job.id)
+            if any(peer["role"] == role for peer in peers):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"no {role} has dialed")
 
     async def disarm(self) -> dict[str, Any]:
         return await self.hook("probe", armed=False)
@@ -148,4 +154,6 @@ async def probed(folder: Path, source: str, *argv: str) -> AsyncIterator[Probed]
     async with tidy(folder / "jobs") as place, jobs_in(place, surroundings=around) as jobs:
         job = await jobs.start(sys.executable, str(work / "train.py"), *argv)
         await jobs.first_bytes(job)
-        yield Probed(jobs, job, work)
+        script = Probed(jobs, job, work)
+        await script.dialed("hook")
+        yield script
