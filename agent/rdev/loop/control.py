@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdev.loop.setting import Refused, Setter, lr_setter, set_path
 from rdev.wire import clock
-from rdev.wire.control import MAX_ANSWER, Verb
+from rdev.wire.control import MAX_ANSWER, RUN_OVER, Verb
 from rdev.wire.events import CONTROLLED, LOOP_PAUSED, LOOP_RESUMED
 from rdev.wire.jsons import dump
 
@@ -301,7 +301,7 @@ class Control:
             if request.verb == Verb.STOP.value:
                 self._settle(request, answer={})
             else:
-                self._settle(request, cause="the run has ended")
+                self._settle(request, cause=RUN_OVER)
 
     def _ask(
         self,
@@ -313,7 +313,7 @@ class Control:
         request = Request(verb, args or {}, id=f"local-{next(self._ids)}", work=work)
         with self._lock:
             if self._is_over:
-                request.settle(None, "the run has ended")
+                request.settle(None, RUN_OVER)
                 return request
             self._queue.append(request)
         self._wake()

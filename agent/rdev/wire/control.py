@@ -25,6 +25,9 @@ from typing import Any, TypedDict
 # Answers of a rank, and what a person asks, are at most so many bytes of JSON.
 MAX_ANSWER = 64 * 1024
 
+# Why a request is refused that a run's end has overtaken; whoever asked may ask the next run.
+RUN_OVER = "the run has ended"
+
 # A meeting lasts some milliseconds; an agent that was killed within one shall hold up nobody.
 MEETING_SECONDS = 10.0
 

@@ -25,7 +25,7 @@ from rdev.agent.logs.events import EventReader, end_of
 from rdev.agent.logs.follow import follow
 from rdev.agent.logs.inotify import Inotify
 from rdev.protocol.errors import JobConflict, JobNotRunning, RdevError, TimedOut
-from rdev.wire.control import MEETING_SECONDS, Verb
+from rdev.wire.control import MEETING_SECONDS, RUN_OVER, Verb
 from rdev.wire.events import CONTROLLED, Event
 from rdev.wire.job import Job, JobState
 
@@ -102,18 +102,26 @@ class ControlManager:
         lock = self._locks.setdefault(order.job_id, asyncio.Lock())
         async with lock:
             job = await self._running(order.job_id, order.action)
-            found = await runs.members(self._jobs, job, order.action)
-            if not found:
-                found = await self._watched(job, order)
-            _check(order, found)
-            offset = await asyncio.to_thread(end_of, self._jobs.record(job.id).files)
-            try:
-                async with asyncio.timeout(order.patience):
-                    done = await self._ask(order, found)
-                    return await self._outcomes(job, order, found, offset, done)
-            except TimeoutError:
-                await self._withdraw(order, found)
-                raise TimedOut(order.action, _late(order, found), hint=_HINT) from None
+            found = await self._found(job, order)
+            outcomes = await self._served(job, order, found)
+            if _gave_way(found, outcomes):  # to a run of the script's own, which has just begun
+                outcomes = await self._served(job, order, await self._found(job, order))
+            return outcomes
+
+    async def _found(self, job: Job, order: Order) -> list[Member]:
+        found = await runs.members(self._jobs, job, order.action)
+        return found or await self._watched(job, order)
+
+    async def _served(self, job: Job, order: Order, found: Sequence[Member]) -> Sequence[Outcome]:
+        _check(order, found)
+        offset = await asyncio.to_thread(end_of, self._jobs.record(job.id).files)
+        try:
+            async with asyncio.timeout(order.patience):
+                done = await self._ask(order, found)
+                return await self._outcomes(job, order, found, offset, done)
+        except TimeoutError:
+            await self._withdraw(order, found)
+            raise TimedOut(order.action, _late(order, found), hint=_HINT) from None
 
     async def set_probe(self, job_id: str, *, armed: bool) -> Sequence[int]:
         """Arms or disarms the live probe; returns the ranks.
@@ -245,6 +253,11 @@ def _check(order: Order, found: Sequence[Member]) -> None:
             "a condition holds one rank alone, and the others would wait for it in vain",
             hint="`rdev ctl JOB pause` holds all ranks after the same step",
         )
+
+
+def _gave_way(found: Sequence[Member], outcomes: Sequence[Outcome]) -> bool:
+    kinds = {member.where.get("kind") for member in found}
+    return kinds == {"probe"} and any(outcome.cause == RUN_OVER for outcome in outcomes)
 
 
 def _late(order: Order, found: Sequence[Member]) -> str:
