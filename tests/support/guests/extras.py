@@ -46,6 +46,15 @@ class Restores(Callback):
         self.iterations.append(int(state.optimizer.iterations))
 
 
+def refusal(trainer):
+    """What is said to who joins a trainer twice."""
+    try:
+        join(trainer)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def ignite():
     """A scheduler of Ignite's own computes the rate anew at each step."""
     import torch
@@ -64,7 +73,7 @@ def ignite():
     engine.add_event_handler(Events.ITERATION_STARTED, schedule)
     edits = Edits(60.0)
     join(engine, [edits]).run([1.0] * 6)
-    return {"rates": edits.rates}
+    return {"rates": edits.rates, "again": refusal(engine)}
 
 
 def keras():

@@ -32,7 +32,10 @@ ACCUMULATING = {"lightning", "transformers", "mmengine"}
 
 # What has to come of what only one library does, see `tests.support.guests.extras`.
 EXTRAS = {
-    "ignite": {"rates": [8.0, 7.0, 6.0, 50.0, 40.0, 30.0]},
+    "ignite": {
+        "rates": [8.0, 7.0, 6.0, 50.0, 40.0, 30.0],
+        "again": "this trainer has been joined before",
+    },
     "keras": {"rates": [0.5, 0.5, 0.5, 0.25], "iterations": [1, 2, 2, 3]},
     "skorch": {"runs": 3, "is_open": False},
     "fastai": {"runs": 1, "has_ours": False, "trains_again": True},
