@@ -163,6 +163,21 @@ def test_a_condition_that_raises_is_told_and_the_training_goes_on():
         assert training.control.pause().wait(DEADLINE).step > before
 
 
+def test_a_condition_set_while_it_is_held_outlives_the_resume_and_the_next_takes_it_back():
+    with Training() as training:
+        step = training.control.pause().wait(DEADLINE).step
+        training.control.pause(when=f"step == {step + 20}").wait(DEADLINE)
+        training.control.resume().wait(DEADLINE)
+        assert training.paused() == step + 20
+        training.control.resume().wait(DEADLINE)
+        at = training.control.pause(when=f"step >= {step + 100}").wait(DEADLINE).step
+        assert at < step + 100
+        assert training.control.resume().wait(DEADLINE).answer == {"was_paused": False}
+        while training.made[-1] < step + 150:
+            assert not training.control.is_paused
+            time.sleep(0.001)
+
+
 def test_no_expression_is_refused_at_once():
     with Training() as training, pytest.raises(ControlRefused, match="no expression"):
         training.control.pause(when="loss >").wait(DEADLINE)

@@ -162,7 +162,7 @@ class Control:
         return self.pause(when=condition)
 
     def resume(self) -> Request:
-        """Lets the training go on, and forgets what it was to pause at."""
+        """Lets the training go on; one that is not held forgets what it was to pause at."""
         return self._ask(Verb.RESUME.value)
 
     def step(self, n: int = 1) -> Request:
@@ -405,9 +405,11 @@ class Control:
 
     def _serve_resume(self, request: Request) -> Mapping[str, Any]:
         del request
-        was = {"was_paused": self._reason is not None or self._wish is not None}
-        self._reason = self._wish = self._until = self._condition = None
-        return was
+        was_paused = self._reason is not None or self._wish is not None
+        self._reason = self._wish = self._until = None
+        if not was_paused:  # what a held run was told to pause at next is still meant
+            self._condition = None
+        return {"was_paused": was_paused}
 
     def _serve_step(self, request: Request) -> None:
         steps = request.args.get("steps", 1)

@@ -38,7 +38,7 @@ class Verb(enum.Enum):
     PAUSE = "pause"
     """Holds the training: args {} or {"when": EXPRESSION}, which holds it once that is true."""
     RESUME = "resume"
-    """Lets it go on; also takes back an expression that it was to pause at."""
+    """Lets it go on; of a run that is not held, takes back what it was to pause at."""
     STEP = "step"
     """Makes so many steps and pauses: args {"steps": N}."""
     STOP = "stop"
