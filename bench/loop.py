@@ -81,6 +81,23 @@ class Idle(Callback):
         pass
 
 
+class Armed(Callback):
+    """Has the run pause at a loss that no step has."""
+
+    def run_begin(self, state: State) -> None:
+        state.control.pause(when="loss > 1e9")
+
+
+class Paused(Callback):
+    """Pauses the run once, and lets it go on at once."""
+
+    def run_begin(self, state: State) -> None:
+        state.control.pause()
+
+    def pause(self, state: State) -> None:
+        state.control.resume()
+
+
 def variants(training: Training) -> dict[str, Callable[[], object]]:
     step, data = training.step, training.data
 
@@ -103,6 +120,9 @@ def variants(training: Training) -> dict[str, Callable[[], object]]:
         members = [Idle() for _ in range(callbacks)]
         return Loop(training.step_of_loop, data, callbacks=members).run()
 
+    def controlled(callback: Callback) -> object:
+        return Loop(training.step_of_loop, data, callbacks=[callback]).run()
+
     return {
         "bare": bare,
         "bare again": bare,
@@ -112,6 +132,8 @@ def variants(training: Training) -> dict[str, Callable[[], object]]:
         "Loop, 1 callback": lambda: loop(1),
         "Loop, 10 callbacks": lambda: loop(10),
         "Loop, generator step": lambda: Loop(phases, data).run(),
+        "Loop, armed condition": lambda: controlled(Armed()),
+        "Loop, paused before": lambda: controlled(Paused()),
     }
 
 

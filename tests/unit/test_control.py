@@ -178,6 +178,21 @@ def test_a_condition_set_while_it_is_held_outlives_the_resume_and_the_next_takes
             time.sleep(0.001)
 
 
+def test_a_condition_armed_before_the_first_step_is_judged_after_it():
+    reasons = []
+
+    class Arm(Callback):
+        def run_begin(self, state):
+            state.control.pause(when="loss > 2")
+
+        def pause(self, state):
+            reasons.append((state.control.reason, state.step))
+            state.control.resume()
+
+    Loop(lambda state: float(state.step), range(9), callbacks=[Arm()]).run()
+    assert reasons == [("loss > 2", 3)]
+
+
 def test_no_expression_is_refused_at_once():
     with Training() as training, pytest.raises(ControlRefused, match="no expression"):
         training.control.pause(when="loss >").wait(DEADLINE)

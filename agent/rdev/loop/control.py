@@ -131,6 +131,7 @@ class Control:
         self._meeting: _Meeting | None = None
         self._condition: tuple[Condition, str] | None = None
         self._is_over = False
+        self._first = probe.state.step  # There is nothing to judge before a step is made.
 
     @property
     def is_paused(self) -> bool:
@@ -282,7 +283,7 @@ class Control:
             if self._until is not None and self._probe.state.step >= self._until:
                 self._until = None
                 self._wish = self._wish or "its steps are made"
-            if self._condition is not None:
+            if self._condition is not None and self._probe.state.step > self._first:
                 self._judge()
         if self._wish is not None:
             self._stay(self._wish, phase)
