@@ -193,6 +193,38 @@ def test_a_condition_armed_before_the_first_step_is_judged_after_it():
     assert reasons == [("loss > 2", 3)]
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "loss > 4",
+        "loss.item() > 4",
+        "abs(loss) > 4 and norms[1] == 2.0",
+        "acc.ndim == 1 and step > 4",
+    ],
+)
+def test_a_condition_reads_tensors_as_numbers_or_asks_them_for_what_is_theirs(when):
+    torch = pytest.importorskip("torch")
+    steps = []
+
+    class Arm(Callback):
+        def run_begin(self, state):
+            state.control.pause(when=when)
+
+        def pause(self, state):
+            steps.append(state.step)
+            state.control.resume()
+
+    def step(state):
+        return {
+            "loss": torch.tensor(float(state.step), requires_grad=True),
+            "norms": torch.tensor([1.0, 2.0]),
+            "acc": torch.tensor([0.5]),
+        }
+
+    Loop(step, range(9), callbacks=[Arm()]).run()
+    assert steps == [5]
+
+
 def test_no_expression_is_refused_at_once():
     with Training() as training, pytest.raises(ControlRefused, match="no expression"):
         training.control.pause(when="loss >").wait(DEADLINE)

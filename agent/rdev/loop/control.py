@@ -12,6 +12,8 @@ While a run is held the active clock stands still and requests are served at onc
 
 from __future__ import annotations
 
+import ast
+import builtins
 import itertools
 import threading
 import time
@@ -526,25 +528,42 @@ def _compiled(text: str) -> Condition:
         Refused: It is no expression.
     """
     try:
-        code = compile(text, "<condition>", "eval")
+        tree = ast.parse(text, "<condition>", "eval")
+        code = compile(tree, "<condition>", "eval")
     except (SyntaxError, ValueError) as error:
         raise Refused(f"{text!r} is no expression: {error}") from error
-    names = code.co_names
-    return lambda state: _value(code, names, state)
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    # Who asks a tensor for something of its own, as in `loss.isnan()`, is given the tensor.
+    of = [node.value for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
+    whole = {node.id for node in of if isinstance(node, ast.Name)}
+    wanted = tuple((name, name not in whole) for name in sorted(names))
+    return lambda state: _value(code, wanted, state)
 
 
-def _value(code: CodeType, names: tuple[str, ...], state: State) -> object:
-    # Only what the expression names is looked for; attributes are among the names, and not found.
-    known: dict[str, object] = {}
+def _value(code: CodeType, wanted: tuple[tuple[str, bool], ...], state: State) -> object:
+    known: dict[str, object] = {"__builtins__": builtins}
     metrics = state.metrics
-    for name in names:
-        if name in metrics and name != "loss":
-            known[name] = metrics[name]
+    for name, is_number in wanted:
+        if name == "loss":
+            value = state.loss
+        elif name in metrics:
+            value = metrics[name]
         elif hasattr(state, name):
-            known[name] = getattr(state, name)
-        elif name in state.objects:  # of a state that looks them up, and has no attributes of them
-            known[name] = state.objects[name]
+            value = getattr(state, name)
+        elif not hasattr(builtins, name) and name in state.objects:
+            value = state.objects[name]  # of a state that looks them up
+        else:
+            continue
+        known[name] = _number(value) if is_number else value
     return eval(code, known)  # whoever controls the job may run anything in it
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a name stands for
+    """A tensor of one element as a number: comparing those is 20 times as fast."""
+    if getattr(value, "numel", None) is not None and value.numel() == 1:
+        return value.item()
+    return value
 
 
 def _fitting(answer: Mapping[str, Any]) -> dict[str, Any]:
