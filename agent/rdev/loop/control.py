@@ -21,7 +21,6 @@ from _thread import get_ident
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from rdev.loop.setting import Refused, Setter, lr_setter, set_path
@@ -115,6 +114,7 @@ class Control:
         setters: How a value is set, by its path: a function of the new value that returns what it
             was and what it is. A library that keeps a learning rate of its own replaces `lr`.
         is_wanted: Whether the next boundary has something to do; what the hot path asks.
+        condition: What the run is to pause at, and its words; judged after each step.
     """
 
     def __init__(self, probe: Probe) -> None:
@@ -131,7 +131,7 @@ class Control:
         self._until: int | None = None  # The step at whose end it is to be held.
         self._arriving: list[tuple[Request, dict[str, Any]]] = []  # They wait for the hold.
         self._meeting: _Meeting | None = None
-        self._condition: tuple[Condition, str] | None = None
+        self.condition: tuple[Condition, str] | None = None
         self._is_over = False
         self._first = probe.state.step  # There is nothing to judge before a step is made.
 
@@ -145,6 +145,14 @@ class Control:
         """Why it is held; empty if it is not."""
         return self._reason or ""
 
+    def is_unmet(self, state: State) -> bool:
+        """Whether the condition does not hold now; one that raises is judged by `attend`."""
+        try:
+            condition = self.condition
+            return condition is None or not condition[0](state)
+        except Exception:  # noqa: BLE001  # it is somebody's own expression
+            return False
+
     def pause(self, when: str | Condition | None = None) -> Request:
         """Holds the training at the next boundary, or at the end of a step for which `when` holds.
 
@@ -154,7 +162,7 @@ class Control:
                 comparing a loss that lies on a device waits for that device.
         """
         if callable(when):
-            self._condition = (when, getattr(when, "__name__", "a condition"))
+            self.condition = (when, getattr(when, "__name__", "a condition"))
             self._wake()
             when = None
             return self.call(lambda _: None)
@@ -285,7 +293,7 @@ class Control:
             if self._until is not None and self._probe.state.step >= self._until:
                 self._until = None
                 self._wish = self._wish or "its steps are made"
-            if self._condition is not None and self._probe.state.step > self._first:
+            if self.condition is not None and self._probe.state.step > self._first:
                 self._judge()
         if self._wish is not None:
             self._stay(self._wish, phase)
@@ -329,8 +337,10 @@ class Control:
 
     def _look_on(self) -> None:
         # Something is to be seen at the ends of further steps.
-        if self._queue or self._meeting or self._condition or self._until is not None:
+        if self._queue or self._meeting or self._until is not None:
             self.is_wanted = True
+            self._probe.wake()
+        elif self.condition is not None:
             self._probe.wake()
 
     def _serve_all(self, phase: str) -> None:
@@ -398,7 +408,7 @@ class Control:
     def _serve_pause(self, request: Request) -> Mapping[str, Any] | None:
         when = request.args.get("when")
         if when:
-            self._condition = (_compiled(str(when)), str(when))
+            self.condition = (_compiled(str(when)), str(when))
             return {"when": str(when)}
         if self._reason is not None:
             return {"was_paused": True}
@@ -411,7 +421,7 @@ class Control:
         was_paused = self._reason is not None or self._wish is not None
         self._reason = self._wish = self._until = None
         if not was_paused:  # what a held run was told to pause at next is still meant
-            self._condition = None
+            self.condition = None
         return {"was_paused": was_paused}
 
     def _serve_step(self, request: Request) -> None:
@@ -461,11 +471,11 @@ class Control:
         return {"value": request.work(self._probe.state)}
 
     def _judge(self) -> None:
-        condition, text = self._condition or (_never, "")
+        condition, text = self.condition or (_never, "")
         try:
             is_met = bool(condition(self._probe.state))
         except Exception as error:  # noqa: BLE001  # it is somebody's own expression
-            self._condition = None
+            self.condition = None
             cause = (
                 f"the condition {text!r} is not judged any more: {type(error).__name__}: {error}"
             )
@@ -474,7 +484,7 @@ class Control:
             )
             return
         if is_met:
-            self._condition = None
+            self.condition = None
             self._wish = text
 
     def _fresh_id(self) -> str:
@@ -529,41 +539,66 @@ def _compiled(text: str) -> Condition:
     """
     try:
         tree = ast.parse(text, "<condition>", "eval")
-        code = compile(tree, "<condition>", "eval")
     except (SyntaxError, ValueError) as error:
         raise Refused(f"{text!r} is no expression: {error}") from error
-    nodes = list(ast.walk(tree))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    # Who asks a tensor for something of its own, as in `loss.isnan()`, is given the tensor.
-    of = [node.value for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
-    whole = {node.id for node in of if isinstance(node, ast.Name)}
-    wanted = tuple((name, name not in whole) for name in sorted(names))
-    return lambda state: _value(code, wanted, state)
+    names = _Names(tree)
+    body = ast.Lambda(_ARGUMENT, names.visit(tree).body)
+    code = compile(ast.fix_missing_locations(ast.Expression(body)), "<condition>", "eval")
+    known = {"_look": _look, "_number": _number}
+    condition: Condition = eval(code, known)  # whoever controls the job may run anything in it
+    return condition
 
 
-def _value(code: CodeType, wanted: tuple[tuple[str, bool], ...], state: State) -> object:
-    known: dict[str, object] = {"__builtins__": builtins}
-    metrics = state.metrics
-    for name, is_number in wanted:
-        if name == "loss":
-            value = state.loss
-        elif name in metrics:
-            value = metrics[name]
-        elif hasattr(state, name):
-            value = getattr(state, name)
-        elif not hasattr(builtins, name) and name in state.objects:
-            value = state.objects[name]  # of a state that looks them up
-        else:
-            continue
-        known[name] = _number(value) if is_number else value
-    return eval(code, known)  # whoever controls the job may run anything in it
+_ARGUMENT = ast.arguments(
+    posonlyargs=[], args=[ast.arg("_state")], kwonlyargs=[], kw_defaults=[], defaults=[]
+)
+
+# What is an attribute of every state, and needs not be looked for.
+_OF_STATE = frozenset({"step", "epoch", "phase", "batch", "loss", "metrics"})
+
+
+class _Names(ast.NodeTransformer):
+    """Has an expression read its names from the state, as numbers where it compares them."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        nodes = list(ast.walk(tree))
+        stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self._bound = stored | {node.arg for node in nodes if isinstance(node, ast.arg)}
+        # Who asks a tensor for something of its own, as in `loss.isnan()`, is given the tensor.
+        of = [node.value for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
+        self._whole = {node.id for node in of if isinstance(node, ast.Name)}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """Reads one name."""
+        name, state = node.id, ast.Name("_state", ast.Load())
+        if name in self._bound or (hasattr(builtins, name) and name not in _OF_STATE):
+            return node
+        value: ast.expr = ast.Attribute(state, name, ast.Load())
+        if name not in _OF_STATE:
+            value = ast.Call(ast.Name("_look", ast.Load()), [state, ast.Constant(name)], [])
+        if name in self._whole or name in ("step", "epoch"):
+            return value
+        return ast.Call(ast.Name("_number", ast.Load()), [value], [])
+
+
+def _look(state: State, name: str) -> object:
+    """A metric, or an object, by name."""
+    if name in state.metrics:
+        return state.metrics[name]
+    if name in state.objects:
+        return state.objects[name]
+    raise NameError(f"there is no metric and no object {name!r}")
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a name stands for
     """A tensor of one element as a number: comparing those is 20 times as fast."""
-    if getattr(value, "numel", None) is not None and value.numel() == 1:
-        return value.item()
-    return value
+    item = getattr(value, "item", None)
+    if item is None:
+        return value
+    try:
+        return item()
+    except (RuntimeError, ValueError):  # it has several
+        return value
 
 
 def _fitting(answer: Mapping[str, Any]) -> dict[str, Any]:

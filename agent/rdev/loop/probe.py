@@ -399,7 +399,16 @@ class Probe:
         if first is not None:
             raise first
 
+    def _is_unmet(self, control: Control) -> bool:
+        # A condition alone is judged after every step, most of which do not meet it.
+        if control.is_wanted or self.ended >= self._report_due or gate.is_closed():
+            return False
+        return control.is_unmet(self.state)
+
     def _serve(self) -> None:
+        control = self.control
+        if control.condition is not None and self._is_unmet(control):
+            return
         now = _clock()
         is_due = now >= self._report_due
         if is_due and self._grid is not None:
@@ -411,8 +420,8 @@ class Probe:
                 self._report_due = self._grid.plan(self.state.step, now, interval)
         # The next time first: a request that comes while this one is served is not lost.
         self._due = self._report_due
-        if self.control.is_wanted:
-            self.control.attend()
+        if control.is_wanted or control.condition is not None:
+            control.attend()
         if gate.is_closed():
             gate.passing(self.state.step + 1)
             if gate.is_closed():
