@@ -344,6 +344,56 @@ def test_the_same_id_is_served_once_and_told_again():
         assert done["step"] - step <= 2
 
 
+def test_who_asks_again_while_it_is_served_is_not_served_twice():
+    with Training() as training:
+        control = training.control
+        served = []
+
+        def setter(value):
+            served.append(value)
+            control.ask(Verb.SET, {"path": "pace", "value": 1}, id="while it is served")
+            return 0, value
+
+        control.setters["pace"] = setter
+        control.ask(Verb.SET, {"path": "pace", "value": 1}, id="while it is served")
+        control.pause().wait(DEADLINE)
+        control.read().wait(DEADLINE)
+        assert served == [1]
+
+
+def test_who_asked_for_what_ended_the_run_is_told():
+    def interrupted(state):
+        raise KeyboardInterrupt
+
+    with Training() as training, pytest.raises(ControlRefused, match="the run has ended"):
+        training.control.call(interrupted).wait(DEADLINE)
+    assert isinstance(training.error, KeyboardInterrupt)
+
+
+def test_a_pause_is_not_inherited_by_a_forked_child():
+    statuses, parent = [], os.getpid()
+
+    def step(state):
+        if state.step == 2:
+            control = state.control
+            control.pause()
+            control.pause(when="step > 0")
+            pid = os.fork()
+            if not pid:
+                signal.alarm(5)  # a child that is held ends by this
+                control.attend()
+                os._exit(7)
+            statuses.append(os.waitpid(pid, 0)[1])
+
+    class GoOn(Callback):
+        def pause(self, state):
+            if os.getpid() == parent:
+                state.control.resume()
+
+    assert Loop(step, range(4), callbacks=[GoOn()]).run().step == 4
+    assert [os.waitstatus_to_exitcode(status) for status in statuses] == [7]
+
+
 def test_what_was_withdrawn_is_not_served():
     with Training() as training:
         control = training.control
@@ -414,3 +464,107 @@ def test_a_function_is_called_on_the_trainings_own_thread():
         assert outcome.answer["value"] == training._thread.ident
         with pytest.raises(ControlRefused, match="ZeroDivisionError"):
             training.control.call(lambda _: 1 / 0).wait(DEADLINE)
+
+
+def test_a_step_that_another_pause_cuts_short_says_how_many_were_made():
+    with Training() as training:
+        control = training.control
+        first = control.pause().wait(DEADLINE).step
+        many = control.step(100_000)
+        control.read().wait(DEADLINE)
+        held = control.pause().wait(DEADLINE).step
+        assert many.wait(DEADLINE).answer == {"steps": 100_000, "made": held - first}
+
+
+def test_a_step_that_a_resume_overtakes_is_told_so_at_once():
+    with Training() as training:
+        control = training.control
+        control.pause().wait(DEADLINE)
+        many = control.step(100_000)
+        control.resume().wait(DEADLINE)
+        with pytest.raises(ControlRefused, match="let go on"):
+            many.wait(DEADLINE)
+
+
+def test_a_rank_that_is_held_before_the_step_that_all_can_reach_steps_and_stops_with_them():
+    with Training() as training:
+        control = training.control
+        step = control.pause().wait(DEADLINE).step
+        control.ask(Verb.STEP, {"steps": 2}, id="mixed step", at=step + 3)
+        while control.is_paused:
+            time.sleep(0.001)
+        assert training.paused() == step + 5
+        control.ask(Verb.STOP, {}, id="mixed stop", at=step + 9)
+        training._thread.join(DEADLINE)
+    assert training.made[-1] == step + 9
+
+
+def test_a_callback_cannot_wait_for_itself_nor_another_thread_be_held():
+    told = []
+
+    class Wait(Callback):
+        def step_end(self, state):
+            with pytest.raises(RuntimeError, match="wait for itself"):
+                state.control.pause().wait()
+            state.control.resume()
+            told.append(state.step)
+
+    Loop(lambda _: None, range(2), callbacks=[Wait()]).run()
+    assert told == [1, 2]
+    with Training() as training, pytest.raises(RuntimeError, match="own thread"):
+        training.control.hold("somebody else's")
+
+
+def test_a_callback_that_holds_when_it_is_told_of_a_pause_is_held_once():
+    told = []
+
+    class Hold(Callback):
+        def pause(self, state):
+            told.append(state.step)
+            state.control.hold("for a closer look")
+
+    with Training(callbacks=[Hold()]) as training:
+        step = training.control.pause().wait(DEADLINE).step
+        assert training.control.reason == "for a closer look"
+        training.control.resume().wait(DEADLINE)
+    assert told == [step]
+
+
+def test_a_request_while_the_runs_end_is_told_is_answered_and_the_next_run_may_have_it():
+    class Late(Callback):
+        def run_end(self, state):
+            assert state.control.ask(Verb.STATE, {}, id="late") is None
+
+    told = []
+
+    class Sink:
+        def interval(self):
+            return 1.0
+
+        def event(self, kind, fields):
+            told.append((kind, fields.get("id"), fields.get("cause")))
+
+        def metric(self, **_):
+            pass
+
+    class Listen(Callback):
+        def run_begin(self, _state):
+            current()._sink = Sink()
+
+    Late.run_end.__globals__["Verb"].READ = Verb.STATE
+    Loop(lambda _: None, range(2), callbacks=[Listen(), Late()]).run()
+    assert ("controlled", "late", "the run has ended") in told
+    with Training() as training:
+        training.control.pause().wait(DEADLINE)
+        assert training.control.ask(Verb.STATE, {}, id="late") is None
+        training.control.read().wait(DEADLINE)
+        assert training.control.ask(Verb.STATE, {}, id="late")["answer"]["step"]
+
+
+def test_what_one_run_has_served_the_next_one_does_not_serve_again():
+    with Training() as training:
+        training.control.ask(Verb.STOP, {}, id="stop of the first")
+    with Training() as training:
+        done = training.control.ask(Verb.STOP, {}, id="stop of the first")
+        assert done["verb"] == "stop"
+        assert training.control.pause().wait(DEADLINE).step

@@ -74,7 +74,7 @@ class Request:
     _done: threading.Event = field(default_factory=threading.Event, repr=False)
     _outcome: Outcome | None = None
     _cause: str = ""
-    _asker: int = field(default_factory=get_ident, repr=False)
+    _control: Control | None = field(default=None, repr=False)
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """What came of it.
@@ -85,7 +85,11 @@ class Request:
         Raises:
             ControlRefused: It was refused; says why.
             TimeoutError: It has not been served yet.
+            RuntimeError: This is the training's own thread, which serves it after this call.
         """
+        own = self._control.thread if self._control is not None else 0
+        if own == get_ident() and not self._done.is_set():
+            raise RuntimeError("the training would wait for itself; it serves this later")
         if not self._done.wait(timeout):
             raise TimeoutError(f"the run has reached no boundary within {timeout:g} s")
         if self._outcome is None:
@@ -114,6 +118,7 @@ class Control:
         setters: How a value is set, by its path: a function of the new value that returns what it
             was and what it is. A library that keeps a learning rate of its own replaces `lr`.
         is_wanted: Whether the next boundary has something to do; what the hot path asks.
+        thread: The training's own thread; 0 until it is known.
         condition: What the run is to pause at, and its words; judged after each step.
     """
 
@@ -121,15 +126,15 @@ class Control:
         self._probe = probe
         self.setters: dict[str, Setter] = {"lr": lr_setter(probe.state)}
         self.is_wanted = False
+        self.thread = 0
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._queue: deque[Request] = deque()
-        self._served: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._ids = itertools.count(1)
+        self._taken: dict[str, Request] = {}  # Out of the queue, and nothing has come of them yet.
         self._reason: str | None = None  # Why it is held, or None.
         self._wish: str | None = None  # Why it is to be held at this boundary.
         self._until: int | None = None  # The step at whose end it is to be held.
-        self._arriving: list[tuple[Request, dict[str, Any]]] = []  # They wait for the hold.
+        self._arriving: list[tuple[Request, int]] = []  # They wait for the hold, since that step.
         self._meeting: _Meeting | None = None
         self.condition: tuple[Condition, str] | None = None
         self._is_over = False
@@ -228,14 +233,18 @@ class Control:
         Returns:
             The event of the request if it was served before.
         """
+        request = Request(verb.value, args, id=id, by=by, at=at)
         with self._lock:
-            if id in self._served:
-                return self._served[id]
-            known = [*self._queue, *(request for request, _ in self._arriving)]
-            if not self._is_over and all(request.id != id for request in known):
-                self._queue.append(Request(verb.value, args, id=id, by=by, at=at))
+            if id in _served:
+                return _served[id]
+            is_over = self._is_over
+            is_known = id in self._taken or any(one.id == id for one in self._queue)
+            if not is_over and not is_known:
+                self._queue.append(request)
             if self._meeting is not None and self._meeting.id == meeting:
                 self._meeting = None
+        if is_over:  # what its callbacks do at its end may take long
+            self._refuse_late(request)
         self._wake()
         return None
 
@@ -275,7 +284,15 @@ class Control:
 
         For callbacks. Requests are served meanwhile, but for those that need a step's end. Ranks
         that are not held wait in their next collective operation, at most for its timeout.
+
+        Raises:
+            RuntimeError: This is not the training's own thread; any other uses `pause`.
         """
+        if self.thread not in (0, get_ident()):
+            raise RuntimeError("only the training's own thread can be held here; use `pause`")
+        if self._reason is not None:  # by a callback that is told of this very pause
+            self._reason = reason
+            return
         self._stay(reason, "")
 
     def attend(self, phase: str = "") -> None:
@@ -306,13 +323,25 @@ class Control:
             waiting = list(self._queue)
             self._queue.clear()
         arriving, self._arriving = self._arriving, []
-        for request, answer in arriving:
-            self._settle(request, answer={**answer, "over": True})
+        for request, _ in arriving:
+            self._settle(request, answer={**_asked(request), "over": True})
         for request in waiting:
-            if request.verb == Verb.STOP.value:
-                self._settle(request, answer={})
-            else:
-                self._settle(request, cause=RUN_OVER)
+            self._refuse_late(request)
+        for request in list(self._taken.values()):  # Serving them is what ended the run.
+            self._settle(request, cause=RUN_OVER)
+
+    def _refuse_late(self, request: Request) -> None:
+        if request.verb == Verb.STOP.value:
+            self._settle(request, answer={})
+        else:
+            self._settle(request, cause=RUN_OVER)
+
+    def forget(self) -> None:
+        """In a forked child: what was asked is asked of its parent."""
+        self._lock, self._bell = threading.Lock(), threading.Event()
+        self._queue, self._taken, self._arriving = deque(), {}, []
+        self._reason = self._wish = self._until = self._meeting = self.condition = None
+        self.is_wanted = False
 
     def _ask(
         self,
@@ -321,7 +350,7 @@ class Control:
         *,
         work: Callable[[State], object] | None = None,
     ) -> Request:
-        request = Request(verb, args or {}, id=f"local-{next(self._ids)}", work=work)
+        request = Request(verb, args or {}, id=_local_id(), work=work, _control=self)
         with self._lock:
             if self._is_over:
                 request.settle(None, RUN_OVER)
@@ -359,6 +388,7 @@ class Control:
                     ready = [r for r in ready if r.verb != Verb.CHECKPOINT.value]
             for request in ready:
                 self._queue.remove(request)
+                self._taken[request.id] = request
         return ready
 
     def _serve(self, request: Request, phase: str) -> None:
@@ -396,9 +426,12 @@ class Control:
             **told,
         }
         with self._lock:
-            self._served[request.id] = fields
-            while len(self._served) > _REMEMBERED:
-                self._served.popitem(last=False)
+            self._taken.pop(request.id, None)
+            # What has come too late for this run may be asked of the next one.
+            if not request.id.startswith(_LOCAL) and cause != RUN_OVER:
+                _served[request.id] = fields
+                while len(_served) > _REMEMBERED:
+                    _served.popitem(last=False)
         self._probe.event(CONTROLLED, fields)
         outcome = None if answer is None else Outcome(state.step, state.epoch, phase, answer)
         request.settle(outcome, cause)
@@ -413,13 +446,16 @@ class Control:
         if self._reason is not None:
             return {"was_paused": True}
         self._wish = f"paused by {request.by}" if request.by else "paused"
-        self._arriving.append((request, {}))
+        self._arriving.append((request, self._probe.state.step))
         return None
 
     def _serve_resume(self, request: Request) -> Mapping[str, Any]:
-        del request
         was_paused = self._reason is not None or self._wish is not None
         self._reason = self._wish = self._until = None
+        arriving, self._arriving = self._arriving, []
+        who = f" by {request.by}" if request.by else ""
+        for other, _ in arriving:  # it will not be held for them any more
+            self._settle(other, cause=f"it was let go on{who}")
         if not was_paused:  # what a held run was told to pause at next is still meant
             self.condition = None
         return {"was_paused": was_paused}
@@ -428,14 +464,20 @@ class Control:
         steps = request.args.get("steps", 1)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise Refused("the number of steps is a whole one from 1 on")
-        self._until = self._probe.state.step + steps
+        # Of ranks of which only some are held, all count from the step that all can reach.
+        begun = max(self._probe.state.step, request.at)
+        self._until = begun + steps
         self._reason = self._wish = None
-        self._arriving.append((request, {"steps": steps}))
+        self._arriving.append((request, begun))
 
-    def _serve_stop(self, request: Request) -> Mapping[str, Any]:
-        del request
-        self._probe.state.stop = True
+    def _serve_stop(self, request: Request) -> Mapping[str, Any] | None:
         self._reason = self._wish = None
+        if request.at > self._probe.state.step:  # held before that: the other ranks make it, too
+            with self._lock:
+                self._taken.pop(request.id, None)
+                self._queue.appendleft(request)
+            return None
+        self._probe.state.stop = True
         return {}
 
     def _serve_checkpoint(self, request: Request) -> Mapping[str, Any]:
@@ -479,16 +521,11 @@ class Control:
             cause = (
                 f"the condition {text!r} is not judged any more: {type(error).__name__}: {error}"
             )
-            self._settle(
-                Request(Verb.PAUSE.value, {"when": text}, id=self._fresh_id()), cause=cause
-            )
+            self._settle(Request(Verb.PAUSE.value, {"when": text}, id=_local_id()), cause=cause)
             return
         if is_met:
             self.condition = None
             self._wish = text
-
-    def _fresh_id(self) -> str:
-        return f"local-{next(self._ids)}"
 
     def _meet(self) -> None:
         """Holds at a step's end until the meeting has said which step is meant, or gives it up."""
@@ -511,8 +548,8 @@ class Control:
         try:
             probe.tell_pause()
             arriving, self._arriving = self._arriving, []
-            for request, answer in arriving:
-                self._settle(request, phase, answer=answer)
+            for request, begun in arriving:
+                self._settle(request, phase, answer=_arrived(request, state.step - begun))
             while self._reason is not None:
                 self._serve_all(phase)
                 if self._reason is not None:
@@ -524,6 +561,27 @@ class Control:
             probe.event(LOOP_RESUMED, {"step": state.step, "seconds": round(seconds, 3)})
             probe.tell_resume(seconds)
         self._look_on()
+
+
+# Of the whole process: who asks again may find another run than the one that served it.
+_served: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+_LOCAL = "local-"
+_ids = itertools.count(1)
+
+
+def _local_id() -> str:
+    return f"{_LOCAL}{next(_ids)}"
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    return {"steps": request.args.get("steps", 1)} if request.verb == Verb.STEP.value else {}
+
+
+def _arrived(request: Request, made: int) -> dict[str, Any]:
+    """The answer of one that waited for the hold; another may have held it before."""
+    answer = _asked(request)
+    return {**answer, "made": made} if made < answer.get("steps", 0) else answer
 
 
 def _never(state: State) -> object:

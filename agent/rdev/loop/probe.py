@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _thread import get_ident
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from types import GeneratorType
@@ -161,6 +162,8 @@ class Probe:
             steps: At most how many steps are planned, if that is known.
         """
         self._run_open = True
+        if self.kind != "probe":  # which begins on whatever thread it is armed on
+            self.control.thread = get_ident()
         for outer in _runs:
             outer.wake()  # A probe of a foreign loop gives way to this one.
         _runs.append(self)
@@ -488,3 +491,12 @@ _runs: list[Probe] = []
 def current() -> Probe | None:
     """The innermost run of this process that has begun and not ended."""
     return _runs[-1] if _runs else None
+
+
+def _forget() -> None:
+    for probe in _runs:
+        probe.control.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
