@@ -216,6 +216,7 @@ def test_a_release_outside_of_a_noexec_home_goes_too(laptop, user, server):
         subprocess.run(["umount", "--lazy", user.home], check=True)
 
 
+@pytest.mark.slow
 def test_a_client_that_brings_the_agent_back_meanwhile_does_no_harm(rdev):
     assert rdev.run("run", "--", "true").returncode == 0
     over = threading.Event()

@@ -148,6 +148,7 @@ def test_a_managed_environment_is_made_told_of_and_used_again(rdev, index):
     assert [str(link.resolve()) for link in links] == [synced["prefix"]]
 
 
+@pytest.mark.slow
 @pytest.mark.own_agent
 def test_beside_a_job_its_own_environment_is_used_though_the_lock_has_changed(rdev, index):
     rdev.write("rdev.toml", "[env]\nmanage = true\n")

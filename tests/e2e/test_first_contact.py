@@ -113,6 +113,7 @@ def test_a_torch_job_in_the_users_own_environment(laptop, user, transport):
     assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shell",
     [

@@ -21,6 +21,7 @@ def rdev(tmp_path):
     person.tidy()
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_outlives_its_agent_and_starts_once(rdev):
     host = Host(rdev)
     host.start("--gpus", "2", "--name", "first", "--", "sleep", "600")

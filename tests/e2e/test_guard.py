@@ -139,6 +139,7 @@ def test_an_agent_that_did_not_live_to_record_itself_stays_away_too(host):
     assert host.rdev.command("rdev-agent", "status").stdout.startswith("no agent serves")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [pytest.param(("--now",), marks=pytest.mark.slow), ("--now", "--all")], ids=" ".join
 )

@@ -92,6 +92,7 @@ def test_logs_go_on_where_they_were_when_the_link_was_cut(person, server):
     assert seen + rest == COUNTED
 
 
+@pytest.mark.slow
 def test_logs_go_on_when_the_agent_was_killed(person, server):
     started = person.run(
         "run", "-q", "-d", "-H", "gpu1", "--name", "count", "--", "sh", "-c", COUNT
@@ -108,6 +109,7 @@ def test_logs_go_on_when_the_agent_was_killed(person, server):
     assert server.logins == logins  # one bridge after another over one connection
 
 
+@pytest.mark.slow
 def test_a_login_that_is_refused_on_return_ends_it_and_is_not_tried_again(person, server):
     started = person.run(
         "run", "-q", "-d", "-H", "gpu1", "--name", "count", "--", "sh", "-c", COUNT

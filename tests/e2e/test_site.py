@@ -163,6 +163,7 @@ def test_sockets_fifos_locks_and_logs_lie_on_the_local_disk_and_nothing_else_doe
     assert rdev.run("logs", "one").stdout == "from afar\n"
 
 
+@pytest.mark.slow
 def test_a_killed_agent_is_found_again_on_the_local_disk(elsewhere):
     rdev = elsewhere.rdev
     rdev.run("run", "-d", "--name", "one", "--", "sleep", "60")
@@ -214,6 +215,7 @@ def test_jobs_whose_local_disk_is_wiped_are_lost_and_say_so_and_ended_ones_are_n
     assert rdev.jobs(ended=True) == []
 
 
+@pytest.mark.slow
 def test_more_jobs_than_the_site_allows_wait_and_say_so(rdev: Rdev, serve):
     serve("jobs = 1\n")
     rdev.run("run", "-d", "--name", "first", "--", "sleep", "60")

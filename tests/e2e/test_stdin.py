@@ -99,6 +99,7 @@ def small_disk(rdev):
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.own_agent
 def test_input_waits_for_a_full_disk_and_says_so_once(rdev, small_disk):
     data = random.Random(3).randbytes(500_000)

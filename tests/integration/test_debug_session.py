@@ -77,6 +77,7 @@ async def hit(client: DebugClient, job: HookedJob, condition: str = "") -> int:
     return int(value.value.strip("()").split(",")[1])
 
 
+@pytest.mark.slow
 async def test_hit_evaluate_detach_ten_times_and_the_result_is_unchanged(tmp_path):
     async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
         steps = []

@@ -133,6 +133,7 @@ async def test_ranks_do_not_outlive_a_launcher_that_is_killed(jobs):
     assert not any(is_there(pid) for pid in pids)
 
 
+@pytest.mark.slow
 async def test_a_rank_whose_command_is_missing_says_so_in_its_own_log(jobs):
     ended = await jobs.run("no-such-command", processes=1, python=sys.executable)
     assert (ended.state, ended.exit_code) == (JobState.FAILED, 1)

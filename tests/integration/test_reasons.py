@@ -82,6 +82,7 @@ async def test_a_job_that_copes_with_a_child_killed_for_want_of_memory(starved):
     assert failed.message.startswith("the kernel killed a process for want of memory meanwhile")
 
 
+@pytest.mark.slow
 async def test_a_rank_killed_for_want_of_memory(starved, small_memory):
     # Enough for torchrun, and not for what a rank takes beside it.
     (small_memory / "memory.limit_in_bytes").write_text(str(600 << 20))

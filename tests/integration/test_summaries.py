@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 from tests.support.hooked import SessionPipe, hooked_job
 
 from rdev.agent.debug.manager import DebugManager
@@ -35,6 +36,7 @@ STEP = 11
 ANSWER_SECONDS = 0.3
 
 
+@pytest.mark.slow
 async def test_a_frame_that_holds_a_gibibyte_answers_at_once_and_with_one_line_each(tmp_path):
     async with (
         hooked_job(tmp_path, TRAIN) as job,

@@ -17,6 +17,12 @@ from rdev.wire.control import Verb
 DEADLINE = 20.0
 
 
+@pytest.fixture(autouse=True)
+def own_runs(monkeypatch):
+    """What other tests have tracked goes on to the end of the process; it is none of ours."""
+    monkeypatch.setattr("rdev.loop.probe._runs", [])
+
+
 class Training:
     """A loop in a thread of its own, whose steps are let through one by one if need be."""
 
