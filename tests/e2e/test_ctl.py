@@ -60,24 +60,6 @@ state = Loop(step, data, epochs=1000, model=model, optimizer=optimizer, schedule
 print("lr", state.optimizer.param_groups[0]["lr"], "left by itself", flush=True)
 """
 
-PLAIN = """
-import time
-import torch
-
-def loss_of(output):
-    return (output ** 2).mean()
-
-torch.manual_seed(0)
-model = torch.nn.Linear(4, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-for number in range(100_000):
-    loss = loss_of(model(torch.randn(8, 4)))
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    time.sleep(0.005)
-"""
-
 
 def made(value, last):
     """The training's value after its last step."""
@@ -150,11 +132,6 @@ def test_a_training_is_held_read_edited_stepped_kept_and_ended(rdev):
     assert rdev.run("logs").stdout == "lr 0.01 left by itself\n"
 
 
-def test_a_script_that_nobody_prepared_is_too(rdev):
-    started(rdev, PLAIN)
-    acceptance(rdev, PLAIN, "train")
-
-
 def test_a_condition_holds_it_and_ps_and_why_say_so(rdev):
     started(rdev, NUMBERS, "100000")
     said, _ = ctl(rdev, "pause", "--when", "step % 40 == 0")
@@ -171,37 +148,34 @@ def test_a_condition_holds_it_and_ps_and_why_say_so(rdev):
     ctl(rdev, "stop")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "line"),
-    [
-        (("dance",), 2, "'dance' is followed by no verb"),
-        (("train", "dance"), 2, "'dance' is no verb of ctl"),
-        (("step", "0"), 2, "a number of steps from 1 on, not '0'"),
-        (("set", "lr"), 2, "set takes K=V, not 'lr'"),
-        (("resume", "--when", "loss > 1"), 2, "--when belongs to pause, not to resume"),
-        (("reload",), 2, "reload takes 1 word after it"),
-        (("nowhere", "pause"), 1, "unable to find the job 'nowhere'"),
-        (("set", "lr=fast"), 1, "a learning rate is a number from 0 on, not 'fast'"),
-        (("set", "modle.value=1"), 1, "no object is called 'modle'; there is: model, optimizer"),
-        (("reload", "nowhere"), 1, "no module 'nowhere' is imported there"),
-        (("pause", "--when", "loss >"), 1, "is no expression"),
-    ],
+WRONG = (
+    (("dance",), 2, "'dance' is followed by no verb"),
+    (("train", "dance"), 2, "'dance' is no verb of ctl"),
+    (("step", "0"), 2, "a number of steps from 1 on, not '0'"),
+    (("set", "lr"), 2, "set takes K=V, not 'lr'"),
+    (("resume", "--when", "loss > 1"), 2, "--when belongs to pause, not to resume"),
+    (("reload",), 2, "reload takes 1 word after it"),
+    (("nowhere", "pause"), 1, "unable to find the job 'nowhere'"),
+    (("set", "lr=fast"), 1, "a learning rate is a finite number from 0 on, not 'fast'"),
+    (("set", "modle.value=1"), 1, "no object is called 'modle'; there is: model, optimizer"),
+    (("reload", "nowhere"), 1, "no module 'nowhere' is imported there"),
+    (("pause", "--when", "loss >"), 1, "is no expression"),
 )
+
+
 @pytest.mark.shared_agent
-def test_what_cannot_be_done_is_refused_in_a_line(rdev, training, words, code, line):
-    done = rdev.run("ctl", *words, cwd=training)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert line in done.stderr
-    assert len(done.stderr.splitlines()) == 2
-    assert done.stderr.splitlines()[1].startswith("hint: ")
-
-
-@pytest.fixture
-def training(rdev):
+def test_what_cannot_be_done_is_refused_in_a_line(rdev):
     started(rdev, NUMBERS, "100000")
-    return rdev.cwd
+    for words, code, line in WRONG:
+        done = rdev.run("ctl", *words)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert line in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+        assert done.stderr.splitlines()[1].startswith("hint: ")
+        assert "JOB" not in done.stderr  # it names the job that is meant
 
 
+@pytest.mark.slow
 def test_a_job_without_steps_and_one_that_has_ended_say_so(rdev):
     rdev.write("train.py", "import time\ntime.sleep(600)\n")
     assert rdev.run("run", "-q", "-d", "train.py").returncode == 0
@@ -214,21 +188,42 @@ def test_a_job_without_steps_and_one_that_has_ended_say_so(rdev):
     assert "it has ended" in done.stderr
 
 
-def test_a_step_that_takes_too_long_is_taken_back(rdev):
-    rdev.write(
-        "train.py",
-        "import os, time\nfrom rdev.loop import Loop\ndef step(state):\n    while not os.path.exists('go'):\n        time.sleep(0.01)\n    time.sleep(0.01)\nLoop(step, range(300)).run()\nprint('whole')\n",
-    )
-    assert rdev.run("run", "-q", "-d", "train.py").returncode == 0
-    until = time.monotonic() + DEADLINE
-    while "step 1" not in (why := rdev.run("ctl", "why").stdout):
-        assert time.monotonic() < until, why
-    done = rdev.run("ctl", "pause", "--patience", "0.5")
+STUCK = """
+import os, time
+from rdev.loop import Loop
+
+def step(state):
+    while not os.path.exists("go"):
+        if state.control._queue:
+            open("asked", "a").close()
+        time.sleep(0.01)
+    time.sleep(0.005)
+
+Loop(step, range(100)).run()
+print("whole")
+"""
+
+
+def test_what_a_step_does_not_serve_in_time_or_before_ctrl_c_is_taken_back(rdev):
+    started(rdev, STUCK)
+    place = next((rdev.home / ".rdev" / "workspaces").iterdir())
+    done = rdev.run("ctl", "pause", "--patience", "1")
     assert done.returncode == 124, done.stderr
-    assert "it reached no boundary within 0.5 s; it was at step 1" in done.stderr
-    job = rdev.jobs()[0]
-    (rdev.home / ".rdev" / "workspaces").iterdir().__next__().joinpath("go").touch()
-    assert rdev.run("wait", job["id"]).returncode == 0
+    assert "it reached no boundary within 1 s; it was at step 1" in done.stderr
+    (place / "asked").unlink()
+    with rdev.started("ctl", "pause") as asking:
+        until = time.monotonic() + DEADLINE
+        while not (place / "asked").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        asking.send_signal(signal.SIGINT)
+        assert asking.wait(DEADLINE)
+    (place / "asked").unlink()
+    while (place / "asked").exists():  # what it has taken back is looked at no more
+        (place / "asked").unlink(missing_ok=True)
+        time.sleep(0.05)
+    (place / "go").touch()
+    assert rdev.run("wait").returncode == 0
     assert rdev.run("logs").stdout == "whole\n"
 
 
@@ -296,7 +291,7 @@ def test_two_ranks_do_everything_after_the_same_step_and_why_names_the_one_that_
     assert sorted(rdev.run("logs").stdout.splitlines())[-2:] == ["rank 0 ends", "rank 1 ends"]
 
 
-@pytest.mark.parametrize("killed", ["agent", "supervisor"])
+@pytest.mark.parametrize("killed", [pytest.param("agent", marks=pytest.mark.slow), "supervisor"])
 def test_killing_what_is_around_it_changes_no_step_and_loses_no_answer(rdev, killed):
     started(rdev, NUMBERS, "700")
     _, step = ctl(rdev, "pause")
@@ -309,7 +304,7 @@ def test_killing_what_is_around_it_changes_no_step_and_loses_no_answer(rdev, kil
     kill(rdev, killed)
     assert rdev.run("wait").returncode == 0
     assert rdev.run("logs").stdout == f"made 700 value {made(1, 700)}\n"
-    kinds = [json.loads(line) for line in rdev.run("events", "--json").stdout.splitlines()]
+    kinds = [json.loads(line) for line in rdev.run("events").stdout.splitlines()]
     asked = [event["verb"] for event in kinds if event["kind"] == "controlled"]
     assert asked == ["pause", "step", "resume"]
     seen = steps_of(rdev)

@@ -442,7 +442,7 @@ def test_two_meetings_at_a_time_are_refused_and_parted_ones_are_not():
 
 
 def test_without_a_run_there_is_nothing_to_control():
-    assert where()["stage"] == "none"
+    assert where()["stage"] in ("none", "over")
     with pytest.raises(RuntimeError, match="no run"):
         command("control", {"id": "x", "verb": "pause"})
     with pytest.raises(ValueError, match="no command"):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rdev.loop.probe import Probe, current
+from rdev.loop.probe import Probe, current, has_ended
 from rdev.wire.clock import active_monotonic
 from rdev.wire.control import MAX_ANSWER, MEETING_SECONDS, Verb
 from rdev.wire.jsons import dump
@@ -34,7 +34,8 @@ def where() -> dict[str, Any]:
     """Where the innermost run is, as `rdev.wire.control.Where`."""
     probe = current()
     if probe is None:
-        return {"step": 0, "epoch": 0, "phase": "", "stage": "none", "since": 0.0, "kind": ""}
+        stage = "over" if has_ended() else "none"
+        return {"step": 0, "epoch": 0, "phase": "", "stage": stage, "since": 0.0, "kind": ""}
     state = probe.state
     held = time.monotonic() - active_monotonic()
     return {
@@ -66,7 +67,9 @@ def _control(args: Mapping[str, Any]) -> Answer:
 
 
 def _withdraw(args: Mapping[str, Any]) -> Answer:
-    return {"withdrawn": _running().control.withdraw(_text(args, "id"))}
+    control, request = _running().control, _text(args, "id")
+    withdrawn = control.withdraw(request)
+    return {"withdrawn": withdrawn, "begun": not withdrawn and control.has_begun(request)}
 
 
 def _meet(args: Mapping[str, Any]) -> Answer:

@@ -258,6 +258,11 @@ class Control:
                     return True
         return False
 
+    def has_begun(self, id: str) -> bool:  # noqa: A002  # as the channel calls it
+        """Whether a request has been served, or is being served."""
+        with self._lock:
+            return id in _served or id in self._taken
+
     def meet(self, id: str, seconds: float) -> bool:  # noqa: A002  # as the channel calls it
         """Holds the run at its next step's end for a request of this meeting, at most so long.
 

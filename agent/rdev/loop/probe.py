@@ -357,6 +357,7 @@ class Probe:
 
     def run_end(self) -> None:
         """The run has ended, however it did; only the first call counts."""
+        global _has_ended
         if not self._run_open:
             return
         self._run_open = False
@@ -368,6 +369,7 @@ class Probe:
             state = self.state
             self._sink.event("run_ended", {"step": state.step, "error": _described(state.error)})
             _runs.remove(self)
+            _has_ended = _has_ended or self.kind != "probe"  # which may be armed again
 
     def abandon(self) -> None:
         """In a forked child: the run is its parent's, and nothing is told."""
@@ -486,11 +488,17 @@ def error_at_exit() -> BaseException | None:
 
 
 _runs: list[Probe] = []
+_has_ended = False
 
 
 def current() -> Probe | None:
     """The innermost run of this process that has begun and not ended."""
     return _runs[-1] if _runs else None
+
+
+def has_ended() -> bool:
+    """Whether a run of this process has ended."""
+    return _has_ended
 
 
 def _forget() -> None:

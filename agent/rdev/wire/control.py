@@ -6,7 +6,8 @@ training thread reports when it has served the request at a boundary of steps or
 
     where {}                                  -> a `Where`
     control {id, verb, args, by, at, meeting} -> a `Where`; with `done` if that id was served before
-    withdraw {id}                             -> {"withdrawn": bool}; False if it has been served
+    withdraw {id}                             -> {"withdrawn": bool, "begun": bool}; begun if it
+                                                 has been served, or is being served
     meet {id, seconds}                        -> a `Where`; the rank holds at its next step's end
     part {id}                                 -> {}
 

@@ -5,7 +5,12 @@ members --none--> the live probe is armed --> members
    v                                          v
 control at the next boundary        meet, then control at the largest step + 1
    '---------------------> outcomes, from the event record <---------'
-                              | patience ends: withdrawn
+                              | patience ends, or whoever asked has gone
+                              v
+               withdrawn from all; if a rank has begun to serve it, asked of all again
+
+What is asked again under the same id is served once: a rank knows what it has served, and of a job
+that has ended the event record does.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +40,15 @@ PATIENCE = 30.0
 # Importing torch takes some seconds, from a network home up to a minute.
 _YOUNG_SECONDS = 60.0
 _LOOK_AGAIN = 0.2
+
+# After a supervisor was replaced its job's processes dial again within a second.
+_DIAL_AGAIN = 3.0
+
+# Ranks that are about to be held are, at the end of a step that is nearly made.
+_SETTLING = 1.0
+
+# What a rank has begun to serve it has served within milliseconds; a checkpoint takes seconds.
+_BEGUN_SECONDS = 10.0
 
 _HINT = "`rdev ctl JOB why` says what holds it up; `--patience` waits longer"
 
@@ -86,10 +100,11 @@ class ControlManager:
     def __init__(self, jobs: JobManager, inotify: Inotify) -> None:
         self._jobs = jobs
         self._inotify = inotify
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._meetings: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def control(self, order: Order) -> Sequence[Outcome]:
-        """Asks all ranks and waits for what comes of it.
+        """Asks all ranks and waits for what comes of it; cancelled, it is taken back.
 
         Returns:
             An outcome for each rank, by rank.
@@ -97,31 +112,135 @@ class ControlManager:
         Raises:
             JobConflict: No run is under way, and none can be watched; or somebody else is at it.
             JobNotRunning: The job has ended, or ended before it was served.
-            TimedOut: A rank reached no boundary in time; nothing will be served later.
+            TimedOut: A rank reached no boundary in time; the cause says what is served later.
         """
-        lock = self._locks.setdefault(order.job_id, asyncio.Lock())
-        async with lock:
-            job = await self._running(order.job_id, order.action)
+        async with self._turn(order.request_id):
+            try:
+                job = await self._running(order.job_id, order.action)
+            except JobNotRunning:
+                # Asked again after an agent was killed: it may have been served.
+                if outcomes := await asyncio.to_thread(self._recorded, order):
+                    return outcomes
+                raise
             found = await self._found(job, order)
             outcomes = await self._served(job, order, found)
             if _gave_way(found, outcomes):  # to a run of the script's own, which has just begun
                 outcomes = await self._served(job, order, await self._found(job, order))
             return outcomes
 
+    @contextlib.asynccontextmanager
+    async def _turn(self, request_id: str) -> AsyncIterator[None]:
+        """Whoever asks the same again waits until the first asking is over, or taken back."""
+        lock = self._turns.setdefault(request_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._turns.pop(request_id, None)
+
+    def _recorded(self, order: Order) -> Sequence[Outcome]:
+        try:
+            reader = EventReader(self._jobs.record(order.job_id).files, 0, kinds=(CONTROLLED,))
+        except FileNotFoundError:
+            return []
+        outcomes = {}
+        with reader:
+            while batch := reader.read():
+                for event in map(_event, batch):
+                    if event.fields.get("id") == order.request_id:
+                        member = Member(event.rank, event.pid, {})
+                        outcomes[event.pid] = _outcome(member, event.fields)
+        return sorted(outcomes.values(), key=lambda outcome: outcome.rank)
+
     async def _found(self, job: Job, order: Order) -> list[Member]:
-        found = await runs.members(self._jobs, job, order.action)
-        return found or await self._watched(job, order)
+        """The ranks to be asked: all, for one that is held alone holds up the others."""
+        found, missing = await runs.gathered(self._jobs, job, order.action, patience=0)
+        if not found:
+            await self._watch(job, order)
+        if missing:
+            found, missing = await runs.gathered(
+                self._jobs, job, order.action, patience=order.patience
+            )
+        if not found:
+            cause = "its steps are watched now, and nothing has come of that yet"
+            raise TimedOut(order.action, cause, hint=_HINT)
+        if missing and order.verb is not Verb.STATE:
+            cause = f"rank {min(missing)} has begun no run, and waits would not end without it"
+            raise TimedOut(order.action, cause, hint=_HINT)
+        return await self._settled(job, order, found)
+
+    async def _settled(self, job: Job, order: Order, found: list[Member]) -> list[Member]:
+        """All ranks, once they are held or go on together."""
+        until = time.monotonic() + _SETTLING
+        while (held := _held(found)) and len(held) < len(found):
+            if time.monotonic() < until:
+                await asyncio.sleep(_LOOK_AGAIN)
+                found = await runs.members(self._jobs, job, order.action) or found
+            elif order.verb is Verb.STATE:
+                return held
+            elif order.verb in (Verb.RESUME, Verb.STEP, Verb.STOP):
+                return found
+            else:
+                reason = held[0].where.get("reason") or "it is paused"
+                raise JobConflict(
+                    order.action,
+                    f"rank {held[0].rank} alone is held ({reason}), and others wait for it",
+                    hint="`rdev ctl JOB resume` lets it go on",
+                )
+        return found
 
     async def _served(self, job: Job, order: Order, found: Sequence[Member]) -> Sequence[Outcome]:
         _check(order, found)
         offset = await asyncio.to_thread(end_of, self._jobs.record(job.id).files)
+        asked: dict[str, Any] = {}
         try:
             async with asyncio.timeout(order.patience):
-                done = await self._ask(order, found)
+                # One meeting at a time; whoever waits for his steps keeps nobody from pausing them.
+                async with self._meetings.setdefault(order.job_id, asyncio.Lock()):
+                    done = await self._ask(order, found, asked)
                 return await self._outcomes(job, order, found, offset, done)
         except TimeoutError:
-            await self._withdraw(order, found)
-            raise TimedOut(order.action, _late(order, found), hint=_HINT) from None
+            return await self._belated(job, order, found, offset, asked)
+        except (asyncio.CancelledError, RdevError):
+            begun = await self._withdraw(order, found)
+            await self._ask_rest(order, found, begun, asked)
+            raise
+
+    async def _belated(
+        self,
+        job: Job,
+        order: Order,
+        found: Sequence[Member],
+        offset: int,
+        asked: Mapping[str, Any],
+    ) -> Sequence[Outcome]:
+        """Takes it back after its patience; what a rank has begun to serve, all serve."""
+        begun = await self._withdraw(order, found)
+        if not begun:
+            raise TimedOut(order.action, _late(order, found), hint=_HINT)
+        await self._ask_rest(order, found, begun, asked)
+        if order.verb is Verb.STEP:
+            cause = f"not all steps are made within {order.patience:g} s; it pauses when they are"
+            raise TimedOut(order.action, cause, hint="`rdev ctl JOB pause` holds it before that")
+        try:
+            async with asyncio.timeout(_BEGUN_SECONDS):
+                return await self._outcomes(job, order, found, offset, {})
+        except TimeoutError:
+            cause = f"rank {begun[0].rank} has begun to, and the others will after the same step"
+            raise TimedOut(order.action, cause, hint=_HINT) from None
+
+    async def _ask_rest(
+        self,
+        order: Order,
+        found: Sequence[Member],
+        begun: Sequence[Member],
+        asked: Mapping[str, Any],
+    ) -> None:
+        rest = [member for member in found if member not in begun] if begun and asked else []
+        for member in rest:
+            with contextlib.suppress(RdevError):
+                await self._send(order, member, "control", asked)
 
     async def set_probe(self, job_id: str, *, armed: bool) -> Sequence[int]:
         """Arms or disarms the live probe; returns the ranks.
@@ -152,39 +271,46 @@ class ControlManager:
             )
         return job
 
-    async def _watched(self, job: Job, order: Order) -> list[Member]:
-        until = asyncio.get_running_loop().time() + order.patience
+    async def _watch(self, job: Job, order: Order) -> None:
+        """Arms the live probe, unless a run of the script's own comes first."""
+        began = time.monotonic()
         while True:
             try:
                 await runs.arm(self._jobs, job, order.action, patience=order.patience)
-                break
             except JobConflict:
                 # It may still import: what comes first, a run of its own or an optimizer, serves.
                 is_young = time.time() - job.started < _YOUNG_SECONDS
-                if not is_young or asyncio.get_running_loop().time() > until:
+                took = time.monotonic() - began
+                is_dialing = took < _DIAL_AGAIN and not await self._jobs.peers(job.id)
+                if not (is_young or is_dialing) or took > order.patience:
                     raise
+            else:
+                return
             await asyncio.sleep(_LOOK_AGAIN)
-            if found := await runs.members(self._jobs, job, order.action):
-                return found
-        # A probe begins a run at once, and its process dials within milliseconds.
-        try:
-            async with asyncio.timeout(order.patience):
-                return await runs.arrived(self._jobs, job, order.action)
-        except TimeoutError:
-            cause = "its steps are watched now, and nothing has come of that yet"
-            raise TimedOut(order.action, cause, hint=_HINT) from None
+            if await runs.members(self._jobs, job, order.action):
+                return
 
-    async def _ask(self, order: Order, found: Sequence[Member]) -> dict[int, Mapping[str, Any]]:
-        """Asks all; returns by process what was served before, under the same id."""
-        request: dict[str, Any] = {
+    async def _ask(
+        self, order: Order, found: Sequence[Member], request: dict[str, Any]
+    ) -> dict[int, Mapping[str, Any]]:
+        """Asks all; returns by process what was served before, under the same id.
+
+        Args:
+            order: What.
+            found: Whom.
+            request: Is filled with what is asked once it is known.
+        """
+        place: dict[str, Any] = {}
+        # Ranks that are held are served at once, wherever they are.
+        if len(found) > 1 and not all(member.is_paused for member in found):
+            place = {"at": await self._met(order, found), "meeting": order.request_id}
+        request |= {
             "id": order.request_id,
             "verb": order.verb.value,
             "args": dict(order.args),
             "by": order.by,
+            **place,
         }
-        # Ranks that are held are served at once, wherever they are.
-        if len(found) > 1 and not all(member.is_paused for member in found):
-            request |= {"at": await self._met(order, found), "meeting": order.request_id}
         answers = await asyncio.gather(
             *(self._send(order, member, "control", request) for member in found)
         )
@@ -205,17 +331,38 @@ class ControlManager:
         return max(int(where["step"]) for where in met if isinstance(where, Mapping)) + 1
 
     async def _part(self, order: Order, found: Sequence[Member]) -> None:
-        for member in found:
-            with contextlib.suppress(RdevError):
-                await self._send(order, member, "part", {"id": order.request_id})
+        await asyncio.gather(*(self._quietly(order, member, "part") for member in found))
 
     async def _send(
         self, order: Order, member: Member, name: str, args: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        rank, pid = member.rank, member.pid
-        return await self._jobs.command(
-            order.job_id, "loop", rank, name, args, pid=pid, timeout=ASK_SECONDS * 5
-        )
+        """Sends a command, which may come twice; again if the supervisor is just replaced."""
+        until = time.monotonic() + ASK_SECONDS * 5
+        while True:
+            try:
+                return await self._jobs.command(
+                    order.job_id,
+                    "loop",
+                    member.rank,
+                    name,
+                    args,
+                    pid=member.pid,
+                    timeout=ASK_SECONDS * 5,
+                )
+            except (JobConflict, JobNotRunning) as error:
+                if not _is_passing(error) or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN)
+            await self._running(order.job_id, order.action)
+
+    async def _quietly(self, order: Order, member: Member, name: str) -> Mapping[str, Any]:
+        """Sends what takes something back; a rank that does not answer now hears of it later."""
+        args, rank, pid = {"id": order.request_id}, member.rank, member.pid
+        with contextlib.suppress(RdevError):
+            return await self._jobs.command(
+                order.job_id, "loop", rank, name, args, pid=pid, timeout=ASK_SECONDS
+            )
+        return {}
 
     async def _outcomes(
         self,
@@ -239,11 +386,23 @@ class ControlManager:
             raise JobNotRunning(order.action, "it ended before it was served")
         return [outcomes[member.pid] for member in found]
 
-    async def _withdraw(self, order: Order, found: Sequence[Member]) -> None:
+    async def _withdraw(self, order: Order, found: Sequence[Member]) -> list[Member]:
+        """Takes it back; returns the ranks that have served it, or begun to."""
+        answers = await asyncio.gather(
+            *(self._quietly(order, member, "withdraw") for member in found)
+        )
         await self._part(order, found)
-        for member in found:
-            with contextlib.suppress(RdevError):
-                await self._send(order, member, "withdraw", {"id": order.request_id})
+        pairs = zip(found, answers, strict=True)
+        return [member for member, answer in pairs if answer.get("begun") is True]
+
+
+def _held(found: Sequence[Member]) -> list[Member]:
+    return [member for member in found if member.is_paused]
+
+
+def _is_passing(error: RdevError) -> bool:
+    # The supervisor was replaced, or the process has not dialed the new one yet.
+    return isinstance(error, JobNotRunning) or str(error).endswith(" is connected")
 
 
 def _check(order: Order, found: Sequence[Member]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdev.agent.debug.target import Jobs, choose, hooks_of, parent_of
-from rdev.protocol.errors import JobConflict, RdevError
+from rdev.protocol.errors import JobConflict, RdevError, TimedOut
 from rdev.wire.control import Where
 from rdev.wire.job import Job
 
@@ -42,28 +42,47 @@ async def members(jobs: Jobs, job: Job, action: str) -> list[Member]:
     Raises:
         JobConflict: There are runs, and all are over.
     """
+    return _running(await _asked(jobs, job), action)
+
+
+async def gathered(
+    jobs: Jobs, job: Job, action: str, *, patience: float
+) -> tuple[list[Member], set[int]]:
+    """As `members`, but waits so many seconds for ranks that have begun no run.
+
+    Returns:
+        The ranks with a run under way, and the numbers of those that have begun none.
+
+    Raises:
+        JobConflict: There are runs, and all are over.
+    """
+    until = time.monotonic() + patience
+    while True:
+        asked = await _asked(jobs, job)
+        begun = {one.rank for one in asked if one.where.get("stage") != "none"}
+        missing = set(range(max(1, job.ranks))) - begun
+        if not missing or time.monotonic() >= until:
+            return _running(asked, action), missing
+        await asyncio.sleep(_TICK)
+
+
+async def _asked(jobs: Jobs, job: Job) -> list[Member]:
     peers = [peer for peer in await jobs.peers(job.id) if peer.get("role") == "loop"]
     asked = await asyncio.gather(
         *(_where(jobs, job.id, int(peer.get("rank") or 0), int(peer["pid"])) for peer in peers)
     )
-    found = [member for member in asked if member is not None]
+    return [member for member in asked if member is not None]
+
+
+def _running(found: Sequence[Member], action: str) -> list[Member]:
     running = [one for one in found if one.where.get("stage") not in ("none", "over")]
-    if found and not running:
-        cause = "its run is over, or has not begun; the process is still there"
+    if not running and any(one.where.get("stage") == "over" for one in found):
+        cause = "its run is over; the process is still there"
         raise JobConflict(action, cause, hint="`rdev logs JOB -f` shows what it does")
     by_rank: dict[int, list[Member]] = {}
     for member in running:
         by_rank.setdefault(member.rank, []).append(member)
     return [_training(by_rank[rank]) for rank in sorted(by_rank)]
-
-
-async def arrived(jobs: Jobs, job: Job, action: str) -> list[Member]:
-    """As `members`, but waits until there is one."""
-    found = await members(jobs, job, action)
-    while not found:
-        await asyncio.sleep(_TICK)
-        found = await members(jobs, job, action)
-    return found
 
 
 async def _where(jobs: Jobs, job_id: str, rank: int, pid: int) -> Member | None:
@@ -87,6 +106,7 @@ async def arm(jobs: Jobs, job: Job, action: str, *, patience: float) -> list[int
 
     Raises:
         JobConflict: A rank cannot be watched; says why.
+        TimedOut: The ranks' steps could not be numbered alike.
     """
     hooks = await hooks_of(jobs, job.id, None)
     if not hooks:
@@ -121,8 +141,8 @@ async def disarm(jobs: Jobs, job: Job) -> list[int]:
 async def _align(jobs: Jobs, job: Job, processes: Mapping[int, int], *, until: float) -> None:
     """Has all ranks count as the first does, from a step whose mark all have seen.
 
-    What ends without agreement is left to the meeting, which then finds the ranks' numbers as they
-    are: they may be apart by the steps that were made between the armings.
+    Raises:
+        TimedOut: They do not agree: unaligned, they would be held after different steps.
     """
     first = min(processes)
     while time.monotonic() < until:
@@ -136,6 +156,8 @@ async def _align(jobs: Jobs, job: Job, processes: Mapping[int, int], *, until: f
         if all(state in ("aligned", "alone") for state in states):
             return
         await asyncio.sleep(_TICK)
+    cause = "the ranks' steps are watched, and could not be numbered alike in time"
+    raise TimedOut(f"watch job {job.id}", cause, hint="`rdev ctl JOB why` says where each rank is")
 
 
 async def _probe(

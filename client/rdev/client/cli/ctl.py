@@ -68,7 +68,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Controls."""
     from rdev.client.connection import connect
     from rdev.client.lookup import find_job
-    from rdev.protocol.errors import UsageError
+    from rdev.protocol.errors import RdevError, UsageError
 
     job_word, name, rest = _split(options.words)
     if options.when is not None and name != "pause":
@@ -76,11 +76,21 @@ async def execute(options: argparse.Namespace) -> int:
     _arguments(name, rest, options.when)  # what is wrong is said before anybody is asked
     async with connect(host_of(options)) as connection:
         job = await find_job(connection, job_word)
-        if name == "why":
-            return await _why(connection, job, as_json=options.json)
-        if name in ("watch", "unwatch"):
-            return await _watch(connection, job, armed=name == "watch", as_json=options.json)
-        return await _control(connection, job, name, rest, options)
+        try:
+            return await _done(connection, job, name, rest, options)
+        except RdevError as error:
+            error.hint = error.hint and error.hint.replace("JOB", job.name)
+            raise
+
+
+async def _done(
+    connection: Connection, job: Job, name: str, rest: Sequence[str], options: argparse.Namespace
+) -> int:
+    if name == "why":
+        return await _why(connection, job, as_json=options.json)
+    if name in ("watch", "unwatch"):
+        return await _watch(connection, job, armed=name == "watch", as_json=options.json)
+    return await _control(connection, job, name, rest, options)
 
 
 def _split(words: Sequence[str]) -> tuple[str, str, Sequence[str]]:
@@ -127,6 +137,7 @@ def _arguments(
 
 
 def _pair(word: str) -> tuple[str, Any]:
+    import ast
     import json
 
     from rdev.protocol.errors import UsageError
@@ -134,10 +145,14 @@ def _pair(word: str) -> tuple[str, Any]:
     path, equals, text = word.partition("=")
     if not equals or not path:
         raise UsageError("run ctl", f"set takes K=V, not {word!r}", hint="such as `set lr=0.01`")
-    try:
-        return path, json.loads(text)
-    except ValueError:
-        return path, text
+    for read in (json.loads, ast.literal_eval):  # `true`, and what Python says: `.001`, `True`
+        try:
+            value = read(text)
+            json.dumps(value)  # it says more than can be sent, such as a set
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return path, value
+    return path, text
 
 
 async def _control(
@@ -198,7 +213,7 @@ def _refuse(job: Job, verb: Verb, outcomes: Sequence[Outcome]) -> None:
         raise JobConflict(
             f"{verb.value} {job.name}",
             f"{where}{refused[0].cause}",
-            hint="`rdev ctl state` shows the objects and where it is",
+            hint="`rdev ctl JOB state` shows the objects and where it is",
         )
 
 

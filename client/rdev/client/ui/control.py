@@ -55,6 +55,8 @@ def _deed(outcome: Outcome, verb: Verb, args: Mapping[str, Any]) -> str:  # noqa
             return "the run is over,"
         case Verb.STEP:
             steps = int(answer.get("steps", 1))
+            if answer.get("made") is not None:
+                return f"{answer['made']} of {steps} steps made, paused by another request"
             return f"{steps} step{'s' if steps != 1 else ''} made, paused"
         case Verb.STOP:
             return "the run ends"
