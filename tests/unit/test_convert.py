@@ -17,6 +17,7 @@ from rdev.wire.job import (
     JobSpec,
     JobState,
     LogFull,
+    LoopPause,
     Reason,
     Stream,
     Usage,
@@ -49,7 +50,7 @@ def test_a_job_survives(state, reason):
         stops=(DebugStop(1, 2, "f", 3, "g", "step", 4.5),), revision=7, message="m",
         ranks=2, attempt=2, usage=Usage(1.5, 2.5, 3), gpus=(Gpu(0, "GPU-1", "H100"),),
         attempts=(Attempt(1, reason, 1, 9, 1.5, 2.5, "m", (Stream(1, "stderr", 5),)),),
-        spared=("tmux: server (7)",),
+        spared=("tmux: server (7)",), pauses=(LoopPause(1, 2, 3, 4, "critic", "paused", 4.5),),
     )  # fmt: skip
     assert job_from_proto(job_to_proto(before)) == before
 

@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 
 from rdev.supervisor import lifecycle
-from rdev.wire.events import DEBUG_PAUSED, DEBUG_RESUMED, HANG_OVER, HANG_SUSPECTED, Event
+from rdev.wire.events import (
+    DEBUG_PAUSED,
+    DEBUG_RESUMED,
+    HANG_OVER,
+    HANG_SUSPECTED,
+    LOOP_PAUSED,
+    LOOP_RESUMED,
+    Event,
+)
 from rdev.wire.job import Attempt, JobState, Reason, Stream, Usage
 from rdev.wire.records import Exit, Launch, Started, Status
 
@@ -214,6 +222,36 @@ def test_time_in_which_the_debugger_holds_a_rank_is_not_the_jobs():
     assert lifecycle.times_out_at(free, started, launch) == 21.5
     again = lifecycle.noted(lifecycle.noted(free, paused(9)), Event(DEBUG_RESUMED, 3.0, pid=9))
     assert lifecycle.times_out_at(again, started, launch) == 22.5
+
+
+def loop_paused(pid, at=2.0):
+    fields = {"step": 12, "epoch": 1, "phase": "", "reason": "paused by ada@laptop"}
+    return Event(LOOP_PAUSED, at, rank=pid - 7, pid=pid, fields=fields)
+
+
+def test_pauses_follow_the_loops_events_and_the_job_runs_on():
+    both = lifecycle.noted(lifecycle.noted(RUNNING, loop_paused(7)), loop_paused(8))
+    assert [(p.rank, p.pid, p.step, p.reason) for p in both.pauses] == [
+        (0, 7, 12, "paused by ada@laptop"),
+        (1, 8, 12, "paused by ada@laptop"),
+    ]
+    assert both.state is JobState.RUNNING
+    assert Status.from_json(both.to_json()) == both
+    one = lifecycle.noted(both, Event(LOOP_RESUMED, 4.0, rank=0, pid=7))
+    assert [pause.pid for pause in one.pauses] == [8]
+    assert lifecycle.disconnected(one, 8, at=5.0).pauses == ()
+    assert over(one).pauses == ()
+
+
+def test_time_in_which_a_training_is_paused_is_not_the_jobs_whether_debugged_meanwhile_or_not():
+    launch, started = replace(LAUNCH, timeout=10.0), Started(7, 1, 100.0, 5.0)
+    held = lifecycle.noted(RUNNING, loop_paused(7))
+    assert lifecycle.times_out_at(held, started, launch) is None
+    both = lifecycle.noted(held, replace(paused(7), time=3.0))
+    debugged = lifecycle.noted(both, Event(LOOP_RESUMED, 4.0, pid=7))
+    assert lifecycle.times_out_at(debugged, started, launch) is None
+    free = lifecycle.noted(debugged, Event(DEBUG_RESUMED, 6.5, pid=7))
+    assert lifecycle.times_out_at(free, started, launch) == 19.5
 
 
 def test_no_number_of_held_processes_outgrows_the_record():

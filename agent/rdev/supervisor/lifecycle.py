@@ -20,15 +20,18 @@ from rdev.wire.events import (
     DEBUG_RESUMED,
     HANG_OVER,
     HANG_SUSPECTED,
+    LOOP_PAUSED,
+    LOOP_RESUMED,
     Event,
 )
-from rdev.wire.job import Attempt, DebugStop, JobState, Reason, Stream
+from rdev.wire.job import Attempt, DebugStop, JobState, LoopPause, Reason, Stream
 from rdev.wire.records import Exit, Launch, Started, Status
 
 # A status has to fit in its block, see rdev.wire.files; nobody reads more held ranks than these.
 _MAX_STOPS = 32
 _MAX_PATH = 1000
 _MAX_WORD = 200
+_MAX_WHY = 100
 
 # What may go better the next time.
 _REPEATABLE = frozenset({Reason.EXITED, Reason.SIGNALED, Reason.OUT_OF_MEMORY})
@@ -91,43 +94,51 @@ def signalled(status: Status, number: int) -> Status:
 
 
 def noted(status: Status, event: Event) -> Status:
-    """An event arrived; those of the debugger show in the status."""
+    """An event arrived; those of the debugger and of pauses show in the status."""
     if event.kind in (HANG_SUSPECTED, HANG_OVER):
         return _stuck(status, event)
+    if event.kind in (LOOP_PAUSED, LOOP_RESUMED):
+        return _paused(status, event)
     others = tuple(stop for stop in status.stops if stop.pid != event.pid)
     if event.kind == DEBUG_RENEWED:
         renewed = (_renewed(stop, event) for stop in status.stops)
         return _changed(status, replace(status, stops=tuple(renewed)))
     if event.kind == DEBUG_PAUSED and len(others) < _MAX_STOPS:
-        return _held(status, (*others, _stop_of(event)), at=event.time)
+        return _held(status, (*others, _stop_of(event)), status.pauses, at=event.time)
     if event.kind in (DEBUG_PAUSED, DEBUG_RESUMED):
-        return _held(status, others, at=event.time)
+        return _held(status, others, status.pauses, at=event.time)
     return status
 
 
 def disconnected(status: Status, pid: int, *, at: float) -> Status:
     """A process of the job has gone, so it is not held any more."""
-    others = tuple(stop for stop in status.stops if stop.pid != pid)
-    return _held(status, others, at=at)
+    stops = tuple(stop for stop in status.stops if stop.pid != pid)
+    pauses = tuple(pause for pause in status.pauses if pause.pid != pid)
+    return _held(status, stops, pauses, at=at)
 
 
 def times_out_at(status: Status, started: Started, launch: Launch) -> float | None:
     """When this attempt has taken too long, on CLOCK_MONOTONIC; None if it may go on for ever.
 
-    While the debugger holds a rank nobody knows, for that time does not count.
+    While the debugger or a pause holds a rank nobody knows, for that time does not count.
     """
-    if launch.timeout is None or status.stop_reason is not Reason.NONE or status.stops:
+    is_held = status.stops or status.pauses
+    if launch.timeout is None or status.stop_reason is not Reason.NONE or is_held:
         return None
     return started.monotonic + launch.timeout + status.held
 
 
-def _held(status: Status, stops: tuple[DebugStop, ...], *, at: float) -> Status:
+def _held(
+    status: Status, stops: tuple[DebugStop, ...], pauses: tuple[LoopPause, ...], *, at: float
+) -> Status:
     held, since = status.held, status.held_since
-    if stops and not status.stops:
+    was_held, is_held = status.stops or status.pauses, stops or pauses
+    if is_held and not was_held:
         since = at
-    elif status.stops and not stops:
+    elif was_held and not is_held:
         held, since = held + max(0.0, at - since), 0.0
-    return _changed(status, replace(status, stops=stops, held=held, held_since=since))
+    after = replace(status, stops=stops, pauses=pauses, held=held, held_since=since)
+    return _changed(status, after)
 
 
 def is_to_be_repeated(status: Status, ending: Exit, launch: Launch) -> bool:
@@ -181,7 +192,7 @@ def ended(
         at: Seconds since the epoch.
         is_rank_killed: The launcher has said that a rank died of KILL.
     """
-    over = replace(status, ended=at, stops=(), kill_at=0.0)
+    over = replace(status, ended=at, stops=(), pauses=(), kill_at=0.0)
     if ending is None:
         lost = replace(over, state=JobState.LOST, reason=Reason.KEEPER_LOST, message=_LOST)
         return _changed(status, lost)
@@ -249,6 +260,27 @@ def _stop_of(event: Event) -> DebugStop:
         since=event.time,
         until=_lease_end(event),
         unattended=fields.get("unattended") is True,
+    )
+
+
+def _paused(status: Status, event: Event) -> Status:
+    """A rank's training is held, or goes on."""
+    others = tuple(pause for pause in status.pauses if pause.pid != event.pid)
+    if event.kind == LOOP_PAUSED and len(others) < _MAX_STOPS:
+        others = (*others, _pause_of(event))
+    return _held(status, status.stops, others, at=event.time)
+
+
+def _pause_of(event: Event) -> LoopPause:
+    fields = event.fields
+    return LoopPause(
+        rank=event.rank,
+        pid=event.pid,
+        step=small_number(fields.get("step")),
+        epoch=small_number(fields.get("epoch")),
+        phase=clean_text(fields.get("phase", ""))[:_MAX_WHY],
+        reason=clean_text(fields.get("reason", ""))[:_MAX_WHY],
+        since=event.time,
     )
 
 

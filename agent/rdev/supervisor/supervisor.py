@@ -157,10 +157,11 @@ class _Supervisor:
         if started is not None:
             self.sweep.main = started
         self._look_for_exit()
-        for stop in self.status.stops:
+        stopped, paused = self.status.stops, self.status.pauses
+        for pid in {*(stop.pid for stop in stopped), *(pause.pid for pause in paused)}:
             # Its process may have ended while nobody was there to be told.
-            if look_at(stop.pid) is None:
-                self.change(lifecycle.disconnected(self.status, stop.pid, at=time.time()))
+            if look_at(pid) is None:
+                self.change(lifecycle.disconnected(self.status, pid, at=time.time()))
         if self.keeper.phase is Phase.STARTING:
             self.change(lifecycle.starting(self.status))
         else:

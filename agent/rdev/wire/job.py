@@ -257,6 +257,29 @@ class DebugStop:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopPause:
+    """A rank's training is held between two steps, or between two phases of one.
+
+    Attributes:
+        rank: The rank.
+        pid: Its process.
+        step: The step after which it is held, or in which if it has a phase.
+        epoch: The epoch it belongs to; 0 if nobody counts them.
+        phase: The phase after which it is held; empty at a step's end.
+        reason: Why, such as `paused by ada@laptop`.
+        since: Seconds since the epoch.
+    """
+
+    rank: int
+    pid: int
+    step: int
+    epoch: int
+    phase: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One output of one rank, `size` bytes long so far."""
 
@@ -325,6 +348,7 @@ class Job:
         directory: The folder it runs in.
         streams: Its outputs.
         stops: Ranks held by the debugger.
+        pauses: Ranks whose training is held.
         revision: Grows with every change.
         message: One line for a person: why it waits, failed to start, or is lost.
         ranks: How many ranks it has.
@@ -352,6 +376,7 @@ class Job:
     directory: str = ""
     streams: tuple[Stream, ...] = ()
     stops: tuple[DebugStop, ...] = ()
+    pauses: tuple[LoopPause, ...] = ()
     revision: int = 0
     message: str = ""
     ranks: int = 1

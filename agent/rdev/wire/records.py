@@ -23,6 +23,7 @@ from rdev.wire.job import (
     JobSpec,
     JobState,
     LogFull,
+    LoopPause,
     Reason,
     Stream,
     Usage,
@@ -227,8 +228,9 @@ class Status:
         stop_reason: Why it is being stopped: NONE, STOPPED, TIMEOUT or QUOTA.
         kill_at: When KILL follows, on CLOCK_MONOTONIC; 0 if it is not being stopped.
         stop_all: The stop spares nothing that it spares otherwise.
-        held: Seconds for which the debugger held a rank in this attempt, up to the last release.
-        held_since: Since when it holds one, in seconds since the epoch; 0 if it holds none.
+        held: Seconds for which the debugger or a pause held a rank in this attempt, up to the last
+            release.
+        held_since: Since when one is held, in seconds since the epoch; 0 if none is.
         signals: The signals that were sent on request.
     """
 
@@ -240,6 +242,7 @@ class Status:
     started: float = 0.0
     ended: float = 0.0
     stops: tuple[DebugStop, ...] = ()
+    pauses: tuple[LoopPause, ...] = ()
     revision: int = 1
     message: str = ""
     stop_reason: Reason = Reason.NONE
@@ -268,6 +271,7 @@ class Status:
                 "reason": Reason(body["reason"]),
                 "stop_reason": Reason(body["stop_reason"]),
                 "stops": tuple(_plainly(DebugStop, stop) for stop in body["stops"]),
+                "pauses": tuple(_plainly(LoopPause, one) for one in body.get("pauses", ())),
                 "signals": tuple(body["signals"]),
                 "attempts": tuple(map(_attempt, body.get("attempts", ()))),
                 "usage": _usage(body),
@@ -302,7 +306,7 @@ def spec_from_json(body: Mapping[str, Any]) -> JobSpec:
 def job_of(accepted: Accepted, status: Status, streams: tuple[Stream, ...] = ()) -> Job:
     """The job that the two files and the sizes of its logs describe."""
     shared = {"state", "reason", "exit_code", "signal", "pid", "started", "ended", "stops"}
-    shared |= {"revision", "message", "attempt", "attempts", "usage", "gpus", "spared"}
+    shared |= {"pauses", "revision", "message", "attempt", "attempts", "usage", "gpus", "spared"}
     return Job(
         id=accepted.id,
         name=accepted.name,

@@ -20,6 +20,7 @@ from rdev.wire.job import (
     JobSpec,
     JobState,
     LogFull,
+    LoopPause,
     Reason,
     Stream,
     Usage,
@@ -160,6 +161,7 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         directory=job.directory,
         streams=_streams_to_proto(job.streams),
         stops=[_stop_to_proto(stop) for stop in job.stops],
+        pauses=[_pause_to_proto(pause) for pause in job.pauses],
         revision=job.revision,
         message=job.message,
         ranks=job.ranks,
@@ -191,6 +193,7 @@ def job_from_proto(message: job_pb2.Job) -> Job:
         directory=message.directory,
         streams=_streams_from_proto(message.streams),
         stops=tuple(_stop_from_proto(stop) for stop in message.stops),
+        pauses=tuple(_pause_from_proto(pause) for pause in message.pauses),
         revision=message.revision,
         message=message.message,
         ranks=message.ranks,
@@ -287,6 +290,30 @@ def _stop_from_proto(message: job_pb2.DebugStop) -> DebugStop:
         since=seconds_since_epoch(message.since),
         until=seconds_since_epoch(message.until) if message.HasField("until") else 0.0,
         unattended=message.unattended,
+    )
+
+
+def _pause_to_proto(pause: LoopPause) -> job_pb2.LoopPause:
+    return job_pb2.LoopPause(
+        rank=pause.rank,
+        pid=pause.pid,
+        step=pause.step,
+        epoch=pause.epoch,
+        phase=pause.phase,
+        reason=pause.reason,
+        since=timestamp(pause.since),
+    )
+
+
+def _pause_from_proto(message: job_pb2.LoopPause) -> LoopPause:
+    return LoopPause(
+        rank=message.rank,
+        pid=message.pid,
+        step=message.step,
+        epoch=message.epoch,
+        phase=message.phase,
+        reason=message.reason,
+        since=seconds_since_epoch(message.since),
     )
 
 

@@ -13,8 +13,18 @@ from typing import Any
 from rdev.client.hosts import phrase
 from rdev.client.ui.columns import aligned, shortened
 from rdev.client.ui.escapes import one_line
+from rdev.client.ui.holds import held_words
 from rdev.client.ui.sizes import human_size
-from rdev.wire.job import Attempt, CommandKind, DebugStop, Job, JobState, Reason, Stream
+from rdev.wire.job import (
+    Attempt,
+    CommandKind,
+    DebugStop,
+    Job,
+    JobState,
+    LoopPause,
+    Reason,
+    Stream,
+)
 
 _COLUMNS = ("ID", "NAME", "OWNER", "STATE", "RANKS", "GPU", "AGE", "TOOK", "SNAPSHOT", "COMMAND")
 
@@ -76,7 +86,7 @@ def state_words(job: Job, *, now: float | None = None) -> str:
     """The state, how it ended, why it waits, and where it is held.
 
     Such as `FAILED 7`, `RUNNING, attempt 2 of 3`, `RUNNING, PAUSED train.py:42 for 37s (14m23s
-    left)`.
+    left)` or `RUNNING, PAUSED after step 1203 (rdev ctl, ada@laptop) for 37s`.
 
     Args:
         job: The job.
@@ -91,6 +101,8 @@ def state_words(job: Job, *, now: float | None = None) -> str:
         words.append(attempt_words(job, job.attempt))
     words += [_held(stop, job, now) for stop in job.stops]
     words += _waiting(job, now)
+    for text, pause in held_words(job):
+        words.append(text if now is None else f"{text} for {duration(now - pause.since)}")
     return one_line(", ".join(words))
 
 
@@ -243,6 +255,7 @@ def as_json(job: Job) -> dict[str, Any]:
         "snapshot": job.spec.snapshot or None,
         "streams": _streams(job.streams),
         "paused": [_stop(stop) for stop in job.stops],
+        "held": [_pause(pause) for pause in job.pauses],
         "message": job.message or None,
         "ranks": job.ranks,
         "attempt": job.attempt,
@@ -266,6 +279,10 @@ def _stop(stop: DebugStop) -> dict[str, Any]:
         "until": _moment(stop.until),
         "unattended": stop.unattended,
     }
+
+
+def _pause(pause: LoopPause) -> dict[str, Any]:
+    return {**asdict(pause), "since": _moment(pause.since)}
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
