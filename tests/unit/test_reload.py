@@ -103,7 +103,7 @@ def test_methods_of_every_kind_change_and_objects_keep_what_they_hold(edited):
     assert set(changed) == {"Model.forward", "Model.kind", "Model.shape", "Child.forward", "outer"}
     assert (model.forward(2), model.kind(), model.shape) == (-10.0, "new", (2,))
     assert child.forward(1) == 1.0
-    assert inner(1) == 2  # made before; a new one is the new
+    assert inner(1) == 0  # made before
     assert module.outer(1)(1) == 0
 
 
@@ -172,3 +172,32 @@ def test_a_file_names_its_module_and_what_is_not_there_is_refused(edited, tmp_pa
         reload("nowhere")
     with pytest.raises(Refused, match="no module"):
         reload("rdev.loop.reload")
+
+
+def test_a_function_that_another_one_made_runs_its_new_code_with_the_variables_it_has(edited):
+    module = edited(("return x + offset", "return x * 100 + offset"))
+    held = module.outer(7)
+    assert held(1) == 8
+    assert reload("trained_here")["changed"] == ["outer"]
+    assert held(1) == 107
+
+
+def test_a_function_that_would_take_one_variable_for_another_is_refused_and_nothing_changes(edited):
+    module = edited(
+        ("def outer(offset):", "def outer(offset, other=3):"),
+        ("return x + offset", "return x + other"),
+        ("return x * scale", "return x * scale + 1"),
+    )
+    held = module.outer(7)
+    with pytest.raises(Refused, match="other variables"):
+        reload("trained_here")
+    assert (held(1), module.loss(1)) == (8, 1)
+
+
+def test_a_program_is_known_by_the_name_that_it_was_started_by(edited, monkeypatch):
+    module = edited(("x * scale", "x * scale + 100"))
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.delitem(sys.modules, "trained_here")
+    monkeypatch.setattr(module.__spec__, "name", "package.trains")
+    assert reload("package.trains")["changed"] == ["loss"]
+    sys.modules["trained_here"] = module  # as the fixture expects it

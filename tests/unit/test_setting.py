@@ -154,3 +154,13 @@ def test_a_path_under_the_objects_is_set_and_keeps_its_type(state, path, value, 
 def test_what_is_not_there_or_of_another_kind_is_refused_by_its_name(state, path, value, words):
     with pytest.raises(Refused, match=words):
         set_path(state, path, value)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.1, True, ".1", None])
+def test_a_rate_that_is_none_is_refused_and_nothing_is_set(rate):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    state = State()
+    state.add({"optimizer": optimizer})
+    with pytest.raises(Refused, match="finite number"):
+        lr_setter(state)(rate)
+    assert optimizer.param_groups[0]["lr"] == 0.1

@@ -1,7 +1,8 @@
 """Takes the edited code of a module into a running training, and keeps every object.
 
 Functions and methods get their new code in place (`__code__`), so whoever holds one, a bound method
-or a loop that calls a step, runs the new code from its next call on. Nothing at the module's top
+or a loop that calls a step, runs the new code from its next call on; also one that was made within
+another function, such as a step that `main` defines. Nothing at the module's top
 level is executed again but imports: what a script does there, it has done. New functions, classes,
 methods and constants are added; a constant whose text differs is left as it is and named, for its
 value may be the training's by now. All of it is taken, or nothing.
@@ -10,6 +11,7 @@ value may be the training's by now. All of it is taken, or nothing.
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import linecache
 import os
@@ -55,8 +57,9 @@ def reload(name: str) -> dict[str, list[str]]:
     change = _Change()
     for entry in scratch.values():
         _compare(change, module, entry)
+    change.code += _inner(change.code)
     for old, new in change.code:
-        if len(old.__code__.co_freevars) != len(new.__code__.co_freevars):
+        if old.__code__.co_freevars != new.__code__.co_freevars:
             raise Refused(
                 f"{old.__qualname__} uses other variables of an enclosing function than before"
             )
@@ -91,7 +94,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _is_main(module: types.ModuleType, known: str, stem: str) -> bool:
-    return known == "__main__" and os.path.basename(_file_of(module)) == f"{stem}.py"
+    if known != "__main__":
+        return False
+    spec = getattr(module, "__spec__", None)  # of `python -m`, which has a name of its own
+    return os.path.basename(_file_of(module)) == f"{stem}.py" or getattr(spec, "name", "") == stem
 
 
 def _file_of(module: object) -> str:
@@ -187,6 +193,49 @@ def _functions(value: Any) -> list[types.FunctionType]:  # noqa: ANN401  # what 
     return [plain] if isinstance(plain, types.FunctionType) else []
 
 
+def _inner(
+    pairs: list[tuple[types.FunctionType, types.FunctionType]],
+) -> list[tuple[types.FunctionType, types.FunctionType]]:
+    """Functions made within others, such as a step that `main` defines, and their new code."""
+    codes: dict[types.CodeType, types.CodeType] = {}
+    for old, new in pairs:
+        _pair_codes(codes, old.__code__, new.__code__)
+    if not codes:
+        return []
+    # Whoever made them keeps them wherever he likes: the collector knows all.
+    alive = [one for one in gc.get_objects() if type(one) is types.FunctionType]
+    return [(one, _with(one, codes[one.__code__])) for one in alive if one.__code__ in codes]
+
+
+def _pair_codes(
+    codes: dict[types.CodeType, types.CodeType], old: types.CodeType, new: types.CodeType
+) -> None:
+    before, after = _nested(old), _nested(new)
+    for name, code in before.items():
+        if name in after and code is not after[name]:
+            if not _same(code, after[name]):
+                codes[code] = after[name]
+            _pair_codes(codes, code, after[name])
+
+
+def _nested(code: types.CodeType) -> dict[str, types.CodeType]:
+    """Code within code by name, where a name occurs once; what has none, such as a lambda, not."""
+    found = [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    names = [one.co_name for one in found]
+    return {
+        one.co_name: one
+        for one in found
+        if names.count(one.co_name) == 1 and one.co_name.isidentifier()
+    }
+
+
+def _with(function: types.FunctionType, code: types.CodeType) -> types.FunctionType:
+    cells = tuple(types.CellType() for _ in code.co_freevars)
+    changed = types.FunctionType(code, {}, code.co_name, function.__defaults__, cells or None)
+    changed.__kwdefaults__, changed.__doc__ = function.__kwdefaults__, function.__doc__
+    return changed
+
+
 def _defaults(function: types.FunctionType) -> str:
     # By their words: a default may be a tensor, which has no one truth.
     return repr((function.__defaults__, function.__kwdefaults__))
@@ -194,7 +243,7 @@ def _defaults(function: types.FunctionType) -> str:
 
 def _same(old: types.CodeType, new: types.CodeType) -> bool:
     """Whether two do the same, wherever in the file they are."""
-    if (old.co_code, old.co_names, old.co_varnames) != (new.co_code, new.co_names, new.co_varnames):
+    if (old.co_code, _names(old)) != (new.co_code, _names(new)):
         return False
     if len(old.co_consts) != len(new.co_consts):
         return False
@@ -204,6 +253,10 @@ def _same(old: types.CodeType, new: types.CodeType) -> bool:
         else (type(a), repr(a)) == (type(b), repr(b))
         for a, b in zip(old.co_consts, new.co_consts, strict=True)
     )
+
+
+def _names(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    return code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
 
 
 def _apply(change: _Change, module: types.ModuleType) -> None:

@@ -20,6 +20,8 @@ Setter = Callable[[Any], "tuple[Any, Any]"]
 _OF_SCHEDULE = ("base_lrs", "max_lrs")
 _OF_GROUP = ("initial_lr", "max_lr", "min_lr")
 
+_NO_RATE = "a learning rate is a finite number from 0 on, not {!r}"
+
 
 class Refused(Exception):
     """A request cannot be served; says why."""
@@ -72,8 +74,10 @@ def set_path(state: State, path: str, value: object) -> tuple[object, object]:
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise Refused(f"a learning rate is a number from 0 on, not {value!r}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise Refused(_NO_RATE.format(value))
+    if not 0 <= value < float("inf"):
+        raise Refused(_NO_RATE.format(value))
     return float(value)
 
 

@@ -66,10 +66,19 @@ async def gathered(
         await asyncio.sleep(_TICK)
 
 
-async def _asked(jobs: Jobs, job: Job) -> list[Member]:
+async def looked_at(jobs: Jobs, job: Job, *, timeout: float) -> list[Member]:  # noqa: ASYNC109  # of each
+    """One for each rank that has begun a run, be it over or not, by rank; who is silent is not."""
+    begun = [m for m in await _asked(jobs, job, timeout) if m.where.get("stage") != "none"]
+    return _one_each([m for m in begun if m.where.get("stage") != "over"] or begun)
+
+
+async def _asked(jobs: Jobs, job: Job, timeout: float = ASK_SECONDS) -> list[Member]:  # noqa: ASYNC109  # of each
     peers = [peer for peer in await jobs.peers(job.id) if peer.get("role") == "loop"]
     asked = await asyncio.gather(
-        *(_where(jobs, job.id, int(peer.get("rank") or 0), int(peer["pid"])) for peer in peers)
+        *(
+            _where(jobs, job.id, int(peer.get("rank") or 0), int(peer["pid"]), timeout)
+            for peer in peers
+        )
     )
     return [member for member in asked if member is not None]
 
@@ -79,15 +88,19 @@ def _running(found: Sequence[Member], action: str) -> list[Member]:
     if not running and any(one.where.get("stage") == "over" for one in found):
         cause = "its run is over; the process is still there"
         raise JobConflict(action, cause, hint="`rdev logs JOB -f` shows what it does")
+    return _one_each(running)
+
+
+def _one_each(running: Sequence[Member]) -> list[Member]:
     by_rank: dict[int, list[Member]] = {}
     for member in running:
         by_rank.setdefault(member.rank, []).append(member)
     return [_training(by_rank[rank]) for rank in sorted(by_rank)]
 
 
-async def _where(jobs: Jobs, job_id: str, rank: int, pid: int) -> Member | None:
+async def _where(jobs: Jobs, job_id: str, rank: int, pid: int, timeout: float) -> Member | None:  # noqa: ASYNC109  # of each
     try:
-        answer = await jobs.command(job_id, "loop", rank, "where", pid=pid, timeout=ASK_SECONDS)
+        answer = await jobs.command(job_id, "loop", rank, "where", pid=pid, timeout=timeout)
     except (RdevError, TimeoutError):
         return None
     return Member(rank, pid, answer)  # type: ignore[arg-type]  # a peer may say anything

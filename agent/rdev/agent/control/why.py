@@ -22,8 +22,10 @@ from rdev.wire.job import Job, JobState
 # Two looks so far apart tell a run that moves from one that stands, if its steps are fast.
 _APART = 0.4
 
-# A rank that has not answered by then will not; the whole is to be over in three seconds.
+# A rank that has not answered by then is kept from it by C code, or stopped. The first look and
+# the stacks are asked for together, then comes the second look: all is over in three seconds.
 _STACK_SECONDS = 1.5
+_LOOK_SECONDS = 1.0
 
 # Torch's wrappers, which say nothing of what is waited for.
 _WRAPPERS = frozenset({"wrapper", "decorate_context", "_fn", "inner"})
@@ -72,10 +74,12 @@ async def explain(jobs: Jobs, job: Job) -> tuple[Verdict, Sequence[Account]]:
     """Looks at all ranks and says what that means."""
     if job.state is not JobState.RUNNING:
         return Verdict(f"it is {job.state.value}{f': {job.message}' if job.message else ''}"), ()
-    first = await _members(jobs, job)
     began = time.monotonic()
-    stacks, _ = await asyncio.gather(_stacks(jobs, job), asyncio.sleep(_APART))
-    second = {member.rank: member for member in await _members(jobs, job)}
+    first, stacks, _ = await asyncio.gather(
+        _members(jobs, job), _stacks(jobs, job), asyncio.sleep(_APART)
+    )
+    # A rank that has just not answered is as it was.
+    second = {member.rank: member for member in (*first, *await _members(jobs, job))}
     took = time.monotonic() - began
     accounts = [
         account_of(
@@ -93,16 +97,18 @@ async def explain(jobs: Jobs, job: Job) -> tuple[Verdict, Sequence[Account]]:
 
 async def _members(jobs: Jobs, job: Job) -> list[Member]:
     try:
-        return await runs.members(jobs, job, "explain")
-    except RdevError:  # its run is over, or its supervisor is just replaced
+        async with asyncio.timeout(_STACK_SECONDS):
+            return await runs.looked_at(jobs, job, timeout=_LOOK_SECONDS)
+    except (RdevError, TimeoutError):  # its supervisor is just replaced
         return []
 
 
 async def _stacks(jobs: Jobs, job: Job) -> dict[int, list[ProcessStack]]:
     """By rank, the process that trains first, then its workers."""
     try:
-        hooks = await hooks_of(jobs, job.id, None)
-    except RdevError:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            hooks = await hooks_of(jobs, job.id, None)
+    except (RdevError, TimeoutError):
         return {}
     answers = await asyncio.gather(*(_stack(jobs, job.id, rank, pid) for rank, pid in hooks))
     found: dict[int, list[ProcessStack]] = {}
@@ -157,8 +163,10 @@ def account_of(
 
 def _with_frames(account: Account, stacks: Sequence[ProcessStack], root: str) -> Account:
     main = stacks[0] if stacks else None
-    if main is None or main.cause or not main.threads:
-        return replace(account, is_silent=main is not None and bool(main.cause), doing="is silent")
+    if main is None:
+        return replace(account, doing="has no hook that could say what it does")
+    if main.cause or not main.threads:
+        return replace(account, is_silent=True, doing="does not answer")
     frames = main.threads[0].frames
     frame = _users(frames, root)
     waits_in = _waits_in(frames, root)
@@ -166,6 +174,8 @@ def _with_frames(account: Account, stacks: Sequence[ProcessStack], root: str) ->
     if for_data and (busy := _busy_worker(stacks[1:], root)) is not None:
         frame = busy
     doing = "waits for data" if for_data else f"waits in {waits_in}" if waits_in else "is"
+    if any(one.file.startswith("<frozen importlib") for one in frames):
+        doing = "imports"
     return replace(account, waits_in=waits_in, waits_for_data=for_data, doing=doing, frame=frame)
 
 
@@ -256,6 +266,11 @@ def _place(account: Account, *, with_rank: bool) -> str:
     who = f"rank {account.rank}" if with_rank else "it"
     if account.is_silent:
         return f"{who} does not answer: a long call of C code, or a process that is stopped"
+    if with_rank and not account.pid:
+        return f"{who} has no process that is connected"
+    if account.frame is None and account.doing.startswith("has no hook"):
+        step = "" if account.step is None else f" is at step {account.step}, and"
+        return f"{who}{step} {account.doing}"
     where = "outside of any code of yours"
     if account.frame is not None:
         frame = account.frame
@@ -265,7 +280,9 @@ def _place(account: Account, *, with_rank: bool) -> str:
 
 
 def _doing(account: Account) -> str:
-    if account.step is None:
+    if account.stage == "over":
+        return "trains no more: its run is over, and its process goes on"
+    if account.step is None or account.doing == "imports":
         return account.doing if account.doing != "is" else "runs"
     if account.stage == "step":
         return f"is in step {account.step}"
