@@ -70,13 +70,11 @@ def rank(number, *frames, step=None, stage="step", moved=0, workers=(), silent=F
         ),
         (
             [rank(0, WRAPPER, REDUCE, MINE, step=9), rank(1, READ, LOOP, step=8, stage="data")],
-            "rank 1 waits for its next batch after step 8, in Images.__getitem__, data.py:7;"
-            + " rank 0 waits for it in all_reduce",
+            "rank 1 waits for its next batch after step 8, in Images.__getitem__, data.py:7; rank 0 waits for it in all_reduce",
         ),
         (
             [rank(n, REDUCE, MINE, step=9) for n in range(3)] + [rank(3, silent=True, step=9)],
-            "rank 3 does not answer: a long call of C code, or a process that is stopped;"
-            + " ranks 0-2 wait for it in all_reduce",
+            "rank 3 does not answer: a long call of C code, or a process that is stopped; ranks 0-2 wait for it in all_reduce",
         ),
         (
             [rank(0, REDUCE, MINE, step=9), rank(1)],
