@@ -1,10 +1,13 @@
 """Edited code taken into a running process: what changes, what stays, and what is refused."""
 
 import importlib
+import os
+import subprocess
 import sys
 import textwrap
 
 import pytest
+from tests.support.interpreters import ROOT, SERVED, interpreters
 
 from rdev.loop.reload import reload
 from rdev.loop.setting import Refused
@@ -201,3 +204,71 @@ def test_a_program_is_known_by_the_name_that_it_was_started_by(edited, monkeypat
     monkeypatch.setattr(module.__spec__, "name", "package.trains")
     assert reload("package.trains")["changed"] == ["loss"]
     sys.modules["trained_here"] = module  # as the fixture expects it
+
+
+EVERYWHERE = """
+import sys, threading
+from rdev.loop import Callback, Loop
+from rdev.loop.probe import current
+
+def main():
+    def step(state):
+        return 1.0
+
+    class Ask(Callback):
+        def run_begin(self, state):
+            self.helper = threading.Thread(target=asks)
+            self.helper.start()
+            state.control.pause()
+
+        def run_end(self, state):
+            self.helper.join()
+
+    class Optimizer:
+        def __init__(self):
+            self.param_groups = [{"lr": 0.5}]
+
+    state = Loop(step, range(10**9), callbacks=[Ask()], optimizer=Optimizer()).run()
+    assert state.optimizer.param_groups[0]["lr"] == 0.25
+
+def asks():
+    control = current().control
+    def done(request):
+        return request.wait(20)
+    try:
+        first = done(control.pause()).step
+        assert done(control.set("lr", 0.25)).answer["before"] == 0.5
+        assert done(control.step(3)).step == first + 3
+        with open(__file__) as file:
+            text = file.read()
+        with open(__file__, "w") as file:
+            file.write(text.replace("return " + "1.0", "return " + "7.0"))
+        assert done(control.reload("__main__")).answer["changed"] == ["main"]
+        done(control.step())
+        assert done(control.read()).answer["loss"] == 7.0
+        done(control.pause(when="loss == 7.0"))
+        done(control.resume())
+        while not control.is_paused:
+            pass
+        assert control.reason == "loss == 7.0"
+        print("done", flush=True)
+    finally:
+        control.stop()
+
+main()
+"""
+
+
+@pytest.mark.parametrize("version", SERVED)
+def test_every_interpreter_is_held_stepped_and_edited(tmp_path, version):
+    python = interpreters().get(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    script = tmp_path / "train.py"
+    script.write_text(EVERYWHERE)
+    environment = {"PYTHONPATH": str(ROOT / "agent"), "PATH": os.environ["PATH"]}
+    command = [python, "-S", "-W", "error", str(script)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
