@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdev.agent.control import members as runs
+from rdev.agent.control.looking import explain
 from rdev.agent.control.members import ASK_SECONDS, Member
-from rdev.agent.control.why import Account, Verdict, explain
+from rdev.agent.control.why import Account
 from rdev.agent.jobs.manager import JobManager
 from rdev.agent.logs.events import EventReader, end_of
 from rdev.agent.logs.follow import follow
@@ -254,7 +255,7 @@ class ControlManager:
             return await runs.disarm(self._jobs, job)
         return await runs.arm(self._jobs, job, action, patience=PATIENCE)
 
-    async def explain(self, job_id: str) -> tuple[Verdict, Sequence[Account]]:
+    async def explain(self, job_id: str) -> tuple[str, Sequence[Account]]:
         """What a job does, or what holds it up.
 
         Raises:

@@ -1,34 +1,44 @@
-"""Why a job stands still, in one line: from where each rank's run and threads are.
+"""Why a job stands still, in one line: from where each rank's run and threads are. No I/O here.
 
-Nothing is asked of the training threads: the loops' and hooks' own threads answer, and a rank that
-does not is a finding of its own. All is over in three seconds.
+The surest finding first: the debugger holds it, a pause does, it trains; else whoever is behind
+holds up the rest, and of those beside whoever does not wait for others.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rdev.agent.control import members as runs
 from rdev.agent.control.members import Member
-from rdev.agent.debug.stacks import Frame, ProcessStack, of_hook
-from rdev.agent.debug.target import Jobs, choose, hooks_of, parent_of
-from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job, JobState
-
-# Two looks so far apart tell a run that moves from one that stands, if its steps are fast.
-_APART = 0.4
-
-# A rank that has not answered by then is kept from it by C code, or stopped. The first look and
-# the stacks are asked for together, then comes the second look: all is over in three seconds.
-_STACK_SECONDS = 1.5
-_LOOK_SECONDS = 1.0
+from rdev.agent.debug.stacks import Frame, ProcessStack
+from rdev.wire.job import Job
 
 # Torch's wrappers, which say nothing of what is waited for.
 _WRAPPERS = frozenset({"wrapper", "decorate_context", "_fn", "inner"})
+
+# Ranks wait for one another at the end of every step, which takes a large model seconds: only who
+# waits for longer is said to wait in vain.
+_BRIEF = 10.0
+
+# Of what is held for longer it is told for how long.
+_LONG = 30.0
+
+# What a call of the standard library, between the user's code and a wait, waits for.
+_STANDARD = {
+    "/threading.py": "another thread",
+    "/queue.py": "a queue",
+    "/subprocess.py": "another process",
+    "/multiprocessing/popen_fork.py": "another process",
+    "/multiprocessing/connection.py": "another process",
+    "/socket.py": "the network",
+    "/ssl.py": "the network",
+}
+
+# What the kernel says of a process that does nothing by itself.
+STOPPED = "is stopped, as by SIGSTOP or Ctrl-Z"
+DISK = "waits for a disk, or for a network's file system"
+INPUT = "waits for input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,9 @@ class Account:
         rate: Steps a second between two looks.
         waits_in: The operation of torch.distributed's that it waits in; empty if none.
         waits_for_data: Whether its main thread is in a data loader.
-        doing: What it does, in a few words.
+        doing: What it does, in a few words; `is` if only its stage is known.
         frame: Where the user's own code is; of a worker, if it is that which is waited for.
+        is_worker: The frame is a worker's.
         is_silent: Its threads did not answer.
     """
 
@@ -60,71 +71,8 @@ class Account:
     waits_for_data: bool = False
     doing: str = ""
     frame: Frame | None = None
+    is_worker: bool = False
     is_silent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One line for a person."""
-
-    line: str
-
-
-async def explain(jobs: Jobs, job: Job) -> tuple[Verdict, Sequence[Account]]:
-    """Looks at all ranks and says what that means."""
-    if job.state is not JobState.RUNNING:
-        return Verdict(f"it is {job.state.value}{f': {job.message}' if job.message else ''}"), ()
-    began = time.monotonic()
-    first, stacks, _ = await asyncio.gather(
-        _members(jobs, job), _stacks(jobs, job), asyncio.sleep(_APART)
-    )
-    # A rank that has just not answered is as it was.
-    second = {member.rank: member for member in (*first, *await _members(jobs, job))}
-    took = time.monotonic() - began
-    accounts = [
-        account_of(
-            rank,
-            before=next((m for m in first if m.rank == rank), None),
-            after=second.get(rank),
-            stacks=stacks.get(rank, ()),
-            took=took,
-            root=job.directory,
-        )
-        for rank in range(max(1, job.ranks))
-    ]
-    return Verdict(verdict(job, accounts)), accounts
-
-
-async def _members(jobs: Jobs, job: Job) -> list[Member]:
-    try:
-        async with asyncio.timeout(_STACK_SECONDS):
-            return await runs.looked_at(jobs, job, timeout=_LOOK_SECONDS)
-    except (RdevError, TimeoutError):  # its supervisor is just replaced
-        return []
-
-
-async def _stacks(jobs: Jobs, job: Job) -> dict[int, list[ProcessStack]]:
-    """By rank, the process that trains first, then its workers."""
-    try:
-        async with asyncio.timeout(_LOOK_SECONDS):
-            hooks = await hooks_of(jobs, job.id, None)
-    except (RdevError, TimeoutError):
-        return {}
-    answers = await asyncio.gather(*(_stack(jobs, job.id, rank, pid) for rank, pid in hooks))
-    found: dict[int, list[ProcessStack]] = {}
-    for rank in sorted({rank for rank, _ in hooks}):
-        mine = [answer for answer in answers if answer.rank == rank]
-        main = choose([one.pid for one in mine], parent_of).pid
-        found[rank] = sorted(mine, key=lambda one, main=main: one.pid != main)  # type: ignore[misc]  # a default binds the loop's own
-    return found
-
-
-async def _stack(jobs: Jobs, job_id: str, rank: int, pid: int) -> ProcessStack:
-    try:
-        answer = await jobs.command(job_id, "hook", rank, "stack", pid=pid, timeout=_STACK_SECONDS)
-    except (RdevError, TimeoutError):
-        return ProcessStack(rank, pid, cause="it does not answer")
-    return of_hook(answer, rank, pid)
 
 
 def account_of(
@@ -135,6 +83,7 @@ def account_of(
     stacks: Sequence[ProcessStack],
     took: float,
     root: str,
+    process: str = "",
 ) -> Account:
     """Puts together what is known of a rank.
 
@@ -145,6 +94,7 @@ def account_of(
         stacks: Its processes, the one that trains first.
         took: Seconds between the looks.
         root: The job's working directory.
+        process: `STOPPED`, `DISK` or `INPUT`, if the kernel says so of its process.
     """
     where: Mapping[str, object] = after.where if after is not None else {}
     account = Account(rank, after.pid if after else (stacks[0].pid if stacks else 0))
@@ -158,7 +108,10 @@ def account_of(
             since=float(after.where.get("since") or 0.0),
             rate=(after.where["step"] - earlier) / took if took > 0 else 0.0,
         )
-    return _with_frames(account, stacks, root)
+    account = _with_frames(account, stacks, root)
+    if process and not account.waits_for_data:
+        account = replace(account, doing=process, is_silent=False)
+    return account
 
 
 def _with_frames(account: Account, stacks: Sequence[ProcessStack], root: str) -> Account:
@@ -172,11 +125,23 @@ def _with_frames(account: Account, stacks: Sequence[ProcessStack], root: str) ->
     waits_in = _waits_in(frames, root)
     for_data = any("/torch/utils/data/" in one.file for one in frames) and not waits_in
     if for_data and (busy := _busy_worker(stacks[1:], root)) is not None:
-        frame = busy
-    doing = "waits for data" if for_data else f"waits in {waits_in}" if waits_in else "is"
-    if any(one.file.startswith("<frozen importlib") for one in frames):
-        doing = "imports"
+        account, frame = replace(account, is_worker=True), busy
+    doing = _waits_for(frames, root)
+    doing = "waits for data" if for_data else f"waits in {waits_in}" if waits_in else doing
     return replace(account, waits_in=waits_in, waits_for_data=for_data, doing=doing, frame=frame)
+
+
+def _waits_for(frames: Sequence[Frame], root: str) -> str:
+    """What the standard library does for the user's code, as far as that can be told."""
+    for frame in frames:
+        if _is_users(frame.file, root):
+            break
+        if frame.file.startswith("<frozen importlib"):
+            return "imports"
+        for name, what in _STANDARD.items():
+            if frame.file.endswith(name):
+                return f"waits for {what}"
+    return "is"
 
 
 def _busy_worker(workers: Sequence[ProcessStack], root: str) -> Frame | None:
@@ -224,17 +189,26 @@ def _waits_in(frames: Sequence[Frame], root: str) -> str:
     return ""
 
 
-def verdict(job: Job, accounts: Sequence[Account]) -> str:
-    """What it means, the surest finding first."""
+def verdict(job: Job, accounts: Sequence[Account], *, now: float = 0.0) -> str:
+    """What it means.
+
+    Args:
+        job: The job, which runs.
+        accounts: Of its ranks.
+        now: Seconds since the epoch, to tell for how long it is held; 0 leaves that out.
+    """
     if job.stops:
         stop = job.stops[0]
-        place = f"{os.path.basename(stop.file)}:{stop.line}"
+        place = f"{os.path.basename(stop.file)}:{stop.line}{_long(now - stop.since)}"
+        if stop.unattended:
+            return f"rank {stop.rank} waits for a debugger at {place}; `rdev debug` attaches"
         return f"the debugger holds rank {stop.rank} at {place}; detaching lets it go on"
     paused = [account for account in accounts if account.stage == "paused"]
     if paused:
         who = "" if len(paused) == len(accounts) else f"{_ranks(paused)}: "
-        reason = paused[0].reason
-        return f"{who}held after step {paused[0].step}: {reason}; `rdev ctl resume` lets it go on"
+        since = min((p.since for p in job.pauses if p.rank == paused[0].rank), default=now)
+        held = f"held after step {paused[0].step}: {paused[0].reason}{_long(now - since)}"
+        return f"{who}{held}; `rdev ctl resume` lets it go on"
     counted = [account for account in accounts if account.step is not None]
     if len(counted) == len(accounts) and all(account.rate > 0 for account in counted):
         rate = min(account.rate for account in counted)
@@ -252,10 +226,17 @@ def _standing(accounts: Sequence[Account]) -> str:
         operation = waiting[0].waits_in
         return f"{_place(late[0], with_rank=True)}; {_wait(waiting)} for it in {operation}"
     if waiting and len(accounts) > 1:
-        steps = {account.step for account in accounts}
-        apart = f", at steps {_span(accounts)}" if len(steps) > 1 and None not in steps else ""
-        return f"all ranks wait in {waiting[0].waits_in}{apart}: a rank, or a machine, is missing"
+        return _all_wait(waiting)
     return _place(_slowest(accounts), with_rank=len(accounts) > 1)
+
+
+def _all_wait(accounts: Sequence[Account]) -> str:
+    steps = {account.step for account in accounts}
+    operation, longest = accounts[0].waits_in, max(account.since for account in accounts)
+    if len(steps) == 1 and None not in steps and longest < _BRIEF:
+        return f"all ranks are in step {accounts[0].step} for {longest:.1f} s, now in {operation}"
+    apart = f", at steps {_span(accounts)}" if len(steps) > 1 and None not in steps else ""
+    return f"all ranks wait in {operation}{apart}: a rank, or a machine, is missing"
 
 
 def _slowest(accounts: Sequence[Account]) -> Account:
@@ -271,10 +252,13 @@ def _place(account: Account, *, with_rank: bool) -> str:
     if account.frame is None and account.doing.startswith("has no hook"):
         step = "" if account.step is None else f" is at step {account.step}, and"
         return f"{who}{step} {account.doing}"
+    if account.frame is None and account.doing in (STOPPED, DISK, INPUT):
+        return f"{who} {account.doing}"
     where = "outside of any code of yours"
     if account.frame is not None:
         frame = account.frame
-        where = f"in {frame.function}, {os.path.basename(frame.file)}:{frame.line}"
+        worker = "its worker " if account.is_worker else ""
+        where = f"{worker}in {frame.function}, {os.path.basename(frame.file)}:{frame.line}"
     for_so_long = f" for {account.since:.0f} s" if account.since >= 1 else ""
     return f"{who} {_doing(account)}{for_so_long}, {where}"
 
@@ -282,10 +266,12 @@ def _place(account: Account, *, with_rank: bool) -> str:
 def _doing(account: Account) -> str:
     if account.stage == "over":
         return "trains no more: its run is over, and its process goes on"
-    if account.step is None or account.doing == "imports":
+    if account.step is None or account.doing in ("imports", STOPPED, DISK, INPUT):
         return account.doing if account.doing != "is" else "runs"
-    if account.stage == "step":
-        return f"is in step {account.step}"
+    if account.stage in ("step", "callbacks"):
+        callback = " in a callback" if account.stage == "callbacks" else ""
+        waits = "" if account.doing == "is" or account.waits_in else f" and {account.doing}"
+        return f"is in step {account.step}{callback}{waits}"
     if account.stage == "data" or account.waits_for_data:
         return f"waits for its next batch after step {account.step}"
     return f"is between its epochs, after step {account.step}"
@@ -293,6 +279,12 @@ def _doing(account: Account) -> str:
 
 def _wait(accounts: Sequence[Account]) -> str:
     return f"{_ranks(accounts)} wait{'s' if len(accounts) == 1 else ''}"
+
+
+def _long(seconds: float) -> str:
+    if seconds < _LONG:
+        return ""
+    return f", for {seconds:.0f} s" if seconds < 120 else f", for {seconds / 60:.0f} min"
 
 
 def _ranks(accounts: Sequence[Account]) -> str:

@@ -51,9 +51,9 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> pb.ExplainJobResponse:
         """See the proto."""
         del context
-        found, accounts = await self._manager.explain(require(JOB_ID, request.job_id, "job id"))
+        line, accounts = await self._manager.explain(require(JOB_ID, request.job_id, "job id"))
         return pb.ExplainJobResponse(
-            verdict=found.line, ranks=[_account(account) for account in accounts]
+            verdict=line, ranks=[_account(account) for account in accounts]
         )
 
 
