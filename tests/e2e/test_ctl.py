@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -289,6 +290,57 @@ def test_two_ranks_do_everything_after_the_same_step_and_why_names_the_one_that_
     assert said == f"the run ends after step {step} (epoch 1) on ranks 0-1\n"
     assert rdev.run("wait").returncode == 0
     assert sorted(rdev.run("logs").stdout.splitlines())[-2:] == ["rank 0 ends", "rank 1 ends"]
+
+
+LATE = """
+import random, time
+import torch
+import torch.distributed as dist
+from rdev.loop import Callback, Loop
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+if rank == 3:
+    time.sleep(3)
+
+class Validate(Callback):
+    def epoch_end(self, state):
+        time.sleep(0.01 * rank)
+        dist.barrier()
+
+def step(state):
+    yield "forward", 1.0
+    value = torch.ones(1)
+    time.sleep(random.random() * 0.004 * (1 + rank))
+    dist.all_reduce(value)
+    yield "backward", float(value)
+
+Loop(step, range(7), epochs=100_000, callbacks=[Validate()]).run()
+"""
+
+
+@pytest.mark.slow
+def test_four_ranks_wait_for_the_last_to_begin_and_stay_together_whoever_asks(rdev):
+    rdev.write("train.py", LATE)
+    assert rdev.run("run", "-q", "-d", "--nproc", "4", "train.py").returncode == 0
+    said, step = ctl(rdev, "pause")
+    assert said.endswith(" on ranks 0-3\n")
+    for count in (1, 9, 3):
+        said, at = ctl(rdev, "step", str(count))
+        assert (at, said.endswith(" on ranks 0-3\n")) == (step + count, True)
+        step = at
+    # Whoever waits for many steps keeps nobody from pausing them.
+    with rdev.started("ctl", "step", "100000", stdout=subprocess.PIPE, text=True) as asking:
+        until = time.monotonic() + DEADLINE
+        while "it trains" not in (why := rdev.run("ctl", "why").stdout):
+            assert time.monotonic() < until, why
+        said, at = ctl(rdev, "pause")
+        assert said.endswith(" on ranks 0-3\n")
+        told = asking.communicate(timeout=DEADLINE)[0]
+    assert told.startswith(f"{at - step} of 100000 steps made, paused by another request"), told
+    said, _ = ctl(rdev, "stop")
+    assert said.endswith(" on ranks 0-3\n")
+    assert rdev.run("wait").returncode == 0
 
 
 @pytest.mark.parametrize("killed", [pytest.param("agent", marks=pytest.mark.slow), "supervisor"])
