@@ -8,12 +8,14 @@ import weakref
 import pytest
 
 from rdev.loop import Loop, live
+from rdev.loop.callbacks import Norms
 from rdev.loop.live import LiveProbe
 from rdev.loop.objects import found_around
 from rdev.loop.patches import Patches
 from rdev.wire import gate
 
 torch = pytest.importorskip("torch")
+optimizers = __import__("sys").modules["torch.optim.optimizer"]
 
 
 class Collecting:
@@ -354,6 +356,60 @@ def test_it_gives_way_to_a_run_of_the_loop(sink):
         assert functions() == before
     finally:
         live.disarm()
+
+
+def removed(before):
+    """Waits until torch is as it was: what cannot be removed within a step is soon after it."""
+    for thread in threading.enumerate():
+        if thread.name == "rdev-unhook":
+            thread.join(10)
+    return functions() == before
+
+
+def test_it_gives_way_to_a_run_whose_callbacks_have_hooks_after_its_own(sink):
+    before = functions()
+    training = Training()
+    training.step()
+    live.arm()
+    try:
+        Loop(lambda _: training.step(), range(3), callbacks=[Norms(every=1)]).run()
+        assert len(training.losses) == 4
+        assert removed(before)
+    finally:
+        live.disarm()
+
+
+def test_arming_and_disarming_wait_until_no_hook_of_another_is_running(sink):
+    before = functions()
+    training, entered, leave = Training(), threading.Event(), threading.Event()
+
+    def slow(*_):
+        entered.set()
+        leave.wait(10)
+
+    first = optimizers.register_optimizer_step_post_hook(slow)
+    second = optimizers.register_optimizer_step_post_hook(lambda *_: None)
+    errors = []
+
+    def train():
+        try:
+            training.step()
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        assert entered.wait(10)
+        assert "held in a hook" in live.arm()["refused"]
+    finally:
+        leave.set()
+        thread.join(10)
+        first.remove()
+        second.remove()
+        live.disarm()
+    assert not errors
+    assert removed(before)
 
 
 def test_the_gate_holds_before_a_step_that_it_counts(probe):

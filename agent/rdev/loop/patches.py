@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import sys
 import threading
+import time
 from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,10 @@ Stepped = Callable[[Any, Any, Any], None]
 # Losses that were scaled and never went backward are forgotten, and would else be kept for good.
 _SCALED = 8
 
+
+# A hook of somebody else's is over in milliseconds; only one that is paused takes longer.
+_TICK = 0.002
+_PATIENCE = 1.0
 
 _BACKWARD = (
     "tensors",
@@ -60,7 +65,8 @@ class Patches:
             stepped: Called after every optimizer step, in its thread, as torch calls such hooks.
 
         Raises:
-            RuntimeError: This torch has no such hook, or passes backward in another way.
+            RuntimeError: This torch has no such hook, or passes backward in another way, or is in
+                the midst of other hooks for longer than a moment.
         """
         torch: Any = sys.modules["torch"]
         module = sys.modules["torch.optim.optimizer"]  # `torch.optim` has it under another name
@@ -69,16 +75,18 @@ class Patches:
             raise RuntimeError(f"torch {torch.__version__} has no hook after optimizer steps")
         if tuple(inspect.signature(torch.autograd.backward).parameters) != _BACKWARD:
             raise RuntimeError(f"torch {torch.__version__} takes other arguments to backward")
+        if not _wait_until_idle():
+            raise RuntimeError("an optimizer's step is held in a hook of somebody else's")
+        self._handle = register(stepped)
         self._replace(torch.autograd, "backward", self._backward)
         scaler = getattr(torch.amp, "GradScaler", None) or torch.cuda.amp.GradScaler
         self._replace(scaler, "scale", self._scale)
-        self._handle = register(stepped)
 
     def restore(self) -> None:
         """Removes the hook and puts the original functions back."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            handle.remove()
+            _remove(handle)
         while self._replaced:
             owner, name, original, ours = self._replaced.pop()
             # Whoever has wrapped ours meanwhile keeps it: called, it does what the original does.
@@ -143,3 +151,53 @@ class Patches:
 def detached(loss: Any) -> Any:  # noqa: ANN401  # a tensor, or several
     """The tensor without its graph; None for several."""
     return loss.detach() if hasattr(loss, "detach") else None
+
+
+def _hooks() -> Any:  # noqa: ANN401  # a dictionary of torch's
+    module = sys.modules["torch.optim.optimizer"]
+    return getattr(module, "_global_optimizer_post_hooks", {})
+
+
+def _is_iterated(*, without: int = 0) -> bool:
+    """Whether a thread, but for that one, is in the midst of torch's hooks after a step.
+
+    torch iterates over the very dictionary: who adds or removes one meanwhile ends the training by
+    a RuntimeError.
+    """
+    if not _hooks():
+        return False
+    source = sys.modules["torch.optim.optimizer"].__file__
+    for thread, top in sys._current_frames().items():  # noqa: SLF001  # documented, for debuggers
+        frame: Any = top if thread != without else None
+        while frame is not None:
+            code = frame.f_code
+            is_step = code.co_name == "wrapper" and code.co_filename == source
+            if is_step and "post_hook" in frame.f_locals:
+                return True
+            frame = frame.f_back
+    return False
+
+
+def _wait_until_idle() -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while _is_iterated():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_TICK)
+    return True
+
+
+def _remove(handle: Any) -> None:  # noqa: ANN401  # torch's
+    """Removes a hook, now or, if torch is calling hooks, as soon as it does not."""
+    # Whoever is in the last hook, as we may be, does not look at the dictionary again.
+    is_last = next(reversed(_hooks()), None) == handle.id
+    if not _is_iterated(without=get_ident() if is_last else 0):
+        handle.remove()
+        return
+    threading.Thread(target=_remove_later, args=(handle,), name="rdev-unhook", daemon=True).start()
+
+
+def _remove_later(handle: Any) -> None:  # noqa: ANN401  # torch's
+    while not _wait_until_idle():
+        pass
+    handle.remove()
