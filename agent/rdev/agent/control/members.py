@@ -19,7 +19,7 @@ ASK_SECONDS = 2.0
 # A probe that is armed dials within as much; the ranks' numbers agree some steps later.
 _TICK = 0.05
 
-_PREPARE = "docs/control.md says how a script is prepared, and what the live probe watches"
+_PREPARE = "docs/loop.md says how a script is prepared, and what the live probe watches"
 
 
 @dataclass(frozen=True, slots=True)
