@@ -35,7 +35,7 @@ _READ = (b"0", b"63")
 async def explain(jobs: Jobs, job: Job) -> tuple[str, Sequence[Account]]:
     """What a job does, or what holds it up: a line, and what it follows from."""
     if job.state is not JobState.RUNNING:
-        return f"it is {job.state.value}{f': {job.message}' if job.message else ''}", ()
+        return _unlived(job), ()
     (first, began), stacks, _ = await asyncio.gather(
         _look(jobs, job), _stacks(jobs, job), asyncio.sleep(_APART)
     )
@@ -58,6 +58,14 @@ async def explain(jobs: Jobs, job: Job) -> tuple[str, Sequence[Account]]:
         )
         accounts.append(account)
     return verdict(job, accounts, now=time.time()), accounts
+
+
+def _unlived(job: Job) -> str:
+    words = f"it is {job.state.value}"
+    if job.state.is_final:
+        code = f", exit code {job.exit_code}" if job.exit_code is not None else ""
+        words = f"it has ended: {job.state.value}{code}"
+    return f"{words}: {job.message}" if job.message else words
 
 
 async def _look(jobs: Jobs, job: Job) -> tuple[list[Member], float]:
