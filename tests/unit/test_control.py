@@ -574,3 +574,28 @@ def test_what_one_run_has_served_the_next_one_does_not_serve_again():
         done = training.control.ask(Verb.STOP, {}, id="stop of the first")
         assert done["verb"] == "stop"
         assert training.control.pause().wait(DEADLINE).step
+
+
+@pytest.mark.parametrize("verb", [Verb.RESUME, Verb.STOP])
+def test_who_is_told_that_a_held_run_goes_on_finds_it_going_on(verb):
+    told = []
+
+    class Sink:
+        def interval(self):
+            return 1.0
+
+        def event(self, kind, fields):
+            told.append((kind, fields.get("verb")))
+
+        def metric(self, **_):
+            pass
+
+    class Listen(Callback):
+        def run_begin(self, _state):
+            current()._sink = Sink()
+
+    with Training(callbacks=[Listen()]) as training:
+        training.control.pause().wait(DEADLINE)
+        began = len(told)
+        getattr(training.control, verb.value)().wait(DEADLINE)
+        assert told[began : began + 2] == [("loop_resumed", None), ("controlled", verb.value)]

@@ -135,6 +135,7 @@ class Control:
         self._wish: str | None = None  # Why it is to be held at this boundary.
         self._until: int | None = None  # The step at whose end it is to be held.
         self._arriving: list[tuple[Request, int]] = []  # They wait for the hold, since that step.
+        self._leaving: list[tuple[Request, Mapping[str, Any]]] = []  # They have ended the hold.
         self._meeting: _Meeting | None = None
         self.condition: tuple[Condition, str] | None = None
         self._is_over = False
@@ -344,7 +345,7 @@ class Control:
     def forget(self) -> None:
         """In a forked child: what was asked is asked of its parent."""
         self._lock, self._bell = threading.Lock(), threading.Event()
-        self._queue, self._taken, self._arriving = deque(), {}, []
+        self._queue, self._taken, self._arriving, self._leaving = deque(), {}, [], []
         self._reason = self._wish = self._until = self._meeting = self.condition = None
         self.is_wanted = False
 
@@ -397,6 +398,7 @@ class Control:
         return ready
 
     def _serve(self, request: Request, phase: str) -> None:
+        was_held = self._reason is not None
         try:
             serve = getattr(self, f"_serve_{request.verb}", None)
             if serve is None:
@@ -407,7 +409,9 @@ class Control:
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
             self._settle(request, phase, cause=f"{type(error).__name__}: {error}")
         else:
-            if answer is not None:
+            if answer is not None and was_held and self._reason is None:
+                self._leaving.append((request, answer))  # Who is told that it goes on, sees it.
+            elif answer is not None:
                 self._settle(request, phase, answer=answer)
 
     def _settle(
@@ -564,6 +568,9 @@ class Control:
             self._reason = None
             seconds = clock.release()
             probe.event(LOOP_RESUMED, {"step": state.step, "seconds": round(seconds, 3)})
+            leaving, self._leaving = self._leaving, []
+            for request, answer in leaving:
+                self._settle(request, phase, answer=answer)
             probe.tell_resume(seconds)
         self._look_on()
 
