@@ -162,11 +162,13 @@ async def _align(jobs: Jobs, job: Job, processes: Mapping[int, int], *, until: f
         told = await _probe(jobs, job, first, processes[first], {"armed": True})
         mark, step = told.get("mark"), told.get("step")
         aim = {} if mark is None or step is None else {"mark": mark, "step": step}
-        states = [
-            (await _probe(jobs, job, rank, pid, {"armed": True, **aim})).get("numbers")
+        answers = [
+            await _probe(jobs, job, rank, pid, {"armed": True, **aim})
             for rank, pid in processes.items()
         ]
-        if all(state in ("aligned", "alone") for state in states):
+        if any(not answer.get("armed") for answer in answers):
+            return  # A run of the script's own has begun, whose ranks count alike.
+        if all(answer.get("numbers") in ("aligned", "alone") for answer in answers):
             return
         await asyncio.sleep(_TICK)
     cause = "the ranks' steps are watched, and could not be numbered alike in time"
