@@ -7,7 +7,7 @@ holds up the rest, and of those beside whoever does not wait for others.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rdev.agent.control.members import Member
@@ -96,17 +96,17 @@ def account_of(
         root: The job's working directory.
         process: `STOPPED`, `DISK` or `INPUT`, if the kernel says so of its process.
     """
-    where: Mapping[str, object] = after.where if after is not None else {}
     account = Account(rank, after.pid if after else (stacks[0].pid if stacks else 0))
     if after is not None:
-        earlier = int(before.where.get("step", 0)) if before is not None else after.where["step"]
+        where, step = after.where, after.where.get("step", 0)
+        earlier = before.where.get("step", 0) if before is not None else step
         account = replace(
             account,
-            step=after.where["step"],
-            stage=str(where.get("stage") or ""),
-            reason=str(where.get("reason") or ""),
-            since=float(after.where.get("since") or 0.0),
-            rate=(after.where["step"] - earlier) / took if took > 0 else 0.0,
+            step=step,
+            stage=where.get("stage", ""),
+            reason=where.get("reason", ""),
+            since=where.get("since", 0.0),
+            rate=(step - earlier) / took if took > 0 else 0.0,
         )
     account = _with_frames(account, stacks, root)
     if process and not account.waits_for_data:
