@@ -158,7 +158,10 @@ async def test_an_agent_that_dies_at_a_stop_lets_the_job_go_and_the_client_is_to
         async with attached(connection, job.id) as pipe, debugging(pipe) as client:
             await hit(client, job)
     await running(person)
-    assert causes(person)[-2:] == ["adapter_lost", "detached"]
+    first, second = causes(person)[-2:]
+    # The adapter may see its client go, and leave, before it is gone itself.
+    assert first in ("adapter_lost", "detached")
+    assert second == "detached"
 
 
 def causes(person: Rdev) -> list[str]:

@@ -187,7 +187,7 @@ async def test_what_the_client_asks_renews_the_lease_and_its_silence_is_warned_o
         assert ground.job.count("debug_renewed") <= 8, "no more than one each quarter of a lease"
         async with asyncio.timeout(10):
             ended = await client.over()
-        assert ended.cause == "the process has ended"  # what `terminated` means to this client
+        assert ended.cause.startswith("nothing was asked of the debugger for ")
         assert (await ground.job.event("debug_resumed"))["cause"] == "lease"
     told = [line for line in pipe.notices if "by itself" in line or "nothing was asked" in line]
     assert "goes on by itself in" in told[0]

@@ -35,6 +35,9 @@ def in_daemon(work: Callable[[], _Result]) -> asyncio.Future[_Result]:
     promise: concurrent.futures.Future[_Result] = concurrent.futures.Future()
 
     def run() -> None:
+        # From here on it cannot be cancelled, so that what comes of it can be set.
+        if not promise.set_running_or_notify_cancel():
+            return
         try:
             promise.set_result(work())
         except BaseException as error:  # noqa: BLE001  # whoever waits gets it
