@@ -79,7 +79,7 @@ def controlled(rdev, name):
     asked(rdev, "step", "2")
     after = asked(rdev, "state")
     assert after["step"] == stepped["step"] + 2
-    assert 1000.0 < after["answer"]["loss"] < 1100.0, after
+    assert 1000.0 <= after["answer"]["loss"] < 1100.0, after  # a small rest is lost in float32
     assert seen["loss"] < 100.0
     assert asked(rdev, "resume")["step"] == after["step"]
     assert asked(rdev, "stop")["step"] > after["step"]
