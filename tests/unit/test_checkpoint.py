@@ -49,7 +49,7 @@ BODY = {"by": "rdev.loop", "format": 1}
         torch.device("cpu"),
         collections.OrderedDict(b=1, a=2),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_plain_value_comes_back_from_a_file_as_it_was(tmp_path, value):
     path = str(tmp_path / "a")
