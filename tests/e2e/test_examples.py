@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-pytestmark = [pytest.mark.shared_agent, pytest.mark.timeout(150)]
+# They take 5 to 10 s each, half of it to import torch and scikit-learn.
+pytestmark = [pytest.mark.shared_agent, pytest.mark.slow, pytest.mark.timeout(150)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NUMBER = r"([\d.]+)"
@@ -87,14 +88,7 @@ def plainly(name, folder, *words):
     return done.stdout
 
 
-# They take 5 to 10 s each, half of it to import torch and scikit-learn: one stands for all.
-LONG = SKETCHES.keys() - {"swap"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in SKETCHES],
-)
+@pytest.mark.parametrize("name", SKETCHES)
 def test_a_sketch_trains_as_a_job_and_reports_each_of_its_phases(rdev, name):
     rdev.write(f"{name}.py", (EXAMPLES / f"{name}.py").read_text())
     done = rdev.run("run", f"{name}.py", timeout=120)

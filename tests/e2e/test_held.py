@@ -53,6 +53,7 @@ def kill(rdev, which):
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_who_looks_or_follows_is_told_by_whom_it_is_held_also_after_kills(rdev):
     rdev.write("train.py", PLAIN)
     assert rdev.run("run", "-q", "-d", "train.py").returncode == 0

@@ -141,6 +141,7 @@ def unharmed(ranks: int) -> list[str]:
     return [f"rank {rank} right True" for rank in range(ranks)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "timeout", "stop"),
     [
