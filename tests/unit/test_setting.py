@@ -137,8 +137,8 @@ def test_a_path_under_the_objects_is_set_and_keeps_its_type(state, path, value, 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("modle.0.p", 1, "there is: cfg, model, optimizer, scale"),
-        ("cfg.wieghts", 1, "weights"),
+        ("modell.0.p", 1, "there is: cfg, model, optimizer, scale"),
+        ("cfg.weightss", 1, "weights"),
         ("cfg.weights.9", 1.0, "2 entries"),
         ("cfg.size.0", 9, "tuple"),
         ("cfg.rounds", 1.5, "int"),
