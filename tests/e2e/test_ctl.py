@@ -158,7 +158,7 @@ WRONG = (
     (("reload",), 2, "reload takes 1 word after it"),
     (("nowhere", "pause"), 1, "unable to find the job 'nowhere'"),
     (("set", "lr=fast"), 1, "a learning rate is a finite number from 0 on, not 'fast'"),
-    (("set", "modell.value=1"), 1, "no object is called 'modell'; there is: model, optimizer"),
+    (("set", "nowhere.value=1"), 1, "no object is called 'nowhere'; there is: model, optimizer"),
     (("reload", "nowhere"), 1, "no module 'nowhere' is imported there"),
     (("pause", "--when", "loss >"), 1, "is no expression"),
 )

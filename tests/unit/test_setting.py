@@ -137,7 +137,7 @@ def test_a_path_under_the_objects_is_set_and_keeps_its_type(state, path, value, 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("modell.0.p", 1, "there is: cfg, model, optimizer, scale"),
+        ("nowhere.0.p", 1, "there is: cfg, model, optimizer, scale"),
         ("cfg.weightss", 1, "weights"),
         ("cfg.weights.9", 1.0, "2 entries"),
         ("cfg.size.0", 9, "tuple"),
