@@ -12,8 +12,6 @@ While a run is held the active clock stands still and requests are served at onc
 
 from __future__ import annotations
 
-import ast
-import builtins
 import itertools
 import threading
 import time
@@ -23,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rdev.loop.condition import Condition, compiled
 from rdev.loop.setting import Refused, Setter, lr_setter, set_path
 from rdev.wire import clock
 from rdev.wire.control import MAX_ANSWER, RUN_OVER, Verb
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from rdev.loop.state import State
 
 ControlRefused = Refused
-
-Condition = Callable[["State"], object]
 
 # What was served is remembered for whoever asks again because an answer was lost on its way.
 _REMEMBERED = 64
@@ -450,7 +447,7 @@ class Control:
     def _serve_pause(self, request: Request) -> Mapping[str, Any] | None:
         when = request.args.get("when")
         if when:
-            self.condition = (_compiled(str(when)), str(when))
+            self.condition = (compiled(str(when)), str(when))
             return {"when": str(when)}
         if self._reason is not None:
             return {"was_paused": True}
@@ -599,76 +596,6 @@ def _arrived(request: Request, made: int) -> dict[str, Any]:
 def _never(state: State) -> object:
     del state
     return False
-
-
-def _compiled(text: str) -> Condition:
-    """The condition that an expression says.
-
-    Raises:
-        Refused: It is no expression.
-    """
-    try:
-        tree = ast.parse(text, "<condition>", "eval")
-    except (SyntaxError, ValueError) as error:
-        raise Refused(f"{text!r} is no expression: {error}") from error
-    names = _Names(tree)
-    body = ast.Lambda(_ARGUMENT, names.visit(tree).body)
-    code = compile(ast.fix_missing_locations(ast.Expression(body)), "<condition>", "eval")
-    known = {"_look": _look, "_number": _number}
-    condition: Condition = eval(code, known)  # whoever controls the job may run anything in it
-    return condition
-
-
-_ARGUMENT = ast.arguments(
-    posonlyargs=[], args=[ast.arg("_state")], kwonlyargs=[], kw_defaults=[], defaults=[]
-)
-
-# What is an attribute of every state, and needs not be looked for.
-_OF_STATE = frozenset({"step", "epoch", "phase", "batch", "loss", "metrics"})
-
-
-class _Names(ast.NodeTransformer):
-    """Has an expression read its names from the state, as numbers where it compares them."""
-
-    def __init__(self, tree: ast.AST) -> None:
-        nodes = list(ast.walk(tree))
-        stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        self._bound = stored | {node.arg for node in nodes if isinstance(node, ast.arg)}
-        # Who asks a tensor for something of its own, as in `loss.isnan()`, is given the tensor.
-        of = [node.value for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
-        self._whole = {node.id for node in of if isinstance(node, ast.Name)}
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        """Reads one name."""
-        name, state = node.id, ast.Name("_state", ast.Load())
-        if name in self._bound or (hasattr(builtins, name) and name not in _OF_STATE):
-            return node
-        value: ast.expr = ast.Attribute(state, name, ast.Load())
-        if name not in _OF_STATE:
-            value = ast.Call(ast.Name("_look", ast.Load()), [state, ast.Constant(name)], [])
-        if name in self._whole or name in ("step", "epoch"):
-            return value
-        return ast.Call(ast.Name("_number", ast.Load()), [value], [])
-
-
-def _look(state: State, name: str) -> object:
-    """A metric, or an object, by name."""
-    if name in state.metrics:
-        return state.metrics[name]
-    if name in state.objects:
-        return state.objects[name]
-    raise NameError(f"there is no metric and no object {name!r}")
-
-
-def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a name stands for
-    """A tensor of one element as a number: comparing those is 20 times as fast."""
-    item = getattr(value, "item", None)
-    if item is None:
-        return value
-    try:
-        return item()
-    except (RuntimeError, ValueError):  # it has several
-        return value
 
 
 def _fitting(answer: Mapping[str, Any]) -> dict[str, Any]:
