@@ -1,12 +1,12 @@
 """What the debugger costs a training: step times in each of its states, answers, and the attach.
 
 Step times. Three processes of one interpreter make the same steps in turn, never two at a time: one
-without a hook (`never attached`), one with a dormant hook, and one that is attached to and left
-again and again. A row is the tenth percentile and the median of its steps over those of the first.
-Two processes of one program differ by some percent for as long as they live, by where their memory
-lies; so there are several sets of three, and a row is the median over the sets and its spread. The
-last row compares a process with itself before its first attach; what the first process became
-slower or faster by meanwhile is the machine's doing, and taken out.
+without a hook, one with a dormant hook, and one that is attached to and left again and again. A
+turn is so short that the machine is as fast in the next one, mostly; the tenth percentile and the
+median of its steps are taken over those of the first process in the same turn, and the median over
+all turns is the set's. Two processes of one program differ by some percent for as long as they
+live, by where their memory lies; so there are several sets of three, and a row is the median over
+the sets and its spread. The last row compares a process with itself before its first attach.
 
 Answers. `evaluate` and `next` at a stop, through a session of ours and with stock debugpy on TCP.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -29,11 +30,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.hooked import HookedJob, SessionPipe, hooked_job
+from tests.support.hooked import SessionPipe, hooked_job
 from tests.support.interpreters import interpreters
 
 from bench.measure import Figure
@@ -43,7 +45,8 @@ from rdev.client.debug.session import Breakpoint, DebugClient, Stopped, debuggin
 SETS = int(os.environ.get("RDEV_BENCH_SETS", "4"))
 ROUNDS = int(os.environ.get("RDEV_BENCH_ROUNDS", "8"))
 ANSWERS = 200
-SECONDS = 0.4  # of steps in each state, each round
+TURNS = 5  # in each state, each round
+SECONDS = 0.06  # of steps in each turn, of each process
 
 # What a process inherits may move its memory, so all inherit the same.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -106,7 +109,7 @@ def train():
             times[label].append(clock() - begun)
 
 times = train()
-json.dump({{name: values[50:] for name, values in times.items()}}, open({times!r}, "w"))
+json.dump(times, open({times!r}, "w"))
 """
 
 STATES = (
@@ -116,8 +119,8 @@ STATES = (
     "after detach",
 )
 
-# Of the process that will be attached to, and of the one without a hook at that time.
-_BEFORE, _EARLY = "before attach", "never attached, early"
+# Of the process that will be attached to.
+_BEFORE = "before attach"
 
 
 class Process:
@@ -140,11 +143,11 @@ class Process:
         made.write_text(label)
         made.rename(self._label)
 
-    async def block(self, label: str) -> None:
+    async def turn(self, label: str) -> None:
         self.measure(label)
         await asyncio.sleep(SECONDS)
         self.measure("idle")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)  # it may be in the midst of its 50 steps
 
     async def ready(self) -> None:
         """Returns once it has imported what it needs."""
@@ -192,12 +195,11 @@ def _has(python: str, what: str) -> bool:
 
 async def _step_times(folder: Path, python: str, *, version: str, what: str) -> None:
     sets = [await _set(folder / str(number), python, what=what) for number in range(SETS)]
-    base = statistics.median(statistics.median(times["never attached"]) for times in sets)
+    base = statistics.median(time for times in sets for time in times.base())
     print(f"{version}, {what}: {base * 1e6:.0f} us a step, {SETS} sets")
     for state in ("dormant hook", *STATES):
-        found = [_ratios(times[state], times["never attached"]) for times in sets]
-        _print_row(state, found)
-    _print_row("after detach / before attach", [_against_itself(times) for times in sets])
+        _print_row(state, [times.ratios(state) for times in sets])
+    _print_row("after detach / before attach", [times.against_itself() for times in sets])
     print(flush=True)
 
 
@@ -209,9 +211,33 @@ def _print_row(name: str, found: list[tuple[float, float]]) -> None:
     print(f"  {name:28} {'   '.join(cells)}")
 
 
-async def _set(folder: Path, python: str, *, what: str) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Set:
+    """The step times of three processes, by the names of their turns."""
+
+    plain: dict[str, list[float]]
+    dormant: dict[str, list[float]]
+    target: dict[str, list[float]]
+
+    def base(self) -> list[float]:
+        return [time for times in self.plain.values() for time in times]
+
+    def ratios(self, state: str) -> tuple[float, float]:
+        """The tenth percentile and the median in a state over those without a hook."""
+        state, of = (STATES[0], self.dormant) if state == "dormant hook" else (state, self.target)
+        turns = [name for name in self.plain if name.rpartition("/")[0] == state]
+        pairs = [_ratios(of[name], self.plain[name]) for name in turns]
+        tenths, medians = zip(*pairs, strict=True)
+        return statistics.median(tenths), statistics.median(medians)
+
+    def against_itself(self) -> tuple[float, float]:
+        after, before = self.ratios("after detach"), self.ratios(_BEFORE)
+        return after[0] / before[0], after[1] / before[1]
+
+
+async def _set(folder: Path, python: str, *, what: str) -> Set:
     folder.mkdir()
-    plain, dormant, target = (Process(folder / name, STEPS[what]) for name in "pdt")
+    plain, dormant, target = trio = [Process(folder / name, STEPS[what]) for name in "pdt"]
     script = plain.folder / "train.py"
     script.write_text(plain.source)
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -223,32 +249,41 @@ async def _set(folder: Path, python: str, *, what: str) -> dict[str, list[float]
         hooked_job(target.folder, target.source, python=python, environment=ENVIRONMENT) as job,
         DebugManager(job) as manager,
     ):
-        await asyncio.gather(plain.ready(), dormant.ready(), target.ready())
+        await asyncio.gather(*(process.ready() for process in trio))
+        turns = (f"{number}" for number in itertools.count())
+
+        async def measure(state: str) -> None:
+            for _ in range(TURNS):
+                turn = f"{state}/{next(turns)}"
+                for process in trio:
+                    await process.turn(turn)
+
         rounds = max(1, ROUNDS // SETS)
         for _ in range(rounds):
-            await plain.block(_EARLY)
-            await target.block(_BEFORE)
+            await measure(_BEFORE)
         for _ in range(rounds):
-            await plain.block("never attached")
-            await dormant.block("dormant hook")
-            await _round(job, manager, target)
-        for process in (plain, dormant, target):
+            await _round(str(job.folder / "train.py"), manager, target, measure)
+        for process in trio:
             process.measure("stop")
         await asyncio.gather(bare.wait(), job.process.wait(), idle.process.wait())
-    return {**plain.times(), **dormant.times(), **target.times()}
+    return Set(*(process.times() for process in trio))
 
 
-async def _round(job: HookedJob, manager: DebugManager, target: Process) -> None:
-    script = str(job.folder / "train.py")
+async def _round(
+    script: str,
+    manager: DebugManager,
+    target: Process,
+    measure: Callable[[str], Awaitable[None]],
+) -> None:
     async with _attached(manager) as client:
         await client.attach([])
-        await target.block(STATES[0])
+        await measure(STATES[0])
         await client.place([Breakpoint(script, target.other_line)])
-        await target.block(STATES[1])
+        await measure(STATES[1])
         await client.place([Breakpoint(script, target.step_line, "number < 0")])
-        await target.block(STATES[2])
+        await measure(STATES[2])
         await client.detach()
-    await target.block(STATES[3])
+    await measure(STATES[3])
 
 
 def _ratios(times: list[float], base: list[float]) -> tuple[float, float]:
@@ -256,12 +291,6 @@ def _ratios(times: list[float], base: list[float]) -> tuple[float, float]:
         return statistics.quantiles(values, n=10)[0]
 
     return tenth(times) / tenth(base), statistics.median(times) / statistics.median(base)
-
-
-def _against_itself(times: dict[str, list[float]]) -> tuple[float, float]:
-    after = _ratios(times["after detach"], times["never attached"])
-    before = _ratios(times[_BEFORE], times[_EARLY])
-    return after[0] / before[0], after[1] / before[1]
 
 
 @asynccontextmanager

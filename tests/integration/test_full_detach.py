@@ -15,10 +15,11 @@ from rdev.client.debug.session import Breakpoint, Stopped, debugging
 
 SERVED = {v: path for v, path in interpreters().items() if v != "3.10"}
 
-# Threads, generators and coroutines of every kind are under way while a debugger is there; line 12
-# is executed by all of them, and line 18 by a generator, whose frame is suspended at the end.
+# Threads, generators and coroutines of every kind are under way while a debugger is there; line 13
+# is executed by all of them, and line 19 by a generator, whose frame is suspended at the end.
 BUSY = """\
 import asyncio
+import dis
 import gc
 import json
 import os
@@ -29,7 +30,7 @@ import types
 
 def work(number):
     global count
-    count = number + 1
+    count = number + number
     return count
 
 def generate():
@@ -67,6 +68,13 @@ def step_all():
         pass
     work(0)
 
+def fused():
+    # 3.12 alone fuses instructions once, when a code object is made.
+    if sys.version_info[:2] != (3, 12):
+        return []
+    found = [i for f in (work, run, step_all) for i in dis.get_instructions(f, adaptive=True)]
+    return [(i.offset, i.opname) for i in found if "__" in i.opname]
+
 def left():
     monitoring = getattr(sys, "monitoring", None)
     if monitoring is not None:
@@ -81,6 +89,7 @@ def left():
     frames = [generator.gi_frame, coroutine.cr_frame, stepper.ag_frame, *sys._current_frames().values()]
     outer = [f for frame in frames for f in (frame, frame.f_back) if f is not None]
     return {
+        "fused": fused(),
         "traced": [f.f_code.co_name for f in outer if f.f_trace is not None],
         "trace": sys.gettrace() is None and threading.gettrace() is None,
         "threads": sorted(t.name for t in threading._active.values()),
@@ -119,7 +128,7 @@ print(ended, sys.gettrace())
 async def cycle(manager, folder, *, is_killed: bool = False) -> None:
     async with manager.session("0" * 12, 0) as session, debugging(SessionPipe(session)) as client:
         script = str(folder / "train.py")
-        await client.attach([Breakpoint(script, 12), Breakpoint(script, 18)])
+        await client.attach([Breakpoint(script, 13), Breakpoint(script, 19)])
         async with asyncio.timeout(20):
             stop = await client.halted()
             assert isinstance(stop, Stopped)

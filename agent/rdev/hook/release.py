@@ -3,7 +3,8 @@
 pydevd's own `stoptrace` clears the trace function of the calling thread only, so on 3.11 every
 other thread goes on paying for a debugger that has gone. Here every thread is cleared: the main
 thread by a pending call of the interpreter, the others by a trace function that removes itself.
-On 3.12 and later the monitoring events are turned off, those on single code objects included.
+On 3.12 and later the monitoring events are turned off, those on single code objects included, and
+what 3.12 took apart for them is put together.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import atexit
 import sys
 import threading
 import time
+
+from rdev.hook.fusing import fuse
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -148,8 +151,10 @@ def _stop_monitoring() -> None:
     ):
         codes = getattr(sys.modules.get(name), "_code_to_func_code_info_cache", {})
         if monitoring.get_tool(tool) == "pydevd":
+            monitoring.set_events(tool, 0)
             for code in list(codes):
                 monitoring.set_local_events(tool, code, 0)
+            fuse(list(codes), tool)
         # It is keyed by PyDB.mtime, which begins at 0 again in the next session.
         codes.clear()
     facade.stop_monitoring(all_threads=True)
