@@ -145,6 +145,9 @@ def test_a_condition_holds_it_and_ps_and_why_say_so(rdev):
     assert f"PAUSED after step {step}" in rdev.run("ps").stdout
     ctl(rdev, "resume")
     assert "PAUSED" not in rdev.run("ps").stdout
+    said, _ = ctl(rdev, "pause", "--when", "lss > 1")
+    assert said.startswith("pauses once lss > 1; armed, though nothing is called 'lss' yet")
+    ctl(rdev, "resume")
     assert re.match(r"it trains: step \d+, [\d.]+ steps/s", rdev.run("ctl", "why").stdout)
     ctl(rdev, "stop")
 
@@ -156,11 +159,17 @@ WRONG = (
     (("set", "lr"), 2, "set takes K=V, not 'lr'"),
     (("resume", "--when", "loss > 1"), 2, "--when belongs to pause, not to resume"),
     (("reload",), 2, "reload takes 1 word after it"),
+    (("set",), 2, "set takes one word or more after it"),
+    (("step", "2", "3"), 2, "step takes one word at most after it"),
     (("nowhere", "pause"), 1, "unable to find the job 'nowhere'"),
     (("set", "lr=fast"), 1, "a learning rate is a finite number from 0 on, not 'fast'"),
     (("set", "nowhere.value=1"), 1, "no object is called 'nowhere'; there is: model, optimizer"),
     (("reload", "nowhere"), 1, "no module 'nowhere' is imported there"),
-    (("pause", "--when", "loss >"), 1, "is no expression"),
+    (
+        ("pause", "--when", "loss >"),
+        1,
+        "'loss >' is no expression: invalid syntax\n",
+    ),
 )
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Condition = Callable[["State"], object]
 
 
+class Unknown(NameError):
+    """Nothing has that name yet; a metric may be logged later."""
+
+
 def compiled(text: str) -> Condition:
     """The condition that an expression says.
 
@@ -28,7 +32,9 @@ def compiled(text: str) -> Condition:
     try:
         tree = ast.parse(text, "<condition>", "eval")
     except (SyntaxError, ValueError) as error:
-        raise Refused(f"{text!r} is no expression: {error}") from error
+        # Without the file and the line that `str` adds, which nobody wrote.
+        cause = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise Refused(f"{text!r} is no expression: {cause}") from error
     names = _Names(tree)
     body = ast.Lambda(_ARGUMENT, names.visit(tree).body)
     code = compile(ast.fix_missing_locations(ast.Expression(body)), "<condition>", "eval")
@@ -75,7 +81,7 @@ def _look(state: State, name: str) -> object:
         return state.metrics[name]
     if name in state.objects:
         return state.objects[name]
-    raise NameError(f"there is no metric and no object {name!r}")
+    raise Unknown(f"there is no metric and no object {name!r}", name=name)
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401  # whatever a name stands for

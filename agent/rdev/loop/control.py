@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rdev.loop.condition import Condition, compiled
+from rdev.loop.condition import Condition, Unknown, compiled
 from rdev.loop.setting import Refused, Setter, lr_setter, set_path
 from rdev.wire import clock
 from rdev.wire.control import MAX_ANSWER, RUN_OVER, Verb
@@ -447,8 +447,9 @@ class Control:
     def _serve_pause(self, request: Request) -> Mapping[str, Any] | None:
         when = request.args.get("when")
         if when:
-            self.condition = (compiled(str(when)), str(when))
-            return {"when": str(when)}
+            condition = compiled(str(when))
+            self.condition = (condition, str(when))
+            return {"when": str(when), **_unknown(condition, self._probe.state)}
         if self._reason is not None:
             return {"was_paused": True}
         self._wish = f"paused by {request.by}" if request.by else "paused"
@@ -522,6 +523,8 @@ class Control:
         condition, text = self.condition or (_never, "")
         try:
             is_met = bool(condition(self._probe.state))
+        except Unknown:  # it may be logged later, as what is measured once an epoch
+            return
         except Exception as error:  # noqa: BLE001  # it is somebody's own expression
             self.condition = None
             cause = (
@@ -591,6 +594,17 @@ def _arrived(request: Request, made: int) -> dict[str, Any]:
     """The answer of one that waited for the hold; another may have held it before."""
     answer = _asked(request)
     return {**answer, "made": made} if made < answer.get("steps", 0) else answer
+
+
+def _unknown(condition: Condition, state: State) -> dict[str, Any]:
+    """Which name of a condition nobody has given yet; it may be misspelt."""
+    try:
+        condition(state)
+    except Unknown as error:
+        return {"unknown": error.name}
+    except Exception:  # noqa: BLE001  # it is somebody's own expression, and judged after a step
+        return {}
+    return {}
 
 
 def _never(state: State) -> object:

@@ -37,7 +37,8 @@ class Verb(enum.Enum):
     """What may be asked of a loop; the arguments are JSON."""
 
     PAUSE = "pause"
-    """Holds the training: args {} or {"when": EXPRESSION}, which holds it once that is true."""
+    """Holds the training: args {} or {"when": EXPRESSION}, which holds it once that is true; then
+    answers {"when"}, and {"unknown": NAME} if it has a name that nothing has yet."""
     RESUME = "resume"
     """Lets it go on; of a run that is not held, takes back what it was to pause at."""
     STEP = "step"

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rdev.agent.control import members as runs
@@ -53,6 +53,15 @@ _BEGUN_SECONDS = 10.0
 
 _HINT = "`rdev ctl JOB why` says what holds it up; `--patience` waits longer"
 
+# What a verb does to a job, where that is not its own word.
+_DOES = {
+    Verb.STEP: "step on with",
+    Verb.CHECKPOINT: "write a checkpoint of",
+    Verb.SET: "set a value in",
+    Verb.RELOAD: "reload code in",
+    Verb.STATE: "read the state of",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -62,6 +71,7 @@ class Order:
         request_id: Makes it idempotent.
         by: Who asks, as `user@laptop`.
         patience: Seconds until it is withdrawn.
+        job_name: For errors; the manager finds it.
     """
 
     job_id: str
@@ -70,11 +80,12 @@ class Order:
     args: Mapping[str, Any] = field(default_factory=dict)
     by: str = ""
     patience: float = PATIENCE
+    job_name: str = ""
 
     @property
     def action(self) -> str:
         """For errors."""
-        return f"{self.verb.value} job {self.job_id}"
+        return f"{_DOES.get(self.verb, self.verb.value)} the job {self.job_name!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +127,10 @@ class ControlManager:
             TimedOut: A rank reached no boundary in time; the cause says what is served later.
         """
         async with self._turn(order.request_id):
+            job = await self._jobs.get(order.job_id)
+            order = replace(order, job_name=job.name)
             try:
-                job = await self._running(order.job_id, order.action)
+                _check_running(job, order.action)
             except JobNotRunning:
                 # Asked again after an agent was killed: it may have been served.
                 if outcomes := await asyncio.to_thread(self._recorded, order):
@@ -249,8 +262,9 @@ class ControlManager:
         Raises:
             JobConflict: It cannot be armed; says why.
         """
-        action = f"{'watch' if armed else 'unwatch'} job {job_id}"
-        job = await self._running(job_id, action)
+        job = await self._jobs.get(job_id)
+        action = f"{'watch' if armed else 'unwatch'} the job {job.name!r}"
+        _check_running(job, action)
         if not armed:
             return await runs.disarm(self._jobs, job)
         return await runs.arm(self._jobs, job, action, patience=PATIENCE)
@@ -262,15 +276,6 @@ class ControlManager:
             JobNotFound: There is no such job.
         """
         return await explain(self._jobs, await self._jobs.get(job_id))
-
-    async def _running(self, job_id: str, action: str) -> Job:
-        job = await self._jobs.get(job_id)
-        if job.state is not JobState.RUNNING:
-            state = job.state.value
-            raise JobNotRunning(
-                action, f"it has ended ({state})" if job.state.is_final else f"it is {state}"
-            )
-        return job
 
     async def _watch(self, job: Job, order: Order) -> None:
         """Arms the live probe, unless a run of the script's own comes first."""
@@ -354,7 +359,7 @@ class ControlManager:
                 if not _is_passing(error) or time.monotonic() > until:
                     raise
             await asyncio.sleep(_LOOK_AGAIN)
-            await self._running(order.job_id, order.action)
+            _check_running(await self._jobs.get(order.job_id), order.action)
 
     async def _quietly(self, order: Order, member: Member, name: str) -> Mapping[str, Any]:
         """Sends what takes something back; a rank that does not answer now hears of it later."""
@@ -395,6 +400,14 @@ class ControlManager:
         await self._part(order, found)
         pairs = zip(found, answers, strict=True)
         return [member for member, answer in pairs if answer.get("begun") is True]
+
+
+def _check_running(job: Job, action: str) -> None:
+    if job.state is not JobState.RUNNING:
+        state = job.state.value
+        raise JobNotRunning(
+            action, f"it has ended ({state})" if job.state.is_final else f"it is {state}"
+        )
 
 
 def _held(found: Sequence[Member]) -> list[Member]:

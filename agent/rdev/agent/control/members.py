@@ -172,7 +172,9 @@ async def _align(jobs: Jobs, job: Job, processes: Mapping[int, int], *, until: f
             return
         await asyncio.sleep(_TICK)
     cause = "the ranks' steps are watched, and could not be numbered alike in time"
-    raise TimedOut(f"watch job {job.id}", cause, hint="`rdev ctl JOB why` says where each rank is")
+    raise TimedOut(
+        f"watch the job {job.name!r}", cause, hint="`rdev ctl JOB why` says where each rank is"
+    )
 
 
 async def _probe(

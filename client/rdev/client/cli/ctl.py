@@ -105,7 +105,10 @@ def _split(words: Sequence[str]) -> tuple[str, str, Sequence[str]]:
         raise UsageError("run ctl", f"{name!r} is no verb of ctl", hint=f"one of {verbs}")
     least, most = _WORDS[name]
     if not least <= len(arguments) <= most:
-        count = "nothing" if not most else f"{least} word" if least == most else "a word, at most"
+        if least == most:
+            count = f"{least} word" if most else "nothing"
+        else:
+            count = "one word or more" if least else "one word at most"
         raise UsageError("run ctl", f"{name} takes {count} after it")
     return job, name, arguments
 

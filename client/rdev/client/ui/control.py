@@ -46,7 +46,9 @@ def _deed(outcome: Outcome, verb: Verb, args: Mapping[str, Any]) -> str:  # noqa
     answer = outcome.answer
     match verb:
         case Verb.PAUSE if args.get("when"):
-            return f"pauses once {args['when']}; armed"
+            unknown = answer.get("unknown")
+            yet = f", though nothing is called {unknown!r} yet" if unknown else ""
+            return f"pauses once {args['when']}; armed{yet}"
         case Verb.PAUSE:
             return "was paused already," if answer.get("was_paused") else "paused"
         case Verb.RESUME:
