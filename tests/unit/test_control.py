@@ -9,8 +9,8 @@ import pytest
 
 from rdev.loop import Callback, Loop, log
 from rdev.loop.commands import command, where
-from rdev.loop.control import ControlRefused
 from rdev.loop.probe import current
+from rdev.loop.request import ControlRefused
 from rdev.wire.clock import active_monotonic
 from rdev.wire.control import Verb
 

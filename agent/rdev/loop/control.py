@@ -12,91 +12,30 @@ While a run is held the active clock stands still and requests are served at onc
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from _thread import get_ident
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rdev.loop.condition import Condition, Unknown, compiled
+from rdev.loop.request import Outcome, Request, fitting, local_id
 from rdev.loop.setting import Refused, Setter, lr_setter, set_path
 from rdev.wire import clock
-from rdev.wire.control import MAX_ANSWER, RUN_OVER, Verb
+from rdev.wire.control import RUN_OVER, Verb
 from rdev.wire.events import CONTROLLED, LOOP_PAUSED, LOOP_RESUMED
-from rdev.wire.jsons import dump
 
 if TYPE_CHECKING:
     from rdev.loop.probe import Probe
     from rdev.loop.state import State
-
-ControlRefused = Refused
 
 # What was served is remembered for whoever asks again because an answer was lost on its way.
 _REMEMBERED = 64
 
 # What `call` is recorded as; it cannot be asked for from outside.
 CALL = "call"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a request.
-
-    Attributes:
-        step: The step after which it was served; 0 before the first.
-        epoch: The epoch it belongs to.
-        phase: The phase after which it was served, within the step; empty at a step's end.
-        answer: What the verb answers, see `rdev.wire.control.Verb`.
-    """
-
-    step: int
-    epoch: int
-    phase: str
-    answer: Mapping[str, Any]
-
-
-@dataclass(eq=False)
-class Request:
-    """Something asked of a run; made by the methods of `Control`."""
-
-    verb: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    id: str = ""
-    by: str = ""
-    at: int = 0
-    work: Callable[[State], object] | None = None
-    _done: threading.Event = field(default_factory=threading.Event, repr=False)
-    _outcome: Outcome | None = None
-    _cause: str = ""
-    _control: Control | None = field(default=None, repr=False)
-
-    def wait(self, timeout: float | None = None) -> Outcome:
-        """What came of it.
-
-        Args:
-            timeout: Seconds to wait; None for as long as it takes.
-
-        Raises:
-            ControlRefused: It was refused; says why.
-            TimeoutError: It has not been served yet.
-            RuntimeError: This is the training's own thread, which serves it after this call.
-        """
-        own = self._control.thread if self._control is not None else 0
-        if own == get_ident() and not self._done.is_set():
-            raise RuntimeError("the training would wait for itself; it serves this later")
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"the run has reached no boundary within {timeout:g} s")
-        if self._outcome is None:
-            raise ControlRefused(self._cause)
-        return self._outcome
-
-    def settle(self, outcome: Outcome | None, cause: str = "") -> None:
-        """It has been served, or refused for a cause."""
-        self._outcome, self._cause = outcome, cause
-        self._done.set()
 
 
 @dataclass
@@ -353,7 +292,7 @@ class Control:
         *,
         work: Callable[[State], object] | None = None,
     ) -> Request:
-        request = Request(verb, args or {}, id=_local_id(), work=work, _control=self)
+        request = Request(verb, args or {}, id=local_id(), work=work, _control=self)
         with self._lock:
             if self._is_over:
                 request.settle(None, RUN_OVER)
@@ -420,11 +359,11 @@ class Control:
         cause: str = "",
     ) -> None:
         state = self._probe.state
-        told = {"answer": _fitting(answer)} if answer is not None else {"cause": cause}
+        told = {"answer": fitting(answer)} if answer is not None else {"cause": cause}
         fields = {
             "id": request.id,
             "verb": request.verb,
-            "args": _fitting(request.args),
+            "args": fitting(request.args),
             "by": request.by,
             "step": state.step,
             "epoch": state.epoch,
@@ -434,7 +373,7 @@ class Control:
         with self._lock:
             self._taken.pop(request.id, None)
             # What has come too late for this run may be asked of the next one.
-            if not request.id.startswith(_LOCAL) and cause != RUN_OVER:
+            if not request.is_local and cause != RUN_OVER:
                 _served[request.id] = fields
                 while len(_served) > _REMEMBERED:
                     _served.popitem(last=False)
@@ -530,7 +469,7 @@ class Control:
             cause = (
                 f"the condition {text!r} is not judged any more: {type(error).__name__}: {error}"
             )
-            self._settle(Request(Verb.PAUSE.value, {"when": text}, id=_local_id()), cause=cause)
+            self._settle(Request(Verb.PAUSE.value, {"when": text}, id=local_id()), cause=cause)
             return
         if is_met:
             self.condition = None
@@ -578,13 +517,6 @@ class Control:
 # Of the whole process: who asks again may find another run than the one that served it.
 _served: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
-_LOCAL = "local-"
-_ids = itertools.count(1)
-
-
-def _local_id() -> str:
-    return f"{_LOCAL}{next(_ids)}"
-
 
 def _asked(request: Request) -> dict[str, Any]:
     return {"steps": request.args.get("steps", 1)} if request.verb == Verb.STEP.value else {}
@@ -610,21 +542,3 @@ def _unknown(condition: Condition, state: State) -> dict[str, Any]:
 def _never(state: State) -> object:
     del state
     return False
-
-
-def _fitting(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer as JSON can say it, and no longer than an answer may be."""
-    plain = {str(name): _plain(value) for name, value in answer.items()}
-    if len(dump(plain)) <= MAX_ANSWER:
-        return plain
-    return {name: str(value)[:200] for name, value in itertools.islice(plain.items(), 100)}
-
-
-def _plain(value: object, depth: int = 6) -> Any:  # noqa: ANN401  # what JSON has
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if depth and isinstance(value, Mapping):
-        return {str(key): _plain(entry, depth - 1) for key, entry in value.items()}
-    if depth and isinstance(value, (list, tuple)):
-        return [_plain(entry, depth - 1) for entry in value]
-    return repr(value)[:200]
