@@ -24,11 +24,27 @@ def agreed(value: float, *, how: str) -> float:
     _, world = place()
     if world == 1:
         return value
+    (reduced,) = _reduced([value], how="MAX" if how == MAX else "SUM")
+    return reduced / (1 if how == MAX else world)
+
+
+def mean_of_those(value: float | None) -> float | None:
+    """The mean over the ranks that have a value, the same on each; None if none has.
+
+    A collective operation, as `agreed` is: a rank without a value calls it, too.
+    """
+    if place()[1] == 1:
+        return value
+    total, count = _reduced([0.0, 0.0] if value is None else [value, 1.0], how="SUM")
+    return total / count if count else None
+
+
+def _reduced(values: list[float], *, how: str) -> list[float]:
     torch: Any = sys.modules["torch"]
     distributed = torch.distributed
     on_device = distributed.get_backend() == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if on_device else "cpu"
-    told = torch.tensor([value], dtype=torch.float64, device=device)
-    operation = distributed.ReduceOp.MAX if how == MAX else distributed.ReduceOp.SUM
-    distributed.all_reduce(told, op=operation)
-    return float(told.item()) / (1 if how == MAX else world)
+    told = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(told, op=getattr(distributed.ReduceOp, how))
+    reduced: list[float] = told.tolist()
+    return reduced

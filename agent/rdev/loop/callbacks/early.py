@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rdev.loop.callback import Callback
+from rdev.loop.callbacks.agreement import mean_of_those
 from rdev.loop.callbacks.finite import number_of
 from rdev.loop.callbacks.notice import report, say
 from rdev.loop.callbacks.recent import Recent
@@ -19,9 +20,10 @@ class EarlyStop(Callback):
     """Ends the run once a metric has not become better for so many epochs.
 
     An epoch in which the metric was not logged does not count; one that is NaN counts as no better.
-    With several ranks, log a value that is the same on all of them, or they stop apart.
+    Ranks judge the mean over those that logged it, which may be one alone, and so stop together.
 
-    Cost: the metric is read once an epoch, which on CUDA waits for it (untested there). The best
+    Cost: the metric is read once an epoch, which on CUDA waits for it (untested there), and ranks
+    reduce two numbers at each epoch's begin and end. The best
     weights are a copy of all objects' state, with Adam three times the memory of the weights.
 
     Args:
@@ -30,6 +32,8 @@ class EarlyStop(Callback):
         mode: `min` or `max`: which is better.
         min_delta: Better by less than this is no better.
         restore_best: Whether the objects get their state of the best epoch back at the end.
+        agree: Whether ranks judge together. False where they do not make the same epochs; then
+            each must log the same value, or they stop apart.
         order: See `Callback`; late, so that evaluations at the epoch's end come first.
 
     Raises:
@@ -44,6 +48,7 @@ class EarlyStop(Callback):
         mode: str = MIN,
         min_delta: float = 0.0,
         restore_best: bool = False,
+        agree: bool = True,
         order: int = 50,
     ) -> None:
         super().__init__(order)
@@ -54,6 +59,7 @@ class EarlyStop(Callback):
         self._sign = 1.0 if mode == MIN else -1.0
         self._min_delta = min_delta
         self._restores = restore_best
+        self._agrees = agree
         self._recent = Recent()
         self._best: float | None = None
         self._best_epoch = 0
@@ -67,8 +73,8 @@ class EarlyStop(Callback):
 
     def epoch_begin(self, state: State) -> None:
         """An evaluation between the epochs counts for the one before."""
-        if self._metric in self._recent.names():
-            self._judge(state, epoch=state.epoch - 1)
+        if state.epoch > 1:
+            self._judge(state, epoch=state.epoch - 1, is_between=True)
 
     def epoch_end(self, state: State) -> None:
         """Judges the epoch."""
@@ -91,12 +97,11 @@ class EarlyStop(Callback):
         self._best, self._best_epoch = state["best"], state["best_epoch"]
         self._bad = state["bad"]
 
-    def _judge(self, state: State, *, epoch: int) -> None:
-        fresh = self._recent.take(state)
-        value = state.loss if self._metric == "loss" else fresh.get(self._metric, (0, None))[1]
-        number = number_of(value)
+    def _judge(self, state: State, *, epoch: int, is_between: bool = False) -> None:
+        number = self._number(state, is_between=is_between)
         if number is None:
-            self._warn(state)
+            if not is_between:
+                self._warn(state)
             return
         if self._is_better(number):
             self._best, self._best_epoch, self._bad = number, epoch, 0
@@ -109,6 +114,14 @@ class EarlyStop(Callback):
             best = "none" if self._best is None else f"{self._best:.5g} of epoch {self._best_epoch}"
             reason = f"{self._metric} {number:.5g} is no better than {best}, for {self._bad} epochs"
             report("EarlyStop", state, reason, action="stop", best=self._best)
+
+    def _number(self, state: State, *, is_between: bool) -> float | None:
+        logged = self._recent.take(state)
+        value = logged.get(self._metric, (0, None))[1]
+        if self._metric == "loss" and not is_between:  # a step's own is not logged
+            value = state.loss
+        number = number_of(value)
+        return mean_of_those(number) if self._agrees else number
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(value):
