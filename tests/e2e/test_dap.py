@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 
@@ -83,6 +84,29 @@ def test_three_lines_put_in_above_and_the_stop_is_on_the_right_line_with_a_warni
         editor.end()
         assert process.wait(DEADLINE) == 0
         assert process.stderr.read() == b""
+
+
+def test_a_logpoint_speaks_and_one_that_raises_says_so_once(job, script):
+    with job.started("dap", "train", stdin=subprocess.PIPE) as process:
+        editor = of_process(process)
+        editor.attach(str(script))
+        places = [
+            {"line": 9, "logMessage": "100% of {step} is {loss:06.1f}"},
+            {"line": 10, "logMessage": "{no_such_name}"},
+        ]
+        editor.ask("setBreakpoints", source={"path": str(script)}, breakpoints=places)
+        for _ in range(3):
+            said = editor.receive(lambda m: m.get("body", {}).get("category") == "stdout")
+            [step, loss] = re.fullmatch(
+                r"100% of (\d+) is (\d{4}\.0)\n", said["body"]["output"]
+            ).groups()
+            assert float(loss) == 2 * int(step)
+        editor.ask("disconnect")
+        editor.end()
+        assert process.wait(DEADLINE) == 0
+    [notice] = editor.notices()
+    assert notice.startswith("the logpoint's message (train.py in train) is not said while it ")
+    assert notice.endswith("raises NameError: name 'no_such_name' is not defined\n")
 
 
 def test_a_script_that_is_gone_here_is_shown_as_the_job_has_it_and_can_be_stopped_in(job, script):

@@ -288,3 +288,66 @@ async def test_a_save_during_the_session_moves_what_is_shown(files):
         await asked(translation, request("stackTrace", threadId=1))
         *_, answer = await translation.from_adapter(response({"stackFrames": [frame]}))
         assert answer["body"]["stackFrames"][0]["line"] == line
+
+
+async def test_a_pause_shows_where_it_stopped(files):
+    translation = translator(files)
+    stop = {"reason": "pause", "threadId": 1, "preserveFocusHint": True, "allThreadsStopped": True}
+    event = {"seq": 1, "type": "event", "event": "stopped", "body": stop}
+    [shown] = await translation.from_adapter(event)
+    assert shown["body"] == {**stop, "preserveFocusHint": False, "description": "Paused"}
+    [other] = await translation.from_adapter({**event, "body": {**stop, "reason": "breakpoint"}})
+    assert other["body"]["preserveFocusHint"] is True
+
+
+async def test_a_value_of_several_lines_is_shown_on_one(files):
+    translation = translator(files)
+    await asked(translation, request("variables", variablesReference=5))
+    model = {"name": "model", "value": "Sequential(\n  (0): ReLU()\n)", "variablesReference": 6}
+    text = {"name": "text", "value": "'a  b'", "variablesReference": 0}
+    [answer] = await translation.from_adapter(response({"variables": [model, text]}))
+    assert answer["body"]["variables"] == [{**model, "value": "Sequential( (0): ReLU() )"}, text]
+
+
+async def test_a_traceback_names_the_editors_files_and_lines(files):
+    translation = translator(files)
+    await asked(translation, request("exceptionInfo", threadId=1))
+    text = (
+        f'  File "{HOST}/train.py", line 5, in train\n    loss = f(step)\n'
+        '  File "/usr/lib/python3.11/x.py", line 9, in f\nValueError: it\n'
+    )
+    details = {"source": f"{HOST}/train.py", "stackTrace": text}
+    *_, answer = await translation.from_adapter(response({"details": details}))
+    path = str(files / "train.py")
+    moved = text.replace(f'"{HOST}/train.py", line 5', f'"{path}", line 8')
+    assert answer["body"]["details"] == {"source": path, "stackTrace": moved}
+
+
+async def test_a_jump_goes_to_the_line_that_is_meant_or_nowhere(files):
+    translation = translator(files)
+    path = {"path": str(files / "train.py")}
+    assert (await asked(translation, request("gotoTargets", source=path, line=8)))["line"] == 5
+    target = {"id": 0, "label": f"{HOST}/train.py:5", "line": 5}
+    *_, answer = await translation.from_adapter(response({"targets": [target]}))
+    assert answer["body"]["targets"] == [{"id": 0, "label": "train.py:8", "line": 8}]
+    routed = await translation.from_editor(request("gotoTargets", seq=2, source=path, line=2))
+    assert not routed.to_adapter, "the job does not have this line"
+    assert routed.to_editor[0]["body"]["targets"] == []
+
+
+async def test_a_logpoint_that_cannot_be_read_is_refused_with_the_reason(files):
+    translation = translator(files)
+    places = [
+        {"line": 8, "logMessage": "{loss:.3f} of 100%"},
+        {"line": 7, "logMessage": "{loss +}"},
+        {"line": 6, "logMessage": "{loss"},
+    ]
+    message = request(
+        "setBreakpoints", source={"path": str(files / "train.py")}, breakpoints=places
+    )
+    sent = await asked(translation, message)
+    assert sent["breakpoints"] == [{"line": 5, "logMessage": '{f"""{loss:.3f}"""} of 100%%'}]
+    [answer] = await translation.from_adapter(response({"breakpoints": [{"verified": True}]}))
+    _, unreadable, unclosed = answer["body"]["breakpoints"]
+    assert unreadable["message"] == "`loss +` in the message is no expression"
+    assert unclosed["message"] == "a brace in the message is not closed"

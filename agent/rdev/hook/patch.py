@@ -60,6 +60,7 @@ class Patches:
         _notice_readiness(self._on_ready)
         _look_after_a_command()
         _tell_of_conditions(pydevd.PyDB)
+        _tell_of_messages(pydevd.PyDB)
         show_arrays()
 
     def is_ready(self) -> bool:
@@ -212,10 +213,35 @@ def _tell_of_conditions(py_db: Any) -> None:  # noqa: ANN401 - the class PyDB
 
 
 def _not_met(condition: str, frame: FrameType, error: BaseException) -> str:
-    code = frame.f_code
-    place = f"{os.path.basename(code.co_filename)} in {code.co_name}"
-    cause = f"{type(error).__name__}: {message_of(error)}"
-    return f"the condition `{condition}` ({place}) is not met while it raises {cause}"
+    return (
+        f"the condition `{condition}` ({_place(frame)}) is not met while it raises {_cause(error)}"
+    )
+
+
+def _tell_of_messages(py_db: Any) -> None:  # noqa: ANN401 - the class PyDB
+    # pydevd prints the error in the message's place, at each hit, and not whose it is.
+    def handle_breakpoint_expression(_self: Any, breakpoint_: Any, info: Any, frame: Any) -> None:  # noqa: ANN401 - as pydevd calls it
+        info.pydev_message = ""  # else the last one would be said again
+        try:
+            info.pydev_message = str(eval(breakpoint_.expression, frame.f_globals, frame.f_locals))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's expression
+            if not getattr(breakpoint_, "rdev_told", False):
+                breakpoint_.rdev_told = True
+                cause = _cause(error)
+                _say(
+                    _self,
+                    f"the logpoint's message ({_place(frame)}) is not said while it raises {cause}",
+                )
+
+    py_db.handle_breakpoint_expression = handle_breakpoint_expression
+
+
+def _place(frame: FrameType) -> str:
+    return f"{os.path.basename(frame.f_code.co_filename)} in {frame.f_code.co_name}"
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {message_of(error)}"
 
 
 def _say(debugger: Any, line: str) -> None:  # noqa: ANN401 - a PyDB

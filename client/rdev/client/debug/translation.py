@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rdev.client.debug.coordinates import AS_DEBUGPY, Coordinates
 from rdev.client.debug.documents import Document, Documents
+from rdev.client.debug.logpoints import prepared
 from rdev.client.debug.mapping import Kinship
 from rdev.client.debug.texts import Texts
 from rdev.protocol.dap import Message, sequence
 
 # Options of an attach that would make debugpy map paths beside us, or for another system.
 _MAPPING_OPTIONS = ("localRoot", "remoteRoot", "clientOS")
+
+# A frame in the text of a traceback.
+_TRACED = re.compile(r'(?m)^(\s*File ")([^"\n]+)(", line )(\d+)')
 
 
 @dataclass(slots=True)
@@ -143,7 +148,10 @@ class Translator:
             return self._answer(message, {"targets": [], "breakpoints": []})
         for name in ("line", "endLine"):
             if isinstance(item.get(name), int):
-                item[name] = document.to_job(item[name]).line
+                found = document.to_job(item[name])
+                if not found.is_there:  # rather nowhere than at the nearest line
+                    return self._answer(message, {"targets": [], "breakpoints": []})
+                item[name] = found.line
         source = {"name": os.path.basename(document.path), "path": document.path}
         return self._pass(message, {**item, "source": source}, _Asked(command, document))
 
@@ -200,12 +208,9 @@ class Translator:
         match asked.command:
             case "setBreakpoints" if asked.document is not None:
                 return {**body, "breakpoints": self._breakpoints(asked, asked.document, body)}
-            case "stackTrace":
-                frames = [await self._located(frame) for frame in _tables(body, "stackFrames")]
-                return {**body, "stackFrames": frames}
-            case "scopes":
-                scopes = [await self._located(scope) for scope in _tables(body, "scopes")]
-                return {**body, "scopes": scopes}
+            case "stackTrace" | "scopes":
+                key = "stackFrames" if asked.command == "stackTrace" else "scopes"
+                return {**body, key: [await self._located(item) for item in _tables(body, key)]}
             case "loadedSources":
                 sources = [
                     await self._documents.shown(source) for source in _tables(body, "sources")
@@ -214,9 +219,10 @@ class Translator:
             case "modules":
                 modules = [await self._module(module) for module in _tables(body, "modules")]
                 return {**body, "modules": modules}
+            case "variables":
+                return {**body, "variables": [_on_a_line(v) for v in _tables(body, "variables")]}
             case "gotoTargets" | "breakpointLocations" if asked.document is not None:
-                key = "targets" if asked.command == "gotoTargets" else "breakpoints"
-                return {**body, key: [self._moved(asked.document, t) for t in _tables(body, key)]}
+                return self._offered(asked.document, body)
             case "exceptionInfo":
                 return await self._exception(body)
             case "stepInTargets":
@@ -227,6 +233,9 @@ class Translator:
 
     async def _event(self, name: str, body: Message) -> Message:
         match name:
+            case "stopped" if body.get("reason") == "pause":
+                # debugpy would have the editor keep its focus, so it would not show the place.
+                return {"description": "Paused", **body, "preserveFocusHint": False}
             case "breakpoint":
                 return {**body, "breakpoint": await self._changed(_table(body.get("breakpoint")))}
             case "output":
@@ -263,6 +272,22 @@ class Translator:
             moved["source"] = document.source
         return self._coordinates.numbers_out(moved)
 
+    def _offered(self, document: Document, body: Message) -> Message:
+        """Places in a document where something can be done: targets of a jump, or breakpoints."""
+        offered = dict(body)
+        for key in ("targets", "breakpoints"):
+            if key in body:
+                offered[key] = [self._named(document, item) for item in _tables(body, key)]
+        return offered
+
+    def _named(self, document: Document, item: Message) -> Message:
+        moved = self._moved(document, item)
+        if "label" in moved and isinstance(item.get("line"), int):
+            # debugpy's is the host's path and line.
+            name = os.path.basename(document.path)
+            moved["label"] = f"{name}:{document.to_editor(item['line'])}"
+        return moved
+
     async def _changed(self, item: Message) -> Message:
         document = self._owners.get(item.get("id", -1))
         if document is None:
@@ -291,10 +316,25 @@ class Translator:
 
     async def _exception(self, body: Message) -> Message:
         details = _table(body.get("details"))
-        if not details.get("source"):
-            return body
-        source, _ = await self._documents.shown({"path": details["source"]})
-        return {**body, "details": {**details, "source": source["path"]}}
+        if details.get("source"):
+            source, _ = await self._documents.shown({"path": details["source"]})
+            details["source"] = source["path"]
+        if isinstance(details.get("stackTrace"), str):
+            details["stackTrace"] = await self._traced(details["stackTrace"])
+        return {**body, "details": details} if details else body
+
+    async def _traced(self, text: str) -> str:
+        """A traceback with the editor's files and lines, which it makes links of."""
+        parts, end = [], 0
+        for frame in _TRACED.finditer(text):
+            line = int(frame[4])
+            source, pairing = await self._documents.shown({"path": frame[2]}, line)
+            if pairing is not None:
+                path = self._coordinates.path_in(source["path"])
+                moved = pairing.to_editor(line).line
+                parts += [text[end : frame.start()], frame[1], path, frame[3], str(moved)]
+                end = frame.end()
+        return "".join([*parts, text[end:]])
 
     def _numbered(self, items: list[Message]) -> list[Message]:
         return [self._coordinates.numbers_out(item) for item in items]
@@ -315,6 +355,11 @@ def _place(document: Document, item: Message, job: str) -> Message:
     if not found.is_there:
         return _refused(item, f"job {job} does not have this line: it was written after its start")
     moved = {**item, "line": found.line}
+    if isinstance(item.get("logMessage"), str):
+        try:
+            moved["logMessage"] = prepared(item["logMessage"])
+        except ValueError as error:
+            return _refused(item, str(error))
     if found.kinship is Kinship.EDITED:
         moved.pop("column", None)
     return moved
@@ -322,6 +367,14 @@ def _place(document: Document, item: Message, job: str) -> Message:
 
 def _refused(item: Message, cause: str) -> Message:
     return {"verified": False, "line": item.get("line", 0), "message": cause}
+
+
+def _on_a_line(variable: Message) -> Message:
+    """Lists of variables show the first line only, which of a model is `Sequential(`."""
+    value = variable.get("value")
+    if not isinstance(value, str) or "\n" not in value:
+        return variable
+    return {**variable, "value": " ".join(value.split())}
 
 
 def _wanted(arguments: Message) -> list[Message]:
