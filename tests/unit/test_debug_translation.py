@@ -323,6 +323,23 @@ async def test_a_traceback_names_the_editors_files_and_lines(files):
     assert answer["body"]["details"] == {"source": path, "stackTrace": moved}
 
 
+async def test_an_exception_is_named_without_remarks_of_debugpys(files):
+    translation = translator(files)
+    name = "ValueError       (note: full exception trace is shown but execution is paused at: <module>)"
+    stop = {"reason": "exception", "text": name, "threadId": 1}
+    event = {"seq": 1, "type": "event", "event": "stopped", "body": stop}
+    [shown] = await translation.from_adapter(event)
+    assert shown["body"]["text"] == "ValueError"
+    await asked(translation, request("exceptionInfo", threadId=1))
+    trace = '  File "/x.py", line 1, in <module> (Current frame)\n    f()\nValueError: it\n'
+    body = {"exceptionId": name, "details": {"stackTrace": trace}}
+    [answer] = await translation.from_adapter(response(body))
+    assert answer["body"] == {
+        "exceptionId": "ValueError",
+        "details": {"stackTrace": trace.replace(" (Current frame)", "")},
+    }
+
+
 async def test_a_jump_goes_to_the_line_that_is_meant_or_nowhere(files):
     translation = translator(files)
     path = {"path": str(files / "train.py")}

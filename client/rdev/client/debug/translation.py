@@ -24,6 +24,9 @@ from rdev.protocol.dap import Message, sequence
 # Options of an attach that would make debugpy map paths beside us, or for another system.
 _MAPPING_OPTIONS = ("localRoot", "remoteRoot", "clientOS")
 
+# What debugpy adds to an exception's name, and to the frame that it stands in.
+_REMARKS = re.compile(r"\s*\(note: full exception trace.*?\)|[ ]\(Current frame\)")
+
 # A frame in the text of a traceback.
 _TRACED = re.compile(r'(?m)^(\s*File ")([^"\n]+)(", line )(\d+)')
 
@@ -233,6 +236,8 @@ class Translator:
 
     async def _event(self, name: str, body: Message) -> Message:
         match name:
+            case "stopped" if isinstance(body.get("text"), str):
+                return {**body, "text": _REMARKS.sub("", body["text"])}
             case "stopped" if body.get("reason") == "pause":
                 # debugpy would have the editor keep its focus, so it would not show the place.
                 return {"description": "Paused", **body, "preserveFocusHint": False}
@@ -321,7 +326,10 @@ class Translator:
             details["source"] = source["path"]
         if isinstance(details.get("stackTrace"), str):
             details["stackTrace"] = await self._traced(details["stackTrace"])
-        return {**body, "details": details} if details else body
+        told = {**body, "details": details} if details else dict(body)
+        if "exceptionId" in told:
+            told["exceptionId"] = _REMARKS.sub("", str(told["exceptionId"]))
+        return told
 
     async def _traced(self, text: str) -> str:
         """A traceback with the editor's files and lines, which it makes links of."""
@@ -334,7 +342,7 @@ class Translator:
                 moved = pairing.to_editor(line).line
                 parts += [text[end : frame.start()], frame[1], path, frame[3], str(moved)]
                 end = frame.end()
-        return "".join([*parts, text[end:]])
+        return _REMARKS.sub("", "".join([*parts, text[end:]]))
 
     def _numbered(self, items: list[Message]) -> list[Message]:
         return [self._coordinates.numbers_out(item) for item in items]
