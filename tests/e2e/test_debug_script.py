@@ -136,7 +136,7 @@ def test_each_rank_has_a_port_and_an_entry_that_can_be_taken_out_again(ranks):
         lines_until(listener.stdout, "written to .vscode/launch.json")
         text = "".join(line.partition("//")[0] + "\n" for line in launch.read_text().split("\n"))
         written = json.loads(text)
-        names = ["rdev: two rank 0", "rdev: two rank 1"]
+        names = ["rdev: rank 0 of two", "rdev: rank 1 of two"]
         assert [c["name"] for c in written["configurations"]] == names
         assert written["compounds"][0]["configurations"] == names
         connection, editor = at_port(written["configurations"][1]["connect"]["port"])

@@ -45,7 +45,20 @@ train()
 print("right")
 """
 
-CONSOLE = ".repl .monaco-list-row"
+# Line 8 is in the loop.
+RANKS = """\
+import os
+import time
+
+def work(rank):
+    step = 0
+    while not os.path.exists("stop"):
+        step += 1
+        value = step * rank
+        time.sleep(0.005)
+
+work(int(os.environ["RANK"]))
+"""
 
 
 @pytest.fixture
@@ -146,3 +159,26 @@ def test_pause_logpoints_jumps_and_exceptions_do_what_the_window_offers(person, 
         window.do("click", ".debug-toolbar .codicon-debug-disconnect")
         window.do("gone", ".debug-toolbar")
         assert_goes_on(person)
+
+
+def test_the_written_entries_stop_two_ranks_and_let_them_go(person, tmp_path):
+    person.write("ranks.py", RANKS)
+    assert person.run("run", "-d", "--nproc", "2", "--name", "pair", "ranks.py").returncode == 0
+    words = ("debug", "pair", "--rank", "all", "--listen", "--write")
+    with person.started(*words, text=True) as listener:
+        while not listener.stdout.readline().startswith("written to .vscode/launch.json"):
+            assert listener.poll() is None
+        with window_of(person, tmp_path / "vscode") as window:
+            window.do("file", "ranks.py", 8)
+            window.do("press", "F9")
+            window.do("command", "Debug: Select and Start Debugging")
+            window.do("click", ".quick-input-list .monaco-list-row", "rdev: all ranks")
+            for rank in range(2):
+                row = f".debug-call-stack .monaco-list-row:has-text('rdev: rank {rank} of pair')"
+                assert "PAUSED" in window.do("see", row, "aused on").upper()
+            window.stack("8:1")
+            window.do("command", "Debug: Disconnect")
+            window.do("command", "Debug: Disconnect")
+            window.do("gone", ".debug-toolbar")
+    (workspace(person) / "stop").touch()
+    assert person.run("wait", "pair").returncode == 0

@@ -34,7 +34,8 @@ async def listen(connection: Connection, job: Job, options: argparse.Namespace) 
             )
             for number, rank in enumerate(ranks)
         ]
-        names = [f"{job.name} rank {rank}" if len(ranks) > 1 else job.name for rank in ranks]
+        # The rank first: lists of an IDE cut long names off at their end.
+        names = [f"rank {rank} of {job.name}" if len(ranks) > 1 else job.name for rank in ranks]
         where = ", ".join(f"127.0.0.1:{port.port}" for port in ports)
         print(f"listening on {where} for one IDE at a time; Ctrl-C ends it")
         numbers = dict(zip(names, (port.port for port in ports), strict=True))
