@@ -25,14 +25,10 @@ const verbs = (page) => ({
   // A file of the folder, with the cursor in a line.
   file: async (name, line) => {
     await page.keyboard.press("Control+p");
-    await page.locator(".quick-input-widget input").fill(name);
-    await page.locator(".quick-input-list .monaco-list-row", { hasText: name }).first().waitFor();
-    await page.keyboard.press("Enter");
+    await page.locator(".quick-input-widget input").fill(`${name}:${line}`);
+    await page.locator(".quick-input-list .monaco-list-row", { hasText: name }).first().click();
     await page.locator(".tab.active", { hasText: name }).waitFor();
-    await page.keyboard.press("Control+g");
-    await page.locator(".quick-input-widget input").fill(`:${line}`);
-    await page.keyboard.press("Enter");
-    await page.locator(".quick-input-widget").waitFor({ state: "hidden" });
+    await page.locator(".statusbar-item", { hasText: `Ln ${line}, ` }).first().waitFor();
   },
   // Waits for an element with that text; the text of the first.
   see: async (selector, text) => {
