@@ -48,11 +48,14 @@ class Proxy:
     Args:
         pid: The process that is attached to.
         allow_kill: `terminate` is to end the job.
+
+    Attributes:
+        allow_kill: See above.
     """
 
     def __init__(self, pid: int, *, allow_kill: bool = False) -> None:
         self._pid = pid
-        self._allow_kill = allow_kill
+        self.allow_kill = allow_kill
         self._terminates: set[int] = set()
 
     def refusal(self, message: Message) -> Message | None:
@@ -68,7 +71,7 @@ class Proxy:
     def kills(self, message: Message) -> bool:
         """Whether a message of the client asks, and may ask, for the end of the job."""
         is_terminate = message.get("type") == "request" and message.get("command") == "terminate"
-        return is_terminate and self._allow_kill
+        return is_terminate and self.allow_kill
 
     def from_client(self, message: Message) -> Message:
         """A message of the client as the adapter is to see it."""
@@ -94,7 +97,7 @@ class Proxy:
             return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):
             # What would make a client offer to end the job.
-            can = {"supportsTerminateRequest": self._allow_kill, "supportTerminateDebuggee": False}
+            can = {"supportsTerminateRequest": self.allow_kill, "supportTerminateDebuggee": False}
             return {**message, "body": {**message["body"], **can}}
         return message
 

@@ -11,6 +11,7 @@ from typing import Self
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from rdev.agent.debug.heritage import Inherited
 from rdev.agent.debug.manager import DebugManager, Order
 from rdev.agent.debug.session import Call, DebugSession, Over
 from rdev.agent.debug.stacks import ProcessStack
@@ -73,6 +74,7 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
             lease=_duration(attached.lease),
             grace=_duration(self._manager.grace),
             warnings=attached.warnings,
+            taken_over=_taken_over(attached.inherited),
         )
 
     async def GetStacks(
@@ -179,6 +181,17 @@ async def _feed(session: DebugSession, call: Call, requests: _Requests) -> None:
         session.leave(call)
 
 
+def _taken_over(inherited: Inherited | None) -> pb.TakenOver | None:
+    if inherited is None:
+        return None
+    return pb.TakenOver(
+        first_sequence=inherited.first_sequence,
+        files=inherited.files,
+        held=inherited.is_held,
+        away=_duration(inherited.away),
+    )
+
+
 def _order(opening: pb.DebugOpen) -> Order:
     return Order(
         job_id=require(JOB_ID, opening.job_id, "job id"),
@@ -187,6 +200,8 @@ def _order(opening: pb.DebugOpen) -> Order:
         allow_kill=opening.allow_kill,
         unsafe=opening.unsafe,
         owner="".join(letter for letter in opening.owner if letter.isprintable())[:200],
+        client_pid=opening.client_pid,
+        takes_over=opening.takes_over,
     )
 
 

@@ -124,7 +124,8 @@ class Dialogue:
         self._is_pausing = False
         self._is_waiting = False
         self._stepping_until = 0.0
-        self._skips_start = plan.waits_at_start and bool(plan.breakpoints)
+        # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
+        self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
         self.commands = Commands(self)
 
     async def run(self) -> Ended | None:
@@ -299,8 +300,13 @@ class Dialogue:
         self._require_one(marks)
         if not marks and not self._plan.waits_at_start:
             for seat in self._seats.values():
-                if seat.rank not in self._plan.waiting:
+                if seat.rank not in self._plan.waiting and not seat.client.inherits_stop:
                     await seat.client.pause()
+
+    def _skips_first(self, seat: Seat) -> bool:
+        # What a script's commands are for is their FILE:LINE, and not where another one died.
+        is_another = seat.client.inherits_stop and not self._console.is_person
+        return bool(self._plan.breakpoints) and (self._plan.waits_at_start or is_another)
 
     def _choose(self) -> None:
         """The first rank that is held, if the current one is not."""
@@ -417,8 +423,9 @@ class Dialogue:
             seat.let_go()
             return
         hit = self.marks.at(seat.frames[0].path, seat.frames[0].line) if seat.frames else []
-        if self._skips_start and not hit:
-            self._skips_start = False
+        is_skipped = seat.rank in self._skipping and not hit
+        self._skipping.discard(seat.rank)
+        if is_skipped:
             await seat.resume("continue")
             return
         if once := [mark for mark in hit if mark.is_temporary]:

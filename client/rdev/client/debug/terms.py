@@ -25,11 +25,14 @@ class Terms:
         lease: Seconds that a stop may last after the client's last word; None is the usual time.
         allow_kill: `terminate` ends the job.
         unsafe: Attach though other ranks may run into a timeout meanwhile.
+        takes_over: Go on with a session of the same person's whose client is gone; only a client
+            that attaches as every other one which can, as the agent does not attach it anew.
     """
 
     lease: float | None = None
     allow_kill: bool = False
     unsafe: bool = False
+    takes_over: bool = False
 
     def over(self, arguments: Mapping[str, Any]) -> Terms:
         """These, and what they leave open as an `attach` says it.
