@@ -24,6 +24,12 @@ from rdev.wire.unix import short_socket_path
 
 SERVED = {v: path for v, path in interpreters().items() if v in ("3.11", "3.12", "3.13")}
 
+# On one of them always, on the others with all that is slow.
+ON_EACH = [
+    pytest.param(path, id=v, marks=[] if v == "3.11" else [pytest.mark.slow])
+    for v, path in SERVED.items()
+]
+
 # An ordinary training script: nothing in it knows of rdev. Line 9 is inside the step.
 TRAIN = """\
 import os
@@ -108,6 +114,61 @@ async def test_locals_stepping_and_conditions(tmp_path):
             await client.detach()
         assert (await job.event("debug_paused", 2))["reason"] == "step"
         assert await job.end() == UNCHANGED
+
+
+# It measures by itself which of its functions run, as coverage does, in all threads.
+MEASURED = """\
+import os, sys, threading, time
+
+def tracer(frame, event, arg):
+    if event == "call" and frame.f_code.co_name != "step":
+        return None
+    counts[threading.current_thread().name, event] = counts.get(
+        (threading.current_thread().name, event), 0) + 1
+    return tracer
+
+def step():
+    a = 1
+    b = 2
+    return b
+
+def train():
+    while not os.path.exists("left"):
+        step()
+        time.sleep(0.002)
+    name = threading.current_thread().name
+    counts[name, "line"] = 0
+    for _ in range(100):
+        step()
+        time.sleep(0.002)
+    own[name] = sys.gettrace() is tracer
+
+counts, own, names = {}, {}, ("MainThread", "traced", "late")
+threading.settrace(tracer)
+threads = [threading.Thread(target=train, name="traced")]
+threads[0].start()
+sys.settrace(tracer)
+train()
+threads.append(threading.Thread(target=train, name="late"))
+threads[1].start()
+for thread in threads:
+    thread.join()
+own["later"] = threading.gettrace() is tracer
+print(sorted(own.items()), {counts[name, "line"] for name in names})
+"""
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_the_programs_own_trace_functions_are_back_after_the_debugger(tmp_path, python):
+    async with hooked_job(tmp_path, MEASURED, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await client.attach([at(job, 11)])
+            assert (await stopped(client)).reason == "breakpoint"
+            await client.detach()
+        (tmp_path / "left").touch()
+        told = await job.end()
+    traced = [(name, True) for name in ("MainThread", "late", "later", "traced")]
+    assert told == f"{traced} {{300}}\n"
 
 
 async def test_what_would_end_the_program_is_answered_at_a_stop(tmp_path):

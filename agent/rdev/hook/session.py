@@ -22,7 +22,6 @@ from rdev.hook.patch import Patches
 from rdev.hook.probing import probe
 from rdev.hook.release import (
     THREADS_GONE,
-    cancel_pending,
     debugger_threads,
     unpark,
     until,
@@ -31,6 +30,7 @@ from rdev.hook.release import (
 )
 from rdev.hook.stack import stack
 from rdev.hook.stops import Stops
+from rdev.hook.tracing import remember
 from rdev.hook.vendor import load
 from rdev.hook.waiting import Waiting
 from rdev.wire.unix import connect, peer_uid
@@ -158,7 +158,7 @@ class Session:
             if self._patches is None:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
             connection = _connect(str(args["socket"]))
-            cancel_pending()
+            remember()
             # pydevd closes its own descriptor while a thread of its still reads from it; only a
             # second one can end that read.
             self._connection = connection.dup()
