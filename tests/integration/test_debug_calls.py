@@ -135,6 +135,17 @@ async def test_a_new_client_goes_on_at_the_stop_of_one_that_is_gone(ground):
     assert await ground.job.end() == "ended\n"
 
 
+async def test_what_is_asked_after_the_lease_is_told_why_it_is_too_late(ground):
+    pipe = CallPipe(ground.stub)
+    await pipe.open(lease=Duration(seconds=1))
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        await ground.job.event("debug_resumed")
+        with pytest.raises(DebuggerUnavailable, match="nothing was asked of the debugger for 1 s"):
+            await client.resume("next", 1)
+    assert await ground.job.end() == "ended\n"
+
+
 async def test_a_client_that_was_killed_before_it_had_attached_is_replaced(ground):
     terms = {"owner": "ada@laptop", "takes_over": True}
     former = CallPipe(ground.stub)

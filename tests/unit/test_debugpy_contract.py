@@ -221,3 +221,9 @@ def test_the_adapter_checks_both_tokens():
     )
     assert '"debugServerAccessToken": access_token' in source
     assert 'auth["clientAccessToken"] != adapter.access_token' in source
+
+
+def test_whoever_is_too_late_is_answered_that_they_are_not_authenticated():
+    processor = "_pydevd_bundle.pydevd_process_net_command_json"
+    body = f"print(inspect.getsource(__import__({processor!r}, fromlist=['_'])))"
+    assert 'message="Client not authenticated."' in inside(body)

@@ -154,6 +154,7 @@ class Session:
             if not self._is_left():
                 raise RuntimeError("a debugger is attached already")
             self._release("adapter_lost")
+            self._prolong(ATTACH_SECONDS)
             pydevd = load(str(args["debugpy"]))
             if self._patches is None:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
@@ -197,10 +198,16 @@ class Session:
         return {**self._status(), "clean": clean}
 
     def _renew(self, seconds: float) -> Mapping[str, Any]:
-        is_on = self._lease.renew(seconds)
-        if is_on:
+        if self._lease.renew(seconds):
             self._report("debug_renewed", {"lease": seconds})
+        else:
+            self._prolong(seconds)
         return self._status()
+
+    def _prolong(self, seconds: float) -> None:
+        left = self._waiting.prolong(seconds)
+        if left is not None:
+            self._report("debug_renewed", {"lease": round(left, 3)})
 
     def _status(self) -> Mapping[str, Any]:
         stop = self._stops.current

@@ -85,6 +85,9 @@ class Waiting:
         self._post_mortem_seconds = post_mortem
         self._off: set[tuple[str, int]] = set()
         self._audits = self._watches_exceptions = False
+        # Of the stop that waits: until when, and how long its process groups let it.
+        self._deadline: float | None = None
+        self._latest = 0.0
         # The next steps to hold before: what the job was started with, and what was asked since.
         self._own_step = self._asked_step = 0
 
@@ -117,6 +120,19 @@ class Waiting:
         self._asked_step = step if isinstance(step, int) else 0
         self._close_gate()
         return {"counted": counted()}
+
+    def prolong(self, seconds: float) -> float | None:
+        """Somebody is on the way: a stop that waits does so from now, as long as it may.
+
+        Returns:
+            The seconds that it has; None if none waits. It is never shortened.
+        """
+        deadline = self._deadline
+        if deadline is None:
+            return None
+        now = time.monotonic()
+        self._deadline = max(deadline, min(now + seconds, self._latest))
+        return self._deadline - now
 
     # Each way in.
 
@@ -195,16 +211,19 @@ class Waiting:
 
     def _await_debugger(self, stop: Stop, seconds: float) -> bool:
         """Reports the stop and waits; False if nobody came."""
-        seconds = min(seconds, patience())
-        deadline = time.monotonic() + seconds
+        patient = patience()
+        seconds = min(seconds, patient)
+        began = time.monotonic()
+        self._deadline, self._latest = began + seconds, began + patient
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)
         is_ready = False
         try:
-            while not is_ready and time.monotonic() < deadline:
+            while not is_ready and time.monotonic() < self._deadline:
                 time.sleep(TICK)
                 is_ready = self._debugger.is_ready()
         finally:
+            self._deadline = None
             self._stops.leave("client" if is_ready else "unattended")
         return is_ready
 

@@ -292,6 +292,7 @@ class DebugManager:
         job = await running_job(self._jobs, order.job_id, order.action)
         folder = debugpy_folder()
         target = await target_of(self._jobs, job, order.rank, order.action)
+        await self._hold_on(job, order, target.pid)
         arming = await self._arm(order, notice)
         opened.has_joined = True
         directory = self._jobs.record(order.job_id).files.directory
@@ -311,6 +312,13 @@ class DebugManager:
             lease=lease,
             warnings=_warnings(target, arming),
         )
+
+    async def _hold_on(self, job: Job, order: Order, pid: int) -> None:
+        """A stop that waits for a debugger is not to end while one is coming."""
+        if any(stop.unattended and stop.pid == pid for stop in job.stops):
+            send = partial(self._jobs.command, job.id, "hook", order.rank, pid=pid)
+            with contextlib.suppress(RdevError, TimeoutError):  # the attach says what is wrong
+                await send("lease", {"seconds": COMMAND_SECONDS}, timeout=RENEW_SECONDS)
 
     async def _arm(self, order: Order, notice: Notice) -> Arming:
         waiting = self.start(_tell_patience(notice))

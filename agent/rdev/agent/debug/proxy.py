@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 
-from rdev.protocol.dap import Message, sequence
+from rdev.protocol.dap import TOO_LATE, Message, sequence
 
 # Where a client says that the process is; the adapter would try to go there.
 _PLACES = ("connect", "listen", "host", "port", "processId", "subProcessId", "restart")
@@ -26,6 +26,9 @@ _REFUSED = {
     "restart": "the job is not started again: the debugger only visits it",
     "launch": "the job runs already: attach to it",
 }
+
+# What pydevd answers once it is leaving, in which it forgets first who may ask.
+_LOGGED_OUT = "Client not authenticated."
 
 # Requests after whose success the process runs.
 _RESUMING = frozenset({"continue", "next", "stepIn", "stepOut", "reverseContinue", "stepBack"})
@@ -93,6 +96,8 @@ class Proxy:
             return None if _is_noise(message) else message
         if message.get("type") != "response":
             return message
+        if message.get("message") == _LOGGED_OUT:
+            return {**message, "message": TOO_LATE}
         if sequence(message, "request_seq") in self._terminates:
             return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):

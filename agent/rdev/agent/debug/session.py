@@ -384,7 +384,7 @@ class DebugSession:
 
     def _warn(self, now: float) -> None:
         # How long, and no time of the day: the host's clock may be in another zone.
-        left = span(self._watch.left(now))
+        left = span(max(1.0, self._watch.left(now)))
         self._say(f"the job goes on by itself in {left}, unless you ask for something")
 
     def _overdue(self, now: float) -> Over | None:

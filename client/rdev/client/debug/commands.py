@@ -15,6 +15,7 @@ from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import Breakpoint
 from rdev.client.debug.table import HELP, Outcome, Table, require_expression
 from rdev.client.debug.view import AROUND_LISTED, is_group
+from rdev.protocol.dap import TOO_LATE
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 _RESUMING = {
@@ -76,7 +77,10 @@ class Commands:
                 return await self._evaluate(line.removeprefix("!").strip())
             return await command(rest.strip())
         except DebuggerUnavailable as error:
-            self._table.say(_raised(error.cause), Ink.WARNING)
+            # Why it is over is told by the session's end, which is next.
+            is_over = self._seat.client.end is not None
+            cause = TOO_LATE if is_over else _raised(error.cause)
+            self._table.say(cause, Ink.WARNING)
         except RdevError as error:
             self._table.say(error.message, Ink.WARNING)
         return Outcome.STAY

@@ -27,6 +27,7 @@ from rdev.client.debug.stacks import brief_place, pages
 from rdev.client.debug.table import Outcome
 from rdev.client.debug.view import AROUND, View
 from rdev.client.ui.jobs import duration
+from rdev.protocol.dap import TOO_LATE
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, RdevError, TimedOut
 from rdev.wire.job import Job
 
@@ -389,7 +390,9 @@ class Dialogue:
             return False
         self._listening = None
         if self.seat.stop is None:
-            return True  # it ran on while the line was typed
+            if event.text.strip():  # it ran on while the line was typed
+                self.say(TOO_LATE, Ink.WARNING)
+            return True
         outcome = await self.commands.execute(event.text)
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]

@@ -381,6 +381,7 @@ class DebugClient:
             cause = error.cause or error.message
         finally:
             self._end(cause)
+            cause = self.end.cause if self.end is not None else cause  # which came before
             for waiting in self._state.pending.values():
                 if not waiting.done():
                     waiting.set_result({"success": False, "message": cause})
