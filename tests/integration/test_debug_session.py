@@ -171,6 +171,76 @@ async def test_the_programs_own_trace_functions_are_back_after_the_debugger(tmp_
     assert told == f"{traced} {{300}}\n"
 
 
+# It turns the collection of cycles off, as some trainings do, and says what is alive after a step.
+HEAVY = """\
+import gc, os, time, weakref
+
+class Tensor:
+    pass
+
+def step(number):
+    tensor = Tensor()
+    held = [tensor]
+    made.append(weakref.ref(tensor))
+    time.sleep(0.002)
+    return number
+
+gc.disable()
+made, number = [], 0
+while not os.path.exists("stop"):
+    number = step(number + 1)
+    alive = [i for i, each in enumerate(made) if each() is not None]
+    with open("alive.new", "w") as file:
+        file.write(f"{number} {alive}")
+    os.rename("alive.new", "alive")
+print(alive)
+"""
+
+
+async def alive(job: HookedJob) -> str:
+    """What is alive after a step that has begun later."""
+    file = job.folder / "alive"
+    first = int(file.read_text().split()[0])
+    async with asyncio.timeout(20):
+        while int(file.read_text().split()[0]) < first + 3:
+            await asyncio.sleep(0.01)
+    return file.read_text().partition(" ")[2]
+
+
+async def look_around(client: DebugClient, job: HookedJob, thread: int) -> None:
+    """What a person does at a stop, with errors."""
+    frame = (await client.stack(thread))[0]
+    for variable in await client.local_variables(frame):
+        if variable.reference:
+            await client.parts(variable.reference)
+    for line in ("tensor", "held[0]", "other = tensor", "for t in held:\n    kept = t"):
+        await client.evaluate(line, frame)
+    for line in ("tensor.none", "1 +", "exit(tensor)", "for t in held:\n    raise KeyError(t)"):
+        with pytest.raises(DebuggerUnavailable):
+            await client.evaluate(line, frame)
+    for each in await client.threads():
+        await client.stack(each.id)
+    await job.command("", "hook", 0, "stack")
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_what_was_looked_at_is_freed_when_its_function_returns(tmp_path, python):
+    async with hooked_job(tmp_path, HEAVY, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await client.attach([at(job, 10)])
+            stop = await stopped(client)
+            await look_around(client, job, stop.thread)
+            await client.resume("next", stop.thread)
+            await stopped(client)
+            await client.place([])
+            await client.resume("continue", stop.thread)
+            assert await alive(job) == "[]"
+            await job.command("", "hook", 0, "stack")
+            assert await alive(job) == "[]"
+            await client.detach()
+        assert await job.end() == "[]\n"
+
+
 async def test_what_would_end_the_program_is_answered_at_a_stop(tmp_path):
     async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
         async with attached(manager) as client:

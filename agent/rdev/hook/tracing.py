@@ -172,7 +172,10 @@ def _replaced_by(wanted: Any) -> Callable[..., Any]:  # noqa: ANN401 - a trace f
 
 
 def _stacks() -> Iterator[tuple[int, list[FrameType]]]:
+    here = threading.get_ident()
     for ident, top in sys._current_frames().items():  # noqa: SLF001 - as above
+        if ident == here:
+            continue  # whoever keeps its own frame keeps it for ever, and all that is in it
         frames: list[FrameType] = []
         frame: FrameType | None = top
         while frame is not None:

@@ -167,15 +167,19 @@ def _is_iterated(*, without: int = 0) -> bool:
     if not _hooks():
         return False
     source = sys.modules["torch.optim.optimizer"].__file__
-    for thread, top in sys._current_frames().items():  # noqa: SLF001  # documented, for debuggers
-        frame: Any = top if thread != without else None
-        while frame is not None:
-            code = frame.f_code
-            is_step = code.co_name == "wrapper" and code.co_filename == source
-            if is_step and "post_hook" in frame.f_locals:
-                return True
-            frame = frame.f_back
-    return False
+    frame: Any = None
+    # The frame of this very function may be the last: kept in itself, it would keep its callers'.
+    try:
+        for thread, frame in sys._current_frames().items():  # noqa: SLF001  # documented, for debuggers
+            while frame is not None and thread != without:
+                code = frame.f_code
+                is_step = code.co_name == "wrapper" and code.co_filename == source
+                if is_step and "post_hook" in frame.f_locals:
+                    return True
+                frame = frame.f_back  # noqa: PLW2901
+        return False
+    finally:
+        frame = None
 
 
 def _wait_until_idle() -> bool:
