@@ -171,6 +171,46 @@ async def test_the_programs_own_trace_functions_are_back_after_the_debugger(tmp_
     assert told == f"{traced} {{300}}\n"
 
 
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_a_process_that_is_forked_at_the_prompt_ends_with_its_line(tmp_path, python):
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await hit(client, job)
+            frame = (await client.stack(1))[0]
+            for line, code in (("os.fork()", 0), ("os.fork() or os._exit(3)", 3)):
+                child = (await client.evaluate(line, frame)).value
+                async with asyncio.timeout(20):
+                    waiting = f"os.waitpid({child}, os.WNOHANG)"
+                    while (ended := (await client.evaluate(waiting, frame)).value) == "(0, 0)":
+                        await asyncio.sleep(0.02)
+                assert ended == f"({child}, {code << 8})"
+            await client.detach()
+        # 3.12 and later warn of such a fork before.
+        assert (await job.end()).endswith(UNCHANGED)
+
+
+NO_THREADS = """\
+def none(*_, **__):
+    raise RuntimeError("can't start new thread")
+threading._start_new_thread = threading._start_joinable_thread = none
+"""
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_a_debugger_that_is_lost_is_cleaned_up_where_no_thread_can_be_started(
+    tmp_path, python
+):
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await hit(client, job)
+            await client.evaluate(NO_THREADS, (await client.stack(1))[0])
+            [adapter] = adapters()
+            os.kill(adapter, signal.SIGKILL)
+            await job.event("debug_detached")
+        assert await job.end() == UNCHANGED
+        assert job.count("debug_detached") == 1
+
+
 # It turns the collection of cycles off, as some trainings do, and says what is alive after a step.
 HEAVY = """\
 import gc, os, time, weakref

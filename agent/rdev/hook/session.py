@@ -228,7 +228,9 @@ class Session:
         try:
             _Worker(partial(self._detach, "adapter_lost", of=connection)).start()
         except RuntimeError:
-            return  # The interpreter is shutting down and needs no cleaning.
+            # The system has no thread for it, and the lease has one. At the interpreter's end
+            # that has gone as well, and nothing needs cleaning.
+            self._lease.hurry()
 
     def _expire(self) -> None:
         # The threads first and without a lock: whoever holds ours may wait for one of them.
