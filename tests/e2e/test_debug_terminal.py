@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -162,3 +163,15 @@ def test_a_step_that_is_asked_for_after_the_lease_is_too_late_in_one_line(job):
         assert shown.count(b"nothing was asked of the debugger for 2 s; the job goes on") == 1
         terminal.type(b"n\r")
         assert terminal.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_library_by_its_path_is_a_breakpoint_and_a_name_that_is_not_there_one_line(job):
+    commands = [f"b {json.__file__}:290", "display not_there", "n"]
+    words = [word for command in commands for word in ("--command", command)]
+    done = job.run("debug", "train", "train.py:9", *words)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout + done.stderr
+    assert "breakpoint 2 at" in shown, shown
+    assert shown.count("not_there: NameError: name 'not_there' is not defined\n") >= 1, shown
+    assert "Traceback" not in shown

@@ -29,6 +29,9 @@ _RESUME_BY = {word: command for command, words in _RESUMING.items() for word in 
 # After these, anything is an expression.
 _TAKING_ANY = frozenset({"p", "pp", "print", "eval", "!", "whatis", "display", "compare"})
 
+# After these, what begins with a slash is a file, and no division.
+_TAKING_A_PATH = frozenset({"b", "break", "tbreak", "clear", "cl", "delete"})
+
 # Lines that `until` steps over before it says so: each takes some milliseconds.
 _MOST_STEPS = 500
 
@@ -69,7 +72,9 @@ class Commands:
         if word in ("detach", "q", "quit", "exit") or line in ("exit()", "quit()"):
             return Outcome.DETACH
         try:
-            is_expression = word not in _TAKING_ANY and _is_expression(rest)
+            is_place = word in _TAKING_A_PATH and rest.startswith("/") and ":" in rest
+            takes = word in _TAKING_ANY or is_place
+            is_expression = not takes and _is_expression(rest)
             if word in _RESUME_BY and not is_expression:
                 return await self._resume(_RESUME_BY[word])
             command = self._commands.get(word)
@@ -92,7 +97,7 @@ class Commands:
                 value = await self._seat.client.evaluate(expression, self._seat.frame)
                 self._table.say(f"{expression} = {cut(value.value)}")
             except DebuggerUnavailable as error:
-                self._table.say(f"{expression}: {error.cause}")
+                self._table.say(f"{expression}: {_raised(error.cause)}")
 
     def _known(self) -> dict[str, Callable[[str], Awaitable[Outcome]]]:
         commands = {
