@@ -4,6 +4,7 @@
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
     rdev debug [JOB] --on exception|step=N      attach once that happens, and not before
+    rdev debug --pid PID [FILE:LINE ...]        a Python process that rdev did not start
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
 exactly as before when you leave. Lines count as in your editor, which may be ahead of the job.
@@ -80,6 +81,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="execute CMD at the stop and leave; may be repeated",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
+    parser.add_argument(
+        "--pid", type=int, metavar="PID", help="a process of the host that is no job; terminal only"
+    )
     add_terms(parser)
     _add_port(parser)
     add_yes(parser)
@@ -111,6 +115,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
         ours, rest = words[: words.index("--")], words[words.index("--") + 1 :]
     options = parser.parse_intermixed_args(ours)
     options.script_arguments = rest
+    options.is_stranger = False  # until it is known
     if "rank" not in options:
         options.rank = None if options.on else 0
     if options.remove and not options.write:
@@ -124,14 +129,35 @@ async def execute(options: argparse.Namespace) -> int:
     """Debugs."""
     from rdev.client.cli.debugport import listen, remove
     from rdev.client.connection import connect
-    from rdev.client.debug.places import parse_condition, split_words
+    from rdev.client.debug.places import split_words
     from rdev.client.lookup import find_job
     from rdev.client.ownership import require_ours
-    from rdev.protocol.errors import UsageError
 
     if options.remove:
         return remove()
     named, places = split_words(options.words)
+    script = _script(named, options)
+    _check(script, places, options)
+    if options.pid is not None:
+        _check_process(named, options)
+    async with connect(host_of(options, _root(script))) as connection:
+        if options.pid is not None:
+            job = await _reached(connection, options)
+            places = _as_there(connection, places)
+        elif script:
+            job = await _started(connection, script, options)
+        else:
+            job = await find_job(connection, named)
+            await require_ours(job, "debug", confirm=confirm_of(options))
+        if options.listen is not None:
+            return await listen(connection, job, options)
+        return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _check(script: str, places: list[Place], options: argparse.Namespace) -> None:
+    from rdev.client.debug.places import parse_condition
+    from rdev.protocol.errors import UsageError
+
     if options.listen is not None and (places or options.command or options.when):
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
     if options.listen is not None and options.on:
@@ -140,19 +166,48 @@ async def execute(options: argparse.Namespace) -> int:
         if not places:
             raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
         options.when = parse_condition(options.when)
-    script = _script(named, options)
     if script and options.on:
         hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
         raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
-    async with connect(host_of(options, _root(script))) as connection:
-        if script:
-            job = await _started(connection, script, options)
-        else:
-            job = await find_job(connection, named)
-            await require_ours(job, "debug", confirm=confirm_of(options))
-        if options.listen is not None:
-            return await listen(connection, job, options)
-        return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _check_process(named: str, options: argparse.Namespace) -> None:
+    from rdev.protocol.errors import UsageError
+
+    action = f"debug process {options.pid}"
+    if named or options.script_arguments:
+        raise UsageError(action, f"{named or 'a script'} is named beside --pid")
+    if options.listen is not None or options.on:
+        raise UsageError(action, "--pid goes with the terminal, not with --listen or --on")
+    if options.allow_kill:
+        raise UsageError(action, "rdev ends nothing that it did not start", hint="`kill` does")
+
+
+async def _reached(connection: Connection, options: argparse.Namespace) -> Job:
+    """The process, or the job that it belongs to."""
+    from rdev.client.debug.strangers import reach
+    from rdev.client.ownership import require_ours
+    from rdev.client.ui.output import say
+
+    found = await reach(connection, options.pid, say)
+    options.rank, options.is_stranger = found.rank, found.is_stranger
+    if not found.is_stranger:
+        say(f"process {options.pid} is rank {found.rank} of job {found.job.name}")
+        await require_ours(found.job, "debug", confirm=confirm_of(options))
+    return found.job
+
+
+def _as_there(connection: Connection, places: list[Place]) -> list[Place]:
+    """Files of this machine are meant as they are seen from here, where they are there."""
+    import os
+    from dataclasses import replace
+
+    if connection.host != "local":
+        return places
+    return [
+        replace(one, file=os.path.realpath(one.file)) if os.path.exists(one.file) else one
+        for one in places
+    ]
 
 
 async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
@@ -249,10 +304,15 @@ async def _converse(
 
     from rdev.client.debug.opening import here, texts_of
     from rdev.client.debug.prompt import Scripted, Terminal
+    from rdev.client.debug.strangers import texts_of_process
     from rdev.client.debug.terminal import until_interrupted
     from rdev.protocol.errors import JobNotRunning
 
-    texts = texts_of(connection, job, here())
+    texts = (
+        texts_of_process(connection, job)
+        if options.is_stranger
+        else texts_of(connection, job, here())
+    )
     plan = await _plan(texts, job, places, options, is_new=is_new)
     waiting = {stop.rank for stop in job.stops if stop.unattended}
     if options.on:
@@ -270,7 +330,7 @@ async def _converse(
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
         if not await until_interrupted(work(), signals=()):
-            console.say((await _farewell(connection, job))[0])
+            console.say((await _farewell(connection, job, options))[0])
     return 0
 
 
@@ -326,7 +386,7 @@ async def _sessions(
         ended = await _session(
             connection, job, console, texts=texts, plan=plan, options=options, said=said
         )
-        text, is_over = await _farewell(connection, job, ended)
+        text, is_over = await _farewell(connection, job, options, ended)
         if text not in said[-1:]:
             console.say(text)
         if ended is None or is_over or not console.is_person:
@@ -356,6 +416,7 @@ async def _session(
     from rdev.client.debug.opening import seated
     from rdev.client.debug.paper import Paper
     from rdev.client.debug.ranks import JobReports
+    from rdev.client.debug.strangers import ProcessReports
     from rdev.client.debug.view import View
 
     view = View(texts, job.name, Paper(has_colours=console.has_colours))
@@ -372,7 +433,11 @@ async def _session(
             pairing = await texts.pairing(path)
             if pairing is not None and (notice := pairing.notice(job.name)):
                 tell(notice)
-        reports = JobReports(connection, job.id)
+        reports = (
+            ProcessReports(connection, job)
+            if options.is_stranger
+            else JobReports(connection, job.id)
+        )
         dialogue = Dialogue(seats, view=view, console=console, reports=reports, plan=plan)
         watched = plan.waits_at_start
         async with (
@@ -383,7 +448,10 @@ async def _session(
 
 
 async def _farewell(
-    connection: Connection, job: Job, ended: Ended | None = None
+    connection: Connection,
+    job: Job,
+    options: argparse.Namespace,
+    ended: Ended | None = None,
 ) -> tuple[str, bool]:
     """What is to be said of the job when its session is over, and whether it is over as well.
 
@@ -395,6 +463,8 @@ async def _farewell(
     from rdev.client.ui.jobs import closing_line
     from rdev.protocol.errors import RdevError
 
+    if options.is_stranger:
+        return await _farewell_of_process(connection, job, ended)
     jobs = Jobs(connection)
     if ended is None:
         try:
@@ -408,3 +478,15 @@ async def _farewell(
             return closing_line(await jobs.wait(job.id)), True
     except TimeoutError:
         return f"{ended.cause}{_GOES_ON}", False
+
+
+async def _farewell_of_process(
+    connection: Connection, job: Job, ended: Ended | None
+) -> tuple[str, bool]:
+    from rdev.client.debug.strangers import has_ended
+
+    if ended is None:
+        return f"detached; process {job.pid} goes on", False
+    if await has_ended(connection, job):
+        return f"process {job.pid} has ended", True
+    return f"{ended.cause}; process {job.pid} goes on", False
