@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tests.support.command import DEADLINE
-from tests.support.guest import as_guest
-from tests.support.interpreters import INTERPRETERS
+from tests.support.interpreters import interpreters
 
 pytestmark = [
     pytest.mark.shared_agent,
@@ -38,3 +35,100 @@ print("begun", flush=True)
 print("right" if train() else "wrong")
 print(threading.main_thread().native_id == os.getpid(), threading.active_count())
 """
+
+
+@contextlib.contextmanager
+def running(folder: Path, source: str = LOOP, *, python: str = sys.executable):
+    """A plain script that nobody prepared, in a folder of its own; it has begun."""
+    (folder / "loop.py").write_text(source)
+    process = subprocess.Popen(
+        [python, "loop.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen, folder: Path) -> str:
+    """Lets the script come to its end; what it printed since."""
+    (folder / "stop").touch()
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param(version, marks=() if path == sys.executable else pytest.mark.slow)
+        for version, path in interpreters().items()
+        if version in ("3.11", "3.12", "3.13")
+    ],
+)
+def test_a_plain_python_is_stopped_looked_into_left_and_comes_out_right(rdev, version):
+    with running(rdev.cwd, python=interpreters()[version]) as process:
+        pid = str(process.pid)
+        done = rdev.run(
+            *("debug", "--pid", pid, "loop.py:9", "--command", "print loss == step * 2"),
+            *("--command", "bt", "--command", "n"),
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"attached to pid-{pid} (pid {pid}, Python {version}." in done.stdout
+        assert "paused at loop.py:9 in train()\n" in done.stdout
+        assert "9->        total += loss\n" in done.stdout
+        assert "\nTrue\n" in done.stdout
+        assert "paused at loop.py:10 in train()\n" in done.stdout
+        assert f"detached; process {pid} goes on\n" in done.stdout
+        # It has its hook by now, which shows the stacks as well.
+        looked = rdev.run("stack", "--pid", pid)
+        assert "loop.py:11 in train" in looked.stdout, looked.stderr
+        assert not rdev.json("ps")
+        # The hook's thread is all that is left, and the program does not see it.
+        assert ended(process, rdev.cwd) == "right\nTrue 1\n"
+
+
+def test_a_process_that_ends_under_the_debugger_is_said_to_have_ended(rdev):
+    with running(rdev.cwd) as process:
+        pid = str(process.pid)
+        done = rdev.run(
+            *("debug", "--pid", pid, "loop.py:9", "--command", "open('stop', 'w').close()"),
+            *("--command", "cl 1", "--command", "c", "--command", "p 1"),
+        )
+        assert f"process {pid} has ended\n" in done.stdout
+        assert "error: unable to execute 'p 1': the process has ended\n" in done.stderr
+        assert "rdev logs" not in done.stderr  # it has none
+        assert done.returncode == 125
+        assert ended(process, rdev.cwd).startswith("right\n")
+
+
+def test_a_process_of_a_job_is_debugged_as_its_job(rdev):
+    (rdev.cwd / "loop.py").write_text(LOOP)
+    assert rdev.run("run", "-d", "--name", "night", "loop.py").returncode == 0
+    [job] = rdev.json("ps")
+    done = rdev.run("debug", "--pid", str(job["pid"]), "loop.py:9", "--command", "p 6 * 7")
+    assert done.returncode == 0, done.stderr
+    assert f"process {job['pid']} is rank 0 of job night\n" in done.stderr
+    assert "42\n" in done.stdout
+
+
+def test_what_cannot_be_debugged_is_left_alone_and_said_in_one_line(rdev):
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        for words, code, said in (
+            ((str(other.pid),), 125, f"unable to debug process {other.pid}: it is no Python"),
+            (("4194305",), 125, "unable to debug process 4194305: there is no such process\n"),
+            (("1", "night"), 2, "unable to debug process 1: night is named beside --pid\n"),
+            (("1", "--listen"), 2, "--pid goes with the terminal"),
+        ):
+            done = rdev.run("debug", "--pid", *words)
+            assert said in done.stderr, (words, done.stderr)
+            assert "\nhint: " in done.stderr
+            assert (done.returncode, done.stdout) == (code, "")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()

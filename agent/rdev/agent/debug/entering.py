@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import rdev.hook
 from rdev.agent.debug.preflight import REMOTE_EXEC, Found, not_permitted
 from rdev.agent.debug.symbols import addresses
 from rdev.protocol.errors import DebuggerUnavailable, NotFound, TimedOut
+
+_log = logging.getLogger(__name__)
 
 # Starting a Python takes 20 ms and the calls less; the tracer's own bounds sum up to 66 s, in which
 # it brings back a thread that is held up.
@@ -30,19 +33,23 @@ _LIBC = ("libc.so.", "libc-", "ld-musl-", "libc.musl-")
 # none behind. `threading` takes the thread that imports it first for the main one.
 _LINE = """\
 try:
- __import__("threading"); __import__("_thread").start_new_thread(__import__("builtins").exec, ({source!r}, {{}}))
-except KeyboardInterrupt:
- __import__("_thread").interrupt_main()
+ try:
+  __import__("threading"); __import__("_thread").start_new_thread(__import__("builtins").exec, ({source!r}, {{}}))
+ except KeyboardInterrupt:
+  __import__("_thread").interrupt_main()
 except:
  pass
 """  # noqa: E501 - it is the process's, and one statement
 
 _SOURCE = """\
-with open({enter!r}, encoding="utf-8") as file:
-    code = compile(file.read(), {enter!r}, "exec")
-names = {{"__file__": {enter!r}, "__name__": "rdev.hook.enter"}}
-exec(code, names)
-names["enter"]({socket!r})
+try:
+ with open({enter!r}, encoding="utf-8") as file:
+  code = compile(file.read(), {enter!r}, "exec")
+ names = {{"__file__": {enter!r}, "__name__": "rdev.hook.enter"}}
+ exec(code, names)
+ names["enter"]({socket!r})
+except Exception:
+ pass
 """
 
 
@@ -87,6 +94,7 @@ def _judge(found: Found, answer: dict[str, object]) -> None:
         )
     if cause:
         raise DebuggerUnavailable(_action(found), str(cause), hint="it runs on; try again")
+    _log.info("process %d: its main thread was stopped for %s s", found.pid, answer.get("stopped"))
 
 
 def _places(found: Found) -> dict[str, int]:

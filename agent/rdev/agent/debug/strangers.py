@@ -109,9 +109,11 @@ class Strangers:
     Args:
         folder: Where their sockets lie, one private folder a process.
         jobs: The agent's jobs.
+        patience: How long a process may take to execute Python, in seconds.
     """
 
-    def __init__(self, folder: str, jobs: Jobs) -> None:
+    def __init__(self, folder: str, jobs: Jobs, *, patience: float = ARRIVAL_SECONDS) -> None:
+        self._patience = patience
         self._folder = folder
         self._jobs = jobs
         self._known: dict[str, _Stranger] = {}
@@ -264,7 +266,7 @@ class Strangers:
                     await self._arrival(stranger, RETURN_SECONDS)
                     return
             await enter(stranger.found, os.path.join(stranger.folder, _SOCKET))
-            await self._arrival(stranger, ARRIVAL_SECONDS)
+            await self._arrival(stranger, self._patience)
         except BaseException:
             if not stranger.writers and not has_been_asked:
                 self._forget(stranger)

@@ -1,7 +1,7 @@
 """Makes a process that rdev did not start run a line of Python, by ptrace; a program of its own.
 
 Run by path as `python -I tracer.py`. Stdin is its order, one JSON object {pid, source, places}; it
-writes one JSON object to stdout, {} or {"error": CAUSE, "errno": N}.
+writes one JSON object to stdout, {"stopped": SECONDS} or {"error": CAUSE, "errno": N}.
 
     seized --interrupted--> stopped --calls mmap, then Py_AddPendingCall--> restored --> let go
                                 '--a call that crashes or takes too long--^
@@ -88,8 +88,11 @@ def _ptrace(request: int, pid: int, address: int = 0, data: Any = 0) -> None:  #
         raise OSError(number, os.strerror(number))
 
 
-def run_in(pid: int, source: str, places: Places) -> None:
+def run_in(pid: int, source: str, places: Places) -> float:
     """Has the main thread of `pid` run `source` once it executes Python again.
+
+    Returns:
+        For how many seconds that thread was stopped.
 
     Raises:
         TraceError: It could not be asked to; it goes on as if nobody had tried.
@@ -98,6 +101,7 @@ def run_in(pid: int, source: str, places: Places) -> None:
     content = source.encode() + b"\0"
     if len(content) > _PAGE:
         raise TraceError("the source is longer than a page")
+    began = time.monotonic()
     with _stopped(pid):
         with _set_aside(pid) as saved:
             page = _call(pid, saved, places.mmap, (0, _PAGE, 3, 0x22, (1 << 64) - 1, 0))
@@ -107,6 +111,7 @@ def run_in(pid: int, source: str, places: Places) -> None:
             outcome = _call(pid, saved, places.add_pending_call, (places.run_simple_string, page))
         if outcome & 0xFFFFFFFF:
             raise TraceError("its queue of pending calls is full")
+    return time.monotonic() - began
 
 
 @contextmanager
@@ -208,7 +213,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     answer: dict[str, object] = {}
     try:
-        run_in(int(order["pid"]), str(order["source"]), Places(**order["places"]))
+        places = Places(**order["places"])
+        answer["stopped"] = run_in(int(order["pid"]), str(order["source"]), places)
     except TraceError as error:
         answer = {"error": str(error)}
     except OSError as error:

@@ -325,13 +325,19 @@ async def _converse(
     async def work() -> None:
         ended = await _sessions(connection, job, console, texts=texts, plan=plan, options=options)
         if ended is not None and isinstance(console, Scripted) and console.unexecuted:
-            raise JobNotRunning(f"execute {console.unexecuted[0]!r}", ended.cause)
+            action = f"execute {console.unexecuted[0]!r}"
+            raise JobNotRunning(action, ended.cause, hint=_no_job(options))
 
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
         if not await until_interrupted(work(), signals=()):
             console.say((await _farewell(connection, job, options))[0])
     return 0
+
+
+def _no_job(options: argparse.Namespace) -> str | None:
+    """A hint that names no verb of jobs, where there is none."""
+    return "what it printed is where it was started" if options.is_stranger else None
 
 
 def _console(options: argparse.Namespace) -> Console:
