@@ -159,7 +159,9 @@ async def _composed(
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
-        strangers = await stack.enter_async_context(Strangers(home.strangers, jobs))
+        strangers = await stack.enter_async_context(
+            Strangers(home.strangers, jobs, is_allowed=site.hook)
+        )
         visits = await stack.enter_async_context(DebugManager(strangers))
         traits = {LOGIN_UNKNOWN} if login.fault else set()
         if await is_login_node(environment):

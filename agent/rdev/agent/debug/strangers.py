@@ -31,6 +31,7 @@ from rdev.protocol.errors import (
     JobConflict,
     JobNotFound,
     JobNotRunning,
+    PermissionRefused,
     RdevError,
     TimedOut,
 )
@@ -109,10 +110,19 @@ class Strangers:
     Args:
         folder: Where their sockets lie, one private folder a process.
         jobs: The agent's jobs.
+        is_allowed: The owner of the machine allows the hook.
         patience: How long a process may take to execute Python, in seconds.
     """
 
-    def __init__(self, folder: str, jobs: Jobs, *, patience: float = ARRIVAL_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: str,
+        jobs: Jobs,
+        *,
+        is_allowed: bool = True,
+        patience: float = ARRIVAL_SECONDS,
+    ) -> None:
+        self._is_allowed = is_allowed
         self._patience = patience
         self._folder = folder
         self._jobs = jobs
@@ -157,6 +167,9 @@ class Strangers:
         stranger = self._stranger(found)
         async with stranger.lock:
             if pid not in stranger.writers:
+                if not self._is_allowed:
+                    cause = "the host's /etc/rdev/agent.toml says `hook = false`"
+                    raise PermissionRefused(f"debug process {pid}", cause, hint="ask its owner")
                 if (error := refusal(found, await asyncio.to_thread(rights))) is not None:
                     self._forget(stranger)
                     raise error
