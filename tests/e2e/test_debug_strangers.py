@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_a_process_that_ends_under_the_debugger_is_said_to_have_ended(rdev):
         assert "rdev logs" not in done.stderr  # it has none
         assert done.returncode == 125
         assert ended(process, rdev.cwd).startswith("right\n")
+
+
+@pytest.mark.slow
+@pytest.mark.own_agent
+def test_a_killed_agent_lets_a_stopped_process_go_on_and_the_next_one_attaches_again(rdev):
+    with running(rdev.cwd) as process:
+        pid = str(process.pid)
+        words = ("debug", "--pid", pid, "loop.py:9")
+        with rdev.started(*words, stdin=subprocess.PIPE, text=True) as debugging:
+            assert debugging.stdout is not None
+            assert any("paused at" in line for line in iter(debugging.stdout.readline, ""))
+            [agent] = (rdev.home / ".rdev" / "hosts").glob("*/run/agent.lock")
+            os.kill(int(agent.read_text()), signal.SIGKILL)
+            debugging.communicate(timeout=DEADLINE)
+        again = rdev.run("debug", "--pid", pid, "loop.py:9", "--command", "p loss == step * 2")
+        assert "\nTrue\n" in again.stdout, again.stderr
+        assert ended(process, rdev.cwd) == "right\nTrue 1\n"
 
 
 def test_a_process_of_a_job_is_debugged_as_its_job(rdev):

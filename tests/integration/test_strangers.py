@@ -214,6 +214,25 @@ async def test_an_agent_after_the_first_finds_the_hook_that_the_process_has(tmp_
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", range(4))  # a race, which one try may miss
+async def test_a_process_that_forks_all_the_time_answers_afterwards(tmp_path, number):
+    source = """
+        import os
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    with running(tmp_path, source) as process:
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            reached = await strangers.reach(process.pid)
+            answer = await strangers.command(reached.job.id, "hook", 0, "status", timeout=5.0)
+            assert answer["pid"] == process.pid
+            finished(process, tmp_path)
+
+
 async def test_the_hook_of_another_agent_is_left_alone(tmp_path):
     source = """
         import os, time
