@@ -133,6 +133,19 @@ def test_a_process_of_a_job_is_debugged_as_its_job(rdev):
     assert "42\n" in done.stdout
 
 
+def test_a_job_without_a_hook_is_debugged_by_the_command_that_its_refusal_names(rdev):
+    (rdev.cwd / "loop.py").write_text(LOOP)
+    assert rdev.run("run", "-d", "--no-hook", "loop.py").returncode == 0
+    refused = rdev.run("debug")
+    [job] = rdev.json("ps")
+    assert f"hint: `rdev debug --pid {job['pid']}` puts the hook into" in refused.stderr
+    words = ("debug", "--pid", str(job["pid"]), "loop.py:9", "--command", "p 6 * 7")
+    done = rdev.run(*words)  # the synced file is meant, and not the one of that name here
+    assert done.returncode == 0, done.stderr
+    assert "paused at loop.py:9 in train()\n" in done.stdout
+    assert "42\n" in done.stdout
+
+
 def test_what_cannot_be_debugged_is_left_alone_and_said_in_one_line(rdev):
     other = subprocess.Popen(["sleep", "60"])
     try:

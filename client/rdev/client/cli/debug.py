@@ -143,7 +143,7 @@ async def execute(options: argparse.Namespace) -> int:
     async with connect(host_of(options, _root(script))) as connection:
         if options.pid is not None:
             job = await _reached(connection, options)
-            places = _as_there(connection, places)
+            places = _as_there(connection, job, places) if options.is_stranger else places
         elif script:
             job = await _started(connection, script, options)
         else:
@@ -197,15 +197,19 @@ async def _reached(connection: Connection, options: argparse.Namespace) -> Job:
     return found.job
 
 
-def _as_there(connection: Connection, places: list[Place]) -> list[Place]:
-    """Files of this machine are meant as they are seen from here, where they are there."""
+def _as_there(connection: Connection, job: Job, places: list[Place]) -> list[Place]:
+    """Files are meant from the process's folder, or from here, on this machine, if not there."""
     import os
     from dataclasses import replace
 
     if connection.host != "local":
         return places
+
+    def is_here(file: str) -> bool:
+        return not os.path.exists(os.path.join(job.directory, file)) and os.path.exists(file)
+
     return [
-        replace(one, file=os.path.realpath(one.file)) if os.path.exists(one.file) else one
+        replace(one, file=os.path.realpath(one.file)) if is_here(one.file) else one
         for one in places
     ]
 
