@@ -127,6 +127,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Debugs."""
+    from rdev.client.cli import debugpid
     from rdev.client.cli.debugport import listen, remove
     from rdev.client.connection import connect
     from rdev.client.debug.places import split_words
@@ -139,11 +140,11 @@ async def execute(options: argparse.Namespace) -> int:
     script = _script(named, options)
     _check(script, places, options)
     if options.pid is not None:
-        _check_process(named, options)
+        debugpid.check(named, options)
     async with connect(host_of(options, _root(script))) as connection:
         if options.pid is not None:
-            job = await _reached(connection, options)
-            places = _as_there(connection, job, places) if options.is_stranger else places
+            job = await debugpid.reached(connection, options)
+            places = debugpid.as_there(connection, job, places) if options.is_stranger else places
         elif script:
             job = await _started(connection, script, options)
         else:
@@ -169,49 +170,6 @@ def _check(script: str, places: list[Place], options: argparse.Namespace) -> Non
     if script and options.on:
         hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
         raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
-
-
-def _check_process(named: str, options: argparse.Namespace) -> None:
-    from rdev.protocol.errors import UsageError
-
-    action = f"debug process {options.pid}"
-    if named or options.script_arguments:
-        raise UsageError(action, f"{named or 'a script'} is named beside --pid")
-    if options.listen is not None or options.on:
-        raise UsageError(action, "--pid goes with the terminal, not with --listen or --on")
-    if options.allow_kill:
-        raise UsageError(action, "rdev ends nothing that it did not start", hint="`kill` does")
-
-
-async def _reached(connection: Connection, options: argparse.Namespace) -> Job:
-    """The process, or the job that it belongs to."""
-    from rdev.client.debug.strangers import reach
-    from rdev.client.ownership import require_ours
-    from rdev.client.ui.output import say
-
-    found = await reach(connection, options.pid, say)
-    options.rank, options.is_stranger = found.rank, found.is_stranger
-    if not found.is_stranger:
-        say(f"process {options.pid} is rank {found.rank} of job {found.job.name}")
-        await require_ours(found.job, "debug", confirm=confirm_of(options))
-    return found.job
-
-
-def _as_there(connection: Connection, job: Job, places: list[Place]) -> list[Place]:
-    """Files are meant from the process's folder, or from here, on this machine, if not there."""
-    import os
-    from dataclasses import replace
-
-    if connection.host != "local":
-        return places
-
-    def is_here(file: str) -> bool:
-        return not os.path.exists(os.path.join(job.directory, file)) and os.path.exists(file)
-
-    return [
-        replace(one, file=os.path.realpath(one.file)) if is_here(one.file) else one
-        for one in places
-    ]
 
 
 async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
@@ -474,7 +432,9 @@ async def _farewell(
     from rdev.protocol.errors import RdevError
 
     if options.is_stranger:
-        return await _farewell_of_process(connection, job, ended)
+        from rdev.client.cli.debugpid import farewell
+
+        return await farewell(connection, job, ended)
     jobs = Jobs(connection)
     if ended is None:
         try:
@@ -488,15 +448,3 @@ async def _farewell(
             return closing_line(await jobs.wait(job.id)), True
     except TimeoutError:
         return f"{ended.cause}{_GOES_ON}", False
-
-
-async def _farewell_of_process(
-    connection: Connection, job: Job, ended: Ended | None
-) -> tuple[str, bool]:
-    from rdev.client.debug.strangers import has_ended
-
-    if ended is None:
-        return f"detached; process {job.pid} goes on", False
-    if await has_ended(connection, job):
-        return f"process {job.pid} has ended", True
-    return f"{ended.cause}; process {job.pid} goes on", False
