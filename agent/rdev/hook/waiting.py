@@ -1,7 +1,9 @@
-"""Stops that wait for a debugger: at `breakpoint()`, at the start, at an exception, before a step.
+"""Stops that wait for a debugger: at `breakpoint()`, the start, an exception, a step, a NaN.
 
     running --hold--> waiting --a debugger is attached and ready--> stopped by the debugger
                          '--- nobody came in time ---> running; that `breakpoint()` is off
+
+A step that breakpoints are set from waits in the same way, and begins without a stop.
 
 No debugger is in the process before somebody comes, so none of these costs anything until then.
 The thread that waits does so in Python, and takes no lock that the program can hold.
@@ -15,9 +17,10 @@ import sys
 import time
 
 from rdev.hook.arm import STOPS_VARIABLE
+from rdev.hook.asks import JOB, Ask, Asks, asked_at_start
 from rdev.hook.stops import Stop
 from rdev.hook.timeouts import patience
-from rdev.wire.gate import close, counted
+from rdev.wire.gate import close, counted, reached
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -50,8 +53,15 @@ ATTENDANCE_SECONDS = 60.0
 # An exception is the end anyway, and its frames cannot be had again; then the GPU is wanted back.
 POST_MORTEM_SECONDS = 120.0
 
+# Somebody who waits for a step attaches as soon as it is held: an attach takes a second or two, and
+# several on a busy machine. Nobody comes whose laptop has gone, and the training goes on.
+GATE_SECONDS = 30.0
+
 # How often a thread that waits looks whether somebody came.
 TICK = 0.02
+
+# What counts steps, once the program has loaded it.
+_LOOP = "rdev.loop.probe"
 
 # What is told of an exception: the innermost frames, and of each so many names.
 _FRAMES = 10
@@ -67,6 +77,7 @@ class Waiting:
         debugger: The debugger of this process.
         attendance: How long a stop waits for somebody, in seconds.
         post_mortem: How long the one at an exception does.
+        gate: How long a step does from which breakpoints are to be set.
     """
 
     def __init__(
@@ -77,16 +88,17 @@ class Waiting:
         *,
         attendance: float = ATTENDANCE_SECONDS,
         post_mortem: float = POST_MORTEM_SECONDS,
+        gate: float = GATE_SECONDS,
     ) -> None:
         self._stops = stops
         self._report = report
         self._debugger = debugger
         self._attendance = attendance
         self._post_mortem_seconds = post_mortem
+        self._gate = gate
         self._off: set[tuple[str, int]] = set()
-        self._audits = self._watches_exceptions = False
-        # The next steps to hold before: what the job was started with, and what was asked since.
-        self._own_step = self._asked_step = 0
+        self._audits = False
+        self._asks = Asks()
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -98,25 +110,23 @@ class Waiting:
         if "start" in words:
             environment[STOPS_VARIABLE] = ",".join(word for word in words if word != "start")
             sys.setprofile(self._until_main)
-        self._own_step = _step(words)
-        self.stop_at({"exception": "exception" in words})
+        self._ask(JOB, asked_at_start(words))
 
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The command `stops`: `exception` on or off, and `step`, the next one to hold before.
-
-        A step that the job was started with stays.
+        """The command `stops`: all that `token` waits for, see `Ask`; what others do stays.
 
         Returns:
-            `counted`: whether somebody in this process counts steps.
+            `counted`: whether somebody in this process counts steps, `loop`: whether somebody may
+            begin to, `reached`: the step that has begun last.
         """
-        if args.get("exception"):
-            self._watch_exceptions()
-        else:
-            self._watches_exceptions = False
-        step = args.get("step")
-        self._asked_step = step if isinstance(step, int) else 0
+        self._ask(str(args.get("token") or ""), Ask(args))
+        return {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
+
+    def _ask(self, who: str, ask: Ask) -> None:
+        self._asks.put(who, ask)
+        if ask.exception:
+            self._audit_events()
         self._close_gate()
-        return {"counted": counted()}
 
     # Each way in.
 
@@ -142,15 +152,19 @@ class Waiting:
             self._debugger.stop_here(frame)
 
     def _close_gate(self) -> None:
-        step = min((s for s in (self._own_step, self._asked_step) if s), default=0)
+        step = self._asks.step
         close(step, lambda: self._hold_step(step))
 
     def _hold_step(self, step: int) -> None:
-        self._own_step = self._own_step if self._own_step > step else 0
-        self._asked_step = self._asked_step if self._asked_step > step else 0
+        is_stop = self._asks.reach(step)
         self._close_gate()
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
-        if not self._await_debugger(_stop(frame, f"step {step}"), self._attendance):
+        stop = _stop(frame, f"step {step}")
+        if not is_stop:
+            if not self._debugger.is_ready():
+                self._await_debugger(stop, self._gate)
+            return
+        if not self._await_debugger(stop, self._attendance):
             return
         if sys.getprofile() is None:
             sys.setprofile(self._until_users)
@@ -164,17 +178,16 @@ class Waiting:
             sys.setprofile(None)
             self._debugger.stop_here(found)
 
-    def _watch_exceptions(self) -> None:
+    def _audit_events(self) -> None:
         if not self._audits:
             # Whatever hook the program has or will have: the interpreter says that it is about to
             # call it. Nobody can take an audit hook away; one costs 0.4 us an audited event, of
             # which a step of torch's has a handful.
             sys.addaudithook(self._audit)
             self._audits = True
-        self._watches_exceptions = True
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "sys.excepthook" and self._watches_exceptions:
+        if event == "sys.excepthook" and self._asks.exception:
             # What is raised here takes the place of the program's traceback, or, if it is a
             # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
             with contextlib.suppress(Exception):
@@ -207,11 +220,6 @@ class Waiting:
         finally:
             self._stops.leave("client" if is_ready else "unattended")
         return is_ready
-
-
-def _step(words: list[str]) -> int:
-    numbers = [word.partition("=")[2] for word in words if word.startswith("step=")]
-    return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
 
 
 def _stop(frame: FrameType, reason: str) -> Stop:

@@ -180,6 +180,10 @@ class Probe:
         """Makes the next boundary of steps serve who asked for attention; for any thread."""
         self._due = 0.0
 
+    def reached(self) -> int:
+        """The step that has begun last; 0 if none has, or if the run is over."""
+        return self.state.step if self._run_open else 0
+
     def report(self) -> None:
         """Reports what is known now, though no sample is due."""
         self._report()

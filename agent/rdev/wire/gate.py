@@ -18,6 +18,10 @@ class Counter(Protocol):
         """Makes the next boundary look at the gate; may be called on any thread."""
         ...
 
+    def reached(self) -> int:
+        """The step that has begun last; 0 if none has, or if the run is over."""
+        ...
+
 
 _at = 0
 _hold: Callable[[], None] | None = None
@@ -39,6 +43,11 @@ def leave(counter: Counter) -> None:
 def counted() -> bool:
     """True if somebody in this process counts steps."""
     return bool(_counters)
+
+
+def reached() -> int:
+    """The step that has begun last in this process; 0 if none has."""
+    return max((counter.reached() for counter in list(_counters)), default=0)
 
 
 def close(step: int, hold: Callable[[], None]) -> None:

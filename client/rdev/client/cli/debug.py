@@ -3,7 +3,8 @@
     rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
-    rdev debug [JOB] --on exception|step=N      attach once that happens, and not before
+    rdev debug [JOB] --on exception|step=N  attach once that happens, and not before
+    rdev debug [JOB] FILE:LINE --from step=N    set the breakpoint when step N begins
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
 exactly as before when you leave. Lines count as in your editor, which may be ahead of the job.
@@ -70,8 +71,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="exception|step=N",
-        help="attach at an exception that nothing catches, or before a step; until then it is"
-        " as fast as ever",
+        help="attach at an exception that nothing catches, at a loss or gradient that is not"
+        " finite, or before a step, and no sooner",
     )
     parser.add_argument(
         "--command",
@@ -136,6 +137,7 @@ async def execute(options: argparse.Namespace) -> int:
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
     if options.listen is not None and options.on:
         raise UsageError("debug a job", "--on goes with the terminal, not with --listen")
+    _require_gate_fits(options, places)
     if options.when is not None:
         if not places:
             raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
@@ -144,6 +146,9 @@ async def execute(options: argparse.Namespace) -> int:
     if script and options.on:
         hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
         raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
+    if script and options.from_step:
+        hint = f"`rdev run -d {script}` starts it, and `rdev debug` waits for the step"
+        raise UsageError("debug a script", "--from is for a job that runs", hint=hint)
     async with connect(host_of(options, _root(script))) as connection:
         if script:
             job = await _started(connection, script, options)
@@ -153,6 +158,44 @@ async def execute(options: argparse.Namespace) -> int:
         if options.listen is not None:
             return await listen(connection, job, options)
         return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _require_gate_fits(options: argparse.Namespace, places: list[Place]) -> None:
+    from rdev.protocol.errors import UsageError
+
+    if not options.from_step:
+        return
+    if options.on:
+        raise UsageError("debug a job", "--on stops by itself; --from is for a FILE:LINE")
+    if not places and options.listen is None:
+        hint = f"`--on step={options.from_step}` stops before that step itself"
+        raise UsageError("debug a job", "--from needs a FILE:LINE to stop at", hint=hint)
+
+
+async def _reach(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
+    """Waits for the step that --from names; False at Ctrl-C."""
+    from rdev.client.debug.expecting import Expected
+    from rdev.client.debug.gating import until_step
+    from rdev.client.debug.terminal import until_interrupted
+    from rdev.client.ui.output import say
+    from rdev.protocol.errors import RdevError
+    from rdev.wire.job import DebugStart
+
+    expected = Expected(DebugStart(from_step=options.from_step), options.rank, options.timeout)
+    failure: list[RdevError] = []
+
+    async def work() -> None:
+        try:
+            await until_step(connection, job, expected, say)
+        except RdevError as error:  # a group would wrap it
+            failure.append(error)
+
+    is_there = await until_interrupted(work())
+    if failure:
+        raise failure[0]
+    if not is_there:
+        say(f"taken back: {job.name} goes on, and no breakpoint is set")
+    return is_there
 
 
 async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
@@ -259,6 +302,10 @@ async def _converse(
         if not await _expect(connection, job, options):
             return 0
         waiting = {options.rank}
+    if options.from_step:
+        if not await _reach(connection, job, options):
+            return 0
+        waiting = set()
     plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 

@@ -1,4 +1,4 @@
-"""Waits until a running job stops by itself for a debugger: at an exception, or before a step.
+"""Waits until a running job stops by itself for a debugger: at an exception, a step, or a NaN.
 
     told --a rank waits--> that rank        told --Ctrl-C, the time is up--> taken back
                                                '--- the job ends --> said
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, translating
 from rdev.client.jobs import Jobs
@@ -27,6 +28,10 @@ _TOLD_SECONDS = 2 * UNARY_DEADLINE
 
 # Taking stops back must not keep who leaves.
 _TAKEN_BACK_SECONDS = 5.0
+
+
+# Asks the hooks once more; they answer as at first.
+Telling = Callable[[], Awaitable[pb.SetStopsResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,17 @@ class Expected:
     def words(self) -> str:
         """What is waited for, as a person reads it."""
         what = ["an exception"] if self.stops.on_exception else []
-        what += [f"step {self.stops.step}"] if self.stops.step else []
+        what += ["a number that is not finite"] if self.stops.on_nan else []
+        steps = self.stops.step or self.stops.from_step
+        what += [f"step {steps}"] if steps else []
         return " or ".join(what)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of the stops that it comes to, as the hook words them."""
+        what = ["exception"] if self.stops.on_exception else []
+        what += ["nan"] if self.stops.on_nan else []
+        return what + [f"step {n}" for n in (self.stops.step, self.stops.from_step) if n]
 
 
 async def until_it_waits(
@@ -68,16 +82,15 @@ async def until_it_waits(
         DebuggerUnavailable: No process has the hook.
     """
     action = f"wait for {expected.words} in {job.name}"
-    async with _told(connection, job, expected) as uncounted:
-        if uncounted:
-            tell(_uncounted(job, uncounted))
+    async with told(connection, job, expected) as (_, answer):
+        if expected.stops.step and answer.uncounted:
+            tell(_uncounted(job, list(answer.uncounted)))
         tell(f"waiting for {expected.words} in {job.name}; Ctrl-C takes it back")
         try:
             async with asyncio.timeout(expected.timeout):
                 async for now in Jobs(connection).watch(job.id):
-                    for stop in now.stops:
-                        if stop.unattended and expected.rank in (None, stop.rank):
-                            return stop.rank
+                    if here := held(now, expected):
+                        return here[0]
                     if now.state.is_final:
                         raise JobNotRunning(action, f"it has ended ({now.state.value})")
         except TimeoutError as error:
@@ -86,26 +99,49 @@ async def until_it_waits(
     raise JobNotRunning(action, "it has ended")
 
 
+def held(job: Job, expected: Expected) -> list[int]:
+    """The ranks that are held for what is waited for, and by nothing else."""
+    return [
+        stop.rank
+        for stop in job.stops
+        if stop.unattended
+        and expected.rank in (None, stop.rank)
+        and stop.reason in expected.reasons
+    ]
+
+
 @asynccontextmanager
-async def _told(connection: Connection, job: Job, expected: Expected) -> AsyncIterator[list[int]]:
-    """The hooks wait for it inside the block; gives the ranks in which nobody counts steps."""
+async def told(
+    connection: Connection, job: Job, expected: Expected
+) -> AsyncIterator[tuple[Telling, pb.SetStopsResponse]]:
+    """The hooks wait for it inside the block.
+
+    Gives what asks them anew, which changes nothing, and what they answered.
+    """
+    token = secrets.token_hex(8)
+
+    async def tell() -> pb.SetStopsResponse:
+        return await _set(connection, job, expected, token=token)
+
     try:
-        yield await _set(connection, job, expected.stops, expected.rank, _TOLD_SECONDS)
+        yield tell, await tell()
     finally:
-        # What the job was started with goes on to count; a step of it may be over.
-        rest = DebugStart(on_exception=job.spec.debug.on_exception)
-        with contextlib.suppress(RdevError):  # it has ended, or the host is away
-            await _set(connection, job, rest, expected.rank, _TAKEN_BACK_SECONDS)
+        # What the job was started with, and what others wait for, goes on to count.
+        nothing = replace(expected, stops=DebugStart())
+        with contextlib.suppress(RdevError, TimeoutError):  # it has ended, or the host is away
+            async with asyncio.timeout(_TAKEN_BACK_SECONDS):
+                await _set(connection, job, nothing, token=token)
 
 
 async def _set(
-    connection: Connection, job: Job, stops: DebugStart, rank: int | None, seconds: float
-) -> list[int]:
-    request = pb.SetStopsRequest(job_id=job.id, rank=rank, stops=start_to_proto(stops))
+    connection: Connection, job: Job, expected: Expected, *, token: str
+) -> pb.SetStopsResponse:
+    stops = start_to_proto(expected.stops)
+    request = pb.SetStopsRequest(job_id=job.id, rank=expected.rank, stops=stops, token=token)
     stub = debug_pb2_grpc.DebugServiceStub(connection.channel)
     with translating(f"let {job.name} wait for a debugger"):
-        response = await stub.SetStops(request, timeout=seconds)
-    return list(response.uncounted)
+        response: pb.SetStopsResponse = await stub.SetStops(request, timeout=_TOLD_SECONDS)
+    return response
 
 
 def _uncounted(job: Job, ranks: list[int]) -> str:

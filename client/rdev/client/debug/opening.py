@@ -9,6 +9,8 @@ from functools import partial
 
 from rdev.client.connection import Connection
 from rdev.client.debug.editor import Joint
+from rdev.client.debug.expecting import Expected
+from rdev.client.debug.gating import until_step
 from rdev.client.debug.places import Sources
 from rdev.client.debug.remote import attached
 from rdev.client.debug.seat import Seat
@@ -19,7 +21,7 @@ from rdev.client.debug.translation import Translator
 from rdev.client.sync.root import find_workspace
 from rdev.client.workspaces import read_snapshot_file
 from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job
+from rdev.wire.job import DebugStart, Job
 
 # The host that is this machine.
 _HERE = "local"
@@ -48,6 +50,9 @@ async def joined(
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
+    if terms.from_step:
+        expected = Expected(DebugStart(from_step=terms.from_step), rank)
+        await until_step(connection, job, expected, tell)
     async with attached(connection, job.id, rank, terms=terms, tell=tell) as pipe:
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
