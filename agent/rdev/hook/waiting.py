@@ -18,6 +18,7 @@ import time
 
 from rdev.hook.arm import STOPS_VARIABLE
 from rdev.hook.asks import JOB, Ask, Asks, asked_at_start
+from rdev.hook.nonfinite import NonFinite
 from rdev.hook.stops import Stop
 from rdev.hook.timeouts import patience
 from rdev.wire.gate import close, counted, reached
@@ -25,7 +26,7 @@ from rdev.wire.gate import close, counted, reached
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import FrameType
+    from types import FrameType, TracebackType
     from typing import Any, Protocol
 
     from rdev.hook.stops import Report, Stops
@@ -99,6 +100,7 @@ class Waiting:
         self._off: set[tuple[str, int]] = set()
         self._audits = False
         self._asks = Asks()
+        self._non_finite = NonFinite(self._hold_nan)
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -117,16 +119,19 @@ class Waiting:
 
         Returns:
             `counted`: whether somebody in this process counts steps, `loop`: whether somebody may
-            begin to, `reached`: the step that has begun last.
+            begin to, `reached`: the step that has begun last, `blind`: why no number that is not
+            finite can be seen yet.
         """
-        self._ask(str(args.get("token") or ""), Ask(args))
-        return {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
+        blind = self._ask(str(args.get("token") or ""), Ask(args))
+        answer = {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
+        return {**answer, "blind": blind}
 
-    def _ask(self, who: str, ask: Ask) -> None:
+    def _ask(self, who: str, ask: Ask) -> str:
         self._asks.put(who, ask)
-        if ask.exception:
+        if ask.exception or ask.nan:
             self._audit_events()
         self._close_gate()
+        return self._non_finite.watch() if self._asks.nan else self._non_finite.leave()
 
     # Each way in.
 
@@ -171,6 +176,19 @@ class Waiting:
         else:
             self._debugger.stop_here(frame)  # the program is profiled, and goes on being so
 
+    def _hold_nan(self, what: str) -> None:
+        """A number is not finite, on the training's thread: once, or each step would wait anew."""
+        self._asks.found()
+        self._non_finite.leave()
+        frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
+        is_there = self._debugger.is_ready()
+        if is_there or self._await_debugger(_stop(frame, "nan"), self._attendance):
+            error = FloatingPointError(what).with_traceback(_traceback_to(frame))
+            try:
+                self._debugger.stop_at_exception(error)
+            finally:
+                error.__traceback__ = None  # it refers to this frame, and that to it
+
     def _until_users(self, frame: FrameType, event: str, _arg: object) -> None:
         # A loop of ours calls the user's step; a plain loop is returned to.
         found = frame.f_back if event == "return" else frame if event == "call" else None
@@ -187,7 +205,9 @@ class Waiting:
             self._audits = True
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "sys.excepthook" and self._asks.exception:
+        if event == "import":
+            self._non_finite.importing()
+        elif event == "sys.excepthook" and self._asks.exception:
             # What is raised here takes the place of the program's traceback, or, if it is a
             # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
             with contextlib.suppress(Exception):
@@ -244,6 +264,22 @@ _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 def _is_users(frame: FrameType) -> bool:
     path = frame.f_code.co_filename
     return not path.startswith(("<", _OURS, _LIBRARY)) and "-packages" + os.sep not in path
+
+
+def _traceback_to(frame: FrameType) -> TracebackType:
+    """The traceback that an exception would have that was raised in the frame and caught nowhere.
+
+    Of what is shown at an exception it is what makes the frame the one that is stopped in, though
+    it is at a call.
+    """
+    from types import TracebackType
+
+    found: TracebackType | None = None
+    outer: FrameType | None = frame
+    while outer is not None:
+        found = TracebackType(found, outer, outer.f_lasti, outer.f_lineno or 1)
+        outer = outer.f_back
+    return found  # type: ignore[return-value]  # there is at least the frame itself
 
 
 def _frames_of(error: BaseException) -> list[tuple[FrameType, int]]:

@@ -432,7 +432,7 @@ class Probe:
         if control.is_wanted or control.condition is not None:
             control.attend()
         if gate.is_closed():
-            gate.passing(self.state.step + 1)
+            gate.passing(self.state.step + 1, self.state)
             if gate.is_closed():
                 self._due = 0.0
         if not is_due:

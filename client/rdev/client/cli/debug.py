@@ -3,7 +3,7 @@
     rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
-    rdev debug [JOB] --on exception|step=N  attach once that happens, and not before
+    rdev debug [JOB] --on exception|nan|step=N  attach once that happens, and not before
     rdev debug [JOB] FILE:LINE --from step=N    set the breakpoint when step N begins
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=stop_condition,
         action="append",
         default=[],
-        metavar="exception|step=N",
+        metavar="exception|nan|step=N",
         help="attach at an exception that nothing catches, at a loss or gradient that is not"
         " finite, or before a step, and no sooner",
     )

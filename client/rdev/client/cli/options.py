@@ -150,12 +150,12 @@ def from_step(word: str) -> int:
 
 def stop_condition(word: str) -> tuple[str, int]:
     """When to stop for a debugger, as typed, for argparse: its name, and a step if it has one."""
-    if word == "exception":
+    if word in ("exception", "nan"):
         return (word, 0)
     name, _, step = word.partition("=")
     if name == "step":
         return (name, _count(step, "step", least=1, most=_MOST_LINES))
-    raise argparse.ArgumentTypeError(f"{word!r} is neither `exception` nor `step=N`")
+    raise argparse.ArgumentTypeError(f"{word!r} is none of `exception`, `nan` and `step=N`")
 
 
 def stops_at(conditions: Sequence[tuple[str, int]], *, at_start: bool = False) -> DebugStart:

@@ -85,6 +85,8 @@ async def until_it_waits(
     async with told(connection, job, expected) as (_, answer):
         if expected.stops.step and answer.uncounted:
             tell(_uncounted(job, list(answer.uncounted)))
+        for cause in sorted(set(answer.blind.values())):
+            tell(f"nothing is seen in {job.name} yet: {cause}")
         tell(f"waiting for {expected.words} in {job.name}; Ctrl-C takes it back")
         try:
             async with asyncio.timeout(expected.timeout):
