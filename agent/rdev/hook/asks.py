@@ -63,20 +63,22 @@ class Asks:
         steps = [s for ask in self._asks.values() for s in (ask.step, ask.from_step) if s]
         return min(steps, default=0)
 
-    def reach(self, step: int) -> bool:
+    def reach(self, step: int) -> tuple[bool, set[str]]:
         """The step is about to begin, and is waited for no more.
 
         Returns:
-            Whether it is to be stopped in; False if it only waits for a debugger.
+            Whether it is to be stopped in, and who wants to set breakpoints from it on.
         """
-        is_stop = False
+        is_stop, setting = False, set()
         for who, ask in self._asks.items():
             is_stop |= 0 < ask.step <= step
+            if 0 < ask.from_step <= step:
+                setting.add(who)
             rest = Ask({"exception": ask.exception, "nan": ask.nan})
             rest.step = ask.step if ask.step > step else 0
             rest.from_step = ask.from_step if ask.from_step > step else 0
             self.put(who, rest)
-        return is_stop
+        return is_stop, setting
 
     def found(self) -> None:
         """A number that is not finite has come, and none is waited for any more."""

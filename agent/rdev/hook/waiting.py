@@ -25,7 +25,7 @@ from rdev.wire.gate import close, counted, reached
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType, TracebackType
     from typing import Any, Protocol
 
@@ -100,6 +100,7 @@ class Waiting:
         self._off: set[tuple[str, int]] = set()
         self._audits = False
         self._asks = Asks()
+        self._held_for: set[str] = set()  # who is about to come and set breakpoints
         self._non_finite = NonFinite(self._hold_nan)
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
@@ -128,6 +129,8 @@ class Waiting:
 
     def _ask(self, who: str, ask: Ask) -> str:
         self._asks.put(who, ask)
+        if ask.is_empty:
+            self._held_for.discard(who)
         if ask.exception or ask.nan:
             self._audit_events()
         self._close_gate()
@@ -161,13 +164,13 @@ class Waiting:
         close(step, lambda: self._hold_step(step))
 
     def _hold_step(self, step: int) -> None:
-        is_stop = self._asks.reach(step)
+        is_stop, self._held_for = self._asks.reach(step)
         self._close_gate()
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
         stop = _stop(frame, f"step {step}")
         if not is_stop:
             if not self._debugger.is_ready():
-                self._await_debugger(stop, self._gate)
+                self._await_debugger(stop, self._gate, is_wanted=lambda: bool(self._held_for))
             return
         if not self._await_debugger(stop, self._attendance):
             return
@@ -226,15 +229,17 @@ class Waiting:
         if self._debugger.is_ready() or self._await_debugger(stop, self._post_mortem_seconds):
             self._debugger.stop_at_exception(error)
 
-    def _await_debugger(self, stop: Stop, seconds: float) -> bool:
-        """Reports the stop and waits; False if nobody came."""
+    def _await_debugger(
+        self, stop: Stop, seconds: float, *, is_wanted: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Reports the stop and waits for as long as it is wanted; False if nobody came."""
         seconds = min(seconds, patience())
         deadline = time.monotonic() + seconds
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)
         is_ready = False
         try:
-            while not is_ready and time.monotonic() < deadline:
+            while not is_ready and is_wanted() and time.monotonic() < deadline:
                 time.sleep(TICK)
                 is_ready = self._debugger.is_ready()
         finally:

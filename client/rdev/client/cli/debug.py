@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.debug.dialogue import Plan
+    from rdev.client.debug.gating import Gate
     from rdev.client.debug.places import Place
     from rdev.client.debug.prompt import Console
     from rdev.client.debug.session import Ended
@@ -172,21 +173,22 @@ def _require_gate_fits(options: argparse.Namespace, places: list[Place]) -> None
         raise UsageError("debug a job", "--from needs a FILE:LINE to stop at", hint=hint)
 
 
-async def _reach(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
-    """Waits for the step that --from names; False at Ctrl-C."""
+async def _reach(connection: Connection, job: Job, options: argparse.Namespace) -> Gate | None:
+    """Waits for the step that --from names; None at Ctrl-C."""
     from rdev.client.debug.expecting import Expected
-    from rdev.client.debug.gating import until_step
+    from rdev.client.debug.gating import Gate
     from rdev.client.debug.terminal import until_interrupted
     from rdev.client.ui.output import say
     from rdev.protocol.errors import RdevError
     from rdev.wire.job import DebugStart
 
     expected = Expected(DebugStart(from_step=options.from_step), options.rank, options.timeout)
+    gate = Gate(connection, job, expected, say)
     failure: list[RdevError] = []
 
     async def work() -> None:
         try:
-            await until_step(connection, job, expected, say)
+            await gate.arrive()
         except RdevError as error:  # a group would wrap it
             failure.append(error)
 
@@ -195,7 +197,7 @@ async def _reach(connection: Connection, job: Job, options: argparse.Namespace) 
         raise failure[0]
     if not is_there:
         say(f"taken back: {job.name} goes on, and no breakpoint is set")
-    return is_there
+    return gate if is_there else None
 
 
 async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
@@ -302,22 +304,29 @@ async def _converse(
         if not await _expect(connection, job, options):
             return 0
         waiting = {options.rank}
+    gate = None
     if options.from_step:
-        if not await _reach(connection, job, options):
+        gate, waiting = await _reach(connection, job, options), set()
+        if gate is None:
             return 0
-        waiting = set()
     plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 
     async def work() -> None:
-        ended = await _sessions(connection, job, console, texts=texts, plan=plan, options=options)
+        ended = await _sessions(
+            connection, job, console, texts=texts, plan=plan, options=options, gate=gate
+        )
         if ended is not None and isinstance(console, Scripted) and console.unexecuted:
             raise JobNotRunning(f"execute {console.unexecuted[0]!r}", ended.cause)
 
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
-        if not await until_interrupted(work(), signals=()):
-            console.say((await _farewell(connection, job))[0])
+        try:
+            if not await until_interrupted(work(), signals=()):
+                console.say((await _farewell(connection, job))[0])
+        finally:
+            if gate is not None:  # the attach may have failed
+                await gate.leave()
     return 0
 
 
@@ -364,6 +373,7 @@ async def _sessions(
     texts: Texts,
     plan: Plan,
     options: argparse.Namespace,
+    gate: Gate | None,
 ) -> Ended | None:
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
@@ -371,7 +381,14 @@ async def _sessions(
     while True:
         said: list[str] = []  # of what the agent has to say
         ended = await _session(
-            connection, job, console, texts=texts, plan=plan, options=options, said=said
+            connection,
+            job,
+            console,
+            texts=texts,
+            plan=plan,
+            options=options,
+            said=said,
+            gate=gate,
         )
         text, is_over = await _farewell(connection, job, ended)
         if text not in said[-1:]:
@@ -381,7 +398,7 @@ async def _sessions(
         answer = await console.command("attach again? [y/N] ", _nothing)
         if (answer or "").strip().lower() not in ("y", "yes"):
             return ended
-        plan = replace(plan, waits_at_start=False, waiting=frozenset())
+        plan, gate = replace(plan, waits_at_start=False, waiting=frozenset()), None
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:
@@ -397,6 +414,7 @@ async def _session(
     plan: Plan,
     options: argparse.Namespace,
     said: list[str],
+    gate: Gate | None,
 ) -> Ended | None:
     from rdev.client.debug.beside import shown_beside
     from rdev.client.debug.dialogue import Dialogue, interruptible
@@ -415,6 +433,8 @@ async def _session(
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
     async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+        if gate is not None:
+            await gate.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):
             pairing = await texts.pairing(path)
             if pairing is not None and (notice := pairing.notice(job.name)):

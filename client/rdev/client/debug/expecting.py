@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rdev.client.connection import UNARY_DEADLINE, Connection, translating
 from rdev.client.jobs import Jobs
@@ -28,10 +28,6 @@ _TOLD_SECONDS = 2 * UNARY_DEADLINE
 
 # Taking stops back must not keep who leaves.
 _TAKEN_BACK_SECONDS = 5.0
-
-
-# Asks the hooks once more; they answer as at first.
-Telling = Callable[[], Awaitable[pb.SetStopsResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ async def until_it_waits(
         DebuggerUnavailable: No process has the hook.
     """
     action = f"wait for {expected.words} in {job.name}"
-    async with told(connection, job, expected) as (_, answer):
+    async with _told(connection, job, expected) as answer:
         if expected.stops.step and answer.uncounted:
             tell(_uncounted(job, list(answer.uncounted)))
         for cause in sorted(set(answer.blind.values())):
@@ -113,31 +109,32 @@ def held(job: Job, expected: Expected) -> list[int]:
 
 
 @asynccontextmanager
-async def told(
+async def _told(
     connection: Connection, job: Job, expected: Expected
-) -> AsyncIterator[tuple[Telling, pb.SetStopsResponse]]:
-    """The hooks wait for it inside the block.
-
-    Gives what asks them anew, which changes nothing, and what they answered.
-    """
+) -> AsyncIterator[pb.SetStopsResponse]:
+    """The hooks wait for it inside the block; gives what they answered."""
     token = secrets.token_hex(8)
-
-    async def tell() -> pb.SetStopsResponse:
-        return await _set(connection, job, expected, token=token)
-
     try:
-        yield tell, await tell()
+        yield await ask(connection, job, expected, token=token)
     finally:
-        # What the job was started with, and what others wait for, goes on to count.
-        nothing = replace(expected, stops=DebugStart())
-        with contextlib.suppress(RdevError, TimeoutError):  # it has ended, or the host is away
-            async with asyncio.timeout(_TAKEN_BACK_SECONDS):
-                await _set(connection, job, nothing, token=token)
+        await take_back(connection, job, expected.rank, token)
 
 
-async def _set(
+async def take_back(connection: Connection, job: Job, rank: int | None, token: str) -> None:
+    """Nothing is waited for any more under that token; None of the ranks means all of them.
+
+    What the job was started with, and what others wait for, goes on to count.
+    """
+    nothing = Expected(DebugStart(), rank)
+    with contextlib.suppress(RdevError, TimeoutError):  # it has ended, or the host is away
+        async with asyncio.timeout(_TAKEN_BACK_SECONDS):
+            await ask(connection, job, nothing, token=token)
+
+
+async def ask(
     connection: Connection, job: Job, expected: Expected, *, token: str
 ) -> pb.SetStopsResponse:
+    """Tells the hooks what is waited for under that token; they answer what they know of it."""
     stops = start_to_proto(expected.stops)
     request = pb.SetStopsRequest(job_id=job.id, rank=expected.rank, stops=stops, token=token)
     stub = debug_pb2_grpc.DebugServiceStub(connection.channel)

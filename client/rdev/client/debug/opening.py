@@ -10,7 +10,7 @@ from functools import partial
 from rdev.client.connection import Connection
 from rdev.client.debug.editor import Joint
 from rdev.client.debug.expecting import Expected
-from rdev.client.debug.gating import until_step
+from rdev.client.debug.gating import Gate
 from rdev.client.debug.places import Sources
 from rdev.client.debug.remote import attached
 from rdev.client.debug.seat import Seat
@@ -50,10 +50,17 @@ async def joined(
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
-    if terms.from_step:
-        expected = Expected(DebugStart(from_step=terms.from_step), rank)
-        await until_step(connection, job, expected, tell)
-    async with attached(connection, job.id, rank, terms=terms, tell=tell) as pipe:
+    async with AsyncExitStack() as stack:
+        gate = None
+        if terms.from_step:
+            expected = Expected(DebugStart(from_step=terms.from_step), rank)
+            gate = Gate(connection, job, expected, tell)
+            stack.push_async_callback(gate.leave)
+            await gate.arrive()
+        attaching = attached(connection, job.id, rank, terms=terms, tell=tell)
+        pipe = await stack.enter_async_context(attaching)
+        if gate is not None:
+            await gate.let_others_go()
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
         yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
