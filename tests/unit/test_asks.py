@@ -18,11 +18,11 @@ def test_whatever_comes_first_is_stopped_at_and_the_rest_is_still_waited_for():
     asks.put("bob", Ask({"from_step": 20, "nan": True}))
     asks.put("eve", Ask({"from_step": 50}))
     assert asks.step == 20
-    assert asks.reach(20) == (True, {"bob"})
+    assert asks.reach(20) == (True, {"ada", "bob"})
     assert asks.step == 50
     assert asks.reach(50) == (False, {"eve"})
     assert (asks.step, asks.exception, asks.nan) == (90, True, True)
-    asks.found()
+    assert asks.found() == {"bob"}
     assert (asks.step, asks.exception, asks.nan) == (90, True, False)
 
 

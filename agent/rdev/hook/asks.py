@@ -67,24 +67,26 @@ class Asks:
         """The step is about to begin, and is waited for no more.
 
         Returns:
-            Whether it is to be stopped in, and who wants to set breakpoints from it on.
+            Whether it is to be stopped in, and who waited for it.
         """
-        is_stop, setting = False, set()
+        is_stop, waiting = False, set()
         for who, ask in self._asks.items():
             is_stop |= 0 < ask.step <= step
-            if 0 < ask.from_step <= step:
-                setting.add(who)
+            if 0 < ask.step <= step or 0 < ask.from_step <= step:
+                waiting.add(who)
             rest = Ask({"exception": ask.exception, "nan": ask.nan})
             rest.step = ask.step if ask.step > step else 0
             rest.from_step = ask.from_step if ask.from_step > step else 0
             self.put(who, rest)
-        return is_stop, setting
+        return is_stop, waiting
 
-    def found(self) -> None:
-        """A number that is not finite has come, and none is waited for any more."""
+    def found(self) -> set[str]:
+        """A number that is not finite has come, and none is waited for any more; who did."""
+        waiting = {who for who, ask in self._asks.items() if ask.nan}
         for who, ask in self._asks.items():
             args = {"exception": ask.exception, "step": ask.step, "from_step": ask.from_step}
             self.put(who, Ask(args))
+        return waiting
 
 
 def asked_at_start(words: list[str]) -> Ask:

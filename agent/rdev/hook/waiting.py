@@ -100,7 +100,7 @@ class Waiting:
         self._off: set[tuple[str, int]] = set()
         self._audits = False
         self._asks = Asks()
-        self._held_for: set[str] = set()  # who is about to come and set breakpoints
+        self._held_for: set[str] = set()  # who is about to come
         self._non_finite = NonFinite(self._hold_nan)
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
@@ -129,7 +129,7 @@ class Waiting:
 
     def _ask(self, who: str, ask: Ask) -> str:
         self._asks.put(who, ask)
-        if ask.is_empty:
+        if ask.is_empty and who:  # an earlier release takes its own back before it attaches
             self._held_for.discard(who)
         if ask.exception or ask.nan:
             self._audit_events()
@@ -170,9 +170,9 @@ class Waiting:
         stop = _stop(frame, f"step {step}")
         if not is_stop:
             if not self._debugger.is_ready():
-                self._await_debugger(stop, self._gate, is_wanted=lambda: bool(self._held_for))
+                self._await_debugger(stop, self._gate, is_wanted=self._is_held_for)
             return
-        if not self._await_debugger(stop, self._attendance):
+        if not self._await_debugger(stop, self._attendance, is_wanted=self._is_held_for):
             return
         if sys.getprofile() is None:
             sys.setprofile(self._until_users)
@@ -181,16 +181,20 @@ class Waiting:
 
     def _hold_nan(self, what: str) -> None:
         """A number is not finite, on the training's thread: once, or each step would wait anew."""
-        self._asks.found()
+        self._held_for = self._asks.found()
         self._non_finite.leave()
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
-        is_there = self._debugger.is_ready()
-        if is_there or self._await_debugger(_stop(frame, "nan"), self._attendance):
+        if self._debugger.is_ready() or self._await_debugger(
+            _stop(frame, "nan"), self._attendance, is_wanted=self._is_held_for
+        ):
             error = FloatingPointError(what).with_traceback(_traceback_to(frame))
             try:
                 self._debugger.stop_at_exception(error)
             finally:
                 error.__traceback__ = None  # it refers to this frame, and that to it
+
+    def _is_held_for(self) -> bool:
+        return bool(self._held_for)
 
     def _until_users(self, frame: FrameType, event: str, _arg: object) -> None:
         # A loop of ours calls the user's step; a plain loop is returned to.

@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.debug.dialogue import Plan
-    from rdev.client.debug.gating import Gate
+    from rdev.client.debug.expecting import Arrival
     from rdev.client.debug.places import Place
     from rdev.client.debug.prompt import Console
     from rdev.client.debug.session import Ended
@@ -173,22 +173,26 @@ def _require_gate_fits(options: argparse.Namespace, places: list[Place]) -> None
         raise UsageError("debug a job", "--from needs a FILE:LINE to stop at", hint=hint)
 
 
-async def _reach(connection: Connection, job: Job, options: argparse.Namespace) -> Gate | None:
-    """Waits for the step that --from names; None at Ctrl-C."""
-    from rdev.client.debug.expecting import Expected
+async def _arrive(connection: Connection, job: Job, options: argparse.Namespace) -> Arrival | None:
+    """Waits for what --on names, or for the step of --from; None at Ctrl-C."""
+    from rdev.client.debug.expecting import Expected, until_it_waits
     from rdev.client.debug.gating import Gate
     from rdev.client.debug.terminal import until_interrupted
     from rdev.client.ui.output import say
     from rdev.protocol.errors import RdevError
     from rdev.wire.job import DebugStart
 
-    expected = Expected(DebugStart(from_step=options.from_step), options.rank, options.timeout)
-    gate = Gate(connection, job, expected, say)
+    stops = stops_at(options.on) if options.on else DebugStart(from_step=options.from_step)
+    expected = Expected(stops, options.rank, options.timeout)
+    arrivals: list[Arrival] = []
     failure: list[RdevError] = []
 
     async def work() -> None:
         try:
-            await gate.arrive()
+            if options.on:
+                arrivals.append(await until_it_waits(connection, job, expected, say))
+            else:
+                arrivals.append(await Gate(connection, job, expected, say).arrive())
         except RdevError as error:  # a group would wrap it
             failure.append(error)
 
@@ -196,32 +200,10 @@ async def _reach(connection: Connection, job: Job, options: argparse.Namespace) 
     if failure:
         raise failure[0]
     if not is_there:
-        say(f"taken back: {job.name} goes on, and no breakpoint is set")
-    return gate if is_there else None
-
-
-async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
-    """Waits for what --on names, and makes the rank where it came the one; False at Ctrl-C."""
-    from rdev.client.debug.expecting import Expected, until_it_waits
-    from rdev.client.debug.terminal import until_interrupted
-    from rdev.client.ui.output import say
-    from rdev.protocol.errors import RdevError
-
-    expected = Expected(stops_at(options.on), options.rank, options.timeout)
-    failure: list[RdevError] = []
-
-    async def work() -> None:
-        try:
-            options.rank = await until_it_waits(connection, job, expected, say)
-        except RdevError as error:  # a group would wrap it
-            failure.append(error)
-
-    is_there = await until_interrupted(work())
-    if failure:
-        raise failure[0]
-    if not is_there:
-        say(f"taken back: {job.name} goes on, and does not stop for {expected.words}")
-    return is_there
+        rest = f"does not stop for {expected.words}" if options.on else "no breakpoint is set"
+        say(f"taken back: {job.name} goes on, and {rest}")
+        return None
+    return arrivals[0]
 
 
 def _script(named: str, options: argparse.Namespace) -> str:
@@ -300,21 +282,19 @@ async def _converse(
     texts = texts_of(connection, job, here())
     plan = await _plan(texts, job, places, options, is_new=is_new)
     waiting = {stop.rank for stop in job.stops if stop.unattended}
-    if options.on:
-        if not await _expect(connection, job, options):
+    arrival = None
+    if options.on or options.from_step:
+        arrival = await _arrive(connection, job, options)
+        if arrival is None:
             return 0
-        waiting = {options.rank}
-    gate = None
-    if options.from_step:
-        gate, waiting = await _reach(connection, job, options), set()
-        if gate is None:
-            return 0
+        options.rank = arrival.rank
+        waiting = {options.rank} if options.on else set()
     plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 
     async def work() -> None:
         ended = await _sessions(
-            connection, job, console, texts=texts, plan=plan, options=options, gate=gate
+            connection, job, console, texts=texts, plan=plan, options=options, arrival=arrival
         )
         if ended is not None and isinstance(console, Scripted) and console.unexecuted:
             raise JobNotRunning(f"execute {console.unexecuted[0]!r}", ended.cause)
@@ -325,8 +305,8 @@ async def _converse(
             if not await until_interrupted(work(), signals=()):
                 console.say((await _farewell(connection, job))[0])
         finally:
-            if gate is not None:  # the attach may have failed
-                await gate.leave()
+            if arrival is not None:  # the attach may have failed
+                await arrival.leave()
     return 0
 
 
@@ -373,7 +353,7 @@ async def _sessions(
     texts: Texts,
     plan: Plan,
     options: argparse.Namespace,
-    gate: Gate | None,
+    arrival: Arrival | None,
 ) -> Ended | None:
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
@@ -388,7 +368,7 @@ async def _sessions(
             plan=plan,
             options=options,
             said=said,
-            gate=gate,
+            arrival=arrival,
         )
         text, is_over = await _farewell(connection, job, ended)
         if text not in said[-1:]:
@@ -398,7 +378,7 @@ async def _sessions(
         answer = await console.command("attach again? [y/N] ", _nothing)
         if (answer or "").strip().lower() not in ("y", "yes"):
             return ended
-        plan, gate = replace(plan, waits_at_start=False, waiting=frozenset()), None
+        plan, arrival = replace(plan, waits_at_start=False, waiting=frozenset()), None
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:
@@ -414,7 +394,7 @@ async def _session(
     plan: Plan,
     options: argparse.Namespace,
     said: list[str],
-    gate: Gate | None,
+    arrival: Arrival | None,
 ) -> Ended | None:
     from rdev.client.debug.beside import shown_beside
     from rdev.client.debug.dialogue import Dialogue, interruptible
@@ -433,8 +413,8 @@ async def _session(
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
     async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
-        if gate is not None:
-            await gate.let_others_go()
+        if arrival is not None:
+            await arrival.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):
             pairing = await texts.pairing(path)
             if pairing is not None and (notice := pairing.notice(job.name)):

@@ -1,7 +1,8 @@
 """Waits until a running job stops by itself for a debugger: at an exception, a step, or a NaN.
 
-    told --a rank waits--> that rank        told --Ctrl-C, the time is up--> taken back
-                                               '--- the job ends --> said
+    told --a rank waits--> attach --> the others go on
+      |--Ctrl-C, the time is up--> taken back
+      '--the job ends--> said
 
 Nothing is attached meanwhile, so the wait costs the job nothing.
 """
@@ -61,10 +62,39 @@ class Expected:
         return what + [f"step {n}" for n in (self.stops.step, self.stops.from_step) if n]
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job that has come to what was waited for.
+
+    Attributes:
+        connection: Where the job is.
+        job: The job.
+        token: Under which it was waited for.
+        rank: The rank that waits for a debugger; None if all of them do.
+    """
+
+    connection: Connection
+    job: Job
+    token: str
+    rank: int | None
+
+    async def let_others_go(self) -> None:
+        """The rank is attached to, and the timeouts are raised: the others go on."""
+        if self.rank is None:
+            return
+        for rank in range(self.job.ranks):
+            if rank != self.rank:
+                await take_back(self.connection, self.job, rank, self.token)
+
+    async def leave(self) -> None:
+        """No rank waits for us any more, as when the attach has failed."""
+        await take_back(self.connection, self.job, None, self.token)
+
+
 async def until_it_waits(
     connection: Connection, job: Job, expected: Expected, tell: Callable[[str], None]
-) -> int:
-    """The rank that stopped and waits for a debugger; the stops of the others are taken back.
+) -> Arrival:
+    """Returns when a rank has stopped and waits for a debugger; else all is taken back.
 
     Args:
         connection: Where the job is.
@@ -78,7 +108,8 @@ async def until_it_waits(
         DebuggerUnavailable: No process has the hook.
     """
     action = f"wait for {expected.words} in {job.name}"
-    async with _told(connection, job, expected) as answer:
+    async with asking(connection, job) as token:
+        answer = await ask(connection, job, expected, token=token)
         if expected.stops.step and answer.uncounted:
             tell(_uncounted(job, list(answer.uncounted)))
         for cause in sorted(set(answer.blind.values())):
@@ -88,7 +119,7 @@ async def until_it_waits(
             async with asyncio.timeout(expected.timeout):
                 async for now in Jobs(connection).watch(job.id):
                     if here := held(now, expected):
-                        return here[0]
+                        return Arrival(connection, job, token, here[0])
                     if now.state.is_final:
                         raise JobNotRunning(action, f"it has ended ({now.state.value})")
         except TimeoutError as error:
@@ -109,15 +140,14 @@ def held(job: Job, expected: Expected) -> list[int]:
 
 
 @asynccontextmanager
-async def _told(
-    connection: Connection, job: Job, expected: Expected
-) -> AsyncIterator[pb.SetStopsResponse]:
-    """The hooks wait for it inside the block; gives what they answered."""
+async def asking(connection: Connection, job: Job) -> AsyncIterator[str]:
+    """Gives a token; what is asked for under it is taken back if the block fails."""
     token = secrets.token_hex(8)
     try:
-        yield await ask(connection, job, expected, token=token)
-    finally:
-        await take_back(connection, job, expected.rank, token)
+        yield token
+    except BaseException:
+        await take_back(connection, job, None, token)
+        raise
 
 
 async def take_back(connection: Connection, job: Job, rank: int | None, token: str) -> None:

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
 from rdev.client.connection import Connection
-from rdev.client.debug.expecting import Expected, ask, held, take_back
+from rdev.client.debug.expecting import Arrival, Expected, ask, asking, held
 from rdev.client.jobs import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, TimedOut
 from rdev.v1 import debug_pb2 as pb
@@ -52,11 +51,11 @@ class Gate:
         self._wanted = expected
         self._all = replace(expected, rank=None)
         self._tell = tell
-        self._token = secrets.token_hex(8)
+        self._token = ""
         self._step = expected.stops.from_step
         self._action = f"wait for step {self._step} in {job.name}"
 
-    async def arrive(self) -> None:
+    async def arrive(self) -> Arrival:
         """Returns when the step waits for a debugger, or is past; else it is taken back.
 
         Raises:
@@ -65,26 +64,14 @@ class Gate:
             JobNotRunning: It ended before.
             TimedOut: The step did not come in time.
         """
-        is_held = False
-        try:
-            is_held = await self._arrive()
-        finally:
-            if not is_held:
-                await self.leave()
-
-    async def leave(self) -> None:
-        """No rank waits for us any more, as when the attach failed."""
-        await take_back(self._connection, self._job, None, self._token)
-
-    async def let_others_go(self) -> None:
-        """The rank is attached to, and the timeouts are raised: the others begin the step."""
-        if self._wanted.rank is None:
-            return
-        for rank in range(self._job.ranks):
-            if rank != self._wanted.rank:
-                await take_back(self._connection, self._job, rank, self._token)
+        async with asking(self._connection, self._job) as self._token:
+            arrival = Arrival(self._connection, self._job, self._token, self._wanted.rank)
+            if not await self._arrive():
+                await arrival.leave()
+            return arrival
 
     async def _arrive(self) -> bool:
+        """False if the step is past, and nothing waits."""
         answer = await self._ask()
         self._require_counted(answer)
         if self._is_past(answer):

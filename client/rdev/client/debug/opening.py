@@ -51,16 +51,15 @@ async def joined(
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
     async with AsyncExitStack() as stack:
-        gate = None
+        arrival = None
         if terms.from_step:
             expected = Expected(DebugStart(from_step=terms.from_step), rank)
-            gate = Gate(connection, job, expected, tell)
-            stack.push_async_callback(gate.leave)
-            await gate.arrive()
+            arrival = await Gate(connection, job, expected, tell).arrive()
+            stack.push_async_callback(arrival.leave)
         attaching = attached(connection, job.id, rank, terms=terms, tell=tell)
         pipe = await stack.enter_async_context(attaching)
-        if gate is not None:
-            await gate.let_others_go()
+        if arrival is not None:
+            await arrival.let_others_go()
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
         yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
