@@ -125,8 +125,15 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         del context
         job_id = require(JOB_ID, request.job_id, "job id")
         rank = request.rank if request.HasField("rank") else None
-        told = await self._of(job_id).set_stops(job_id, start_from_proto(request.stops), rank=rank)
-        return pb.SetStopsResponse(ranks=told.ranks, uncounted=told.uncounted)
+        told = await self._of(job_id).set_stops(
+            job_id, start_from_proto(request.stops), rank=rank, token=request.token
+        )
+        return pb.SetStopsResponse(
+            ranks=told.steps,
+            uncounted=told.uncounted,
+            steps=told.steps.values(),
+            blind=told.blind,
+        )
 
     async def ReachProcess(
         self,

@@ -3,7 +3,8 @@
     rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
-    rdev debug [JOB] --on exception|step=N      attach once that happens, and not before
+    rdev debug [JOB] --on exception|nan|step=N  attach once that happens, and not before
+    rdev debug [JOB] FILE:LINE --from step=N    set the breakpoint when step N begins
     rdev debug --pid PID [FILE:LINE ...]        a Python process that rdev did not start
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
@@ -33,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.debug.dialogue import Plan
+    from rdev.client.debug.expecting import Arrival
     from rdev.client.debug.places import Place
     from rdev.client.debug.prompt import Console
     from rdev.client.debug.session import Ended
@@ -70,9 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=stop_condition,
         action="append",
         default=[],
-        metavar="exception|step=N",
-        help="attach at an exception that nothing catches, or before a step; until then it is"
-        " as fast as ever",
+        metavar="exception|nan|step=N",
+        help="attach at an exception that nothing catches, at a loss or gradient that is not"
+        " finite, or before a step, and no sooner",
     )
     parser.add_argument(
         "--command",
@@ -163,6 +165,7 @@ def _check(script: str, places: list[Place], options: argparse.Namespace) -> Non
         raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
     if options.listen is not None and options.on:
         raise UsageError("debug a job", "--on goes with the terminal, not with --listen")
+    _require_gate_fits(options, places)
     if options.when is not None:
         if not places:
             raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
@@ -170,21 +173,43 @@ def _check(script: str, places: list[Place], options: argparse.Namespace) -> Non
     if script and options.on:
         hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
         raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
+    if script and options.from_step:
+        hint = f"`rdev run -d {script}` starts it, and `rdev debug` waits for the step"
+        raise UsageError("debug a script", "--from is for a job that runs", hint=hint)
 
 
-async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
-    """Waits for what --on names, and makes the rank where it came the one; False at Ctrl-C."""
+def _require_gate_fits(options: argparse.Namespace, places: list[Place]) -> None:
+    from rdev.protocol.errors import UsageError
+
+    if not options.from_step:
+        return
+    if options.on:
+        raise UsageError("debug a job", "--on stops by itself; --from is for a FILE:LINE")
+    if not places and options.listen is None:
+        hint = f"`--on step={options.from_step}` stops before that step itself"
+        raise UsageError("debug a job", "--from needs a FILE:LINE to stop at", hint=hint)
+
+
+async def _arrive(connection: Connection, job: Job, options: argparse.Namespace) -> Arrival | None:
+    """Waits for what --on names, or for the step of --from; None at Ctrl-C."""
     from rdev.client.debug.expecting import Expected, until_it_waits
+    from rdev.client.debug.gating import Gate
     from rdev.client.debug.terminal import until_interrupted
     from rdev.client.ui.output import say
     from rdev.protocol.errors import RdevError
+    from rdev.wire.job import DebugStart
 
-    expected = Expected(stops_at(options.on), options.rank, options.timeout)
+    stops = stops_at(options.on) if options.on else DebugStart(from_step=options.from_step)
+    expected = Expected(stops, options.rank, options.timeout)
+    arrivals: list[Arrival] = []
     failure: list[RdevError] = []
 
     async def work() -> None:
         try:
-            options.rank = await until_it_waits(connection, job, expected, say)
+            if options.on:
+                arrivals.append(await until_it_waits(connection, job, expected, say))
+            else:
+                arrivals.append(await Gate(connection, job, expected, say).arrive())
         except RdevError as error:  # a group would wrap it
             failure.append(error)
 
@@ -192,8 +217,10 @@ async def _expect(connection: Connection, job: Job, options: argparse.Namespace)
     if failure:
         raise failure[0]
     if not is_there:
-        say(f"taken back: {job.name} goes on, and does not stop for {expected.words}")
-    return is_there
+        rest = f"does not stop for {expected.words}" if options.on else "no breakpoint is set"
+        say(f"taken back: {job.name} goes on, and {rest}")
+        return None
+    return arrivals[0]
 
 
 def _script(named: str, options: argparse.Namespace) -> str:
@@ -277,23 +304,32 @@ async def _converse(
     )
     plan = await _plan(texts, job, places, options, is_new=is_new)
     waiting = {stop.rank for stop in job.stops if stop.unattended}
-    if options.on:
-        if not await _expect(connection, job, options):
+    arrival = None
+    if options.on or options.from_step:
+        arrival = await _arrive(connection, job, options)
+        if arrival is None:
             return 0
-        waiting = {options.rank}
+        options.rank = arrival.rank
+        waiting = {options.rank} if options.on else set()
     plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 
     async def work() -> None:
-        ended = await _sessions(connection, job, console, texts=texts, plan=plan, options=options)
+        ended = await _sessions(
+            connection, job, console, texts=texts, plan=plan, options=options, arrival=arrival
+        )
         if ended is not None and isinstance(console, Scripted) and console.unexecuted:
             action = f"execute {console.unexecuted[0]!r}"
             raise JobNotRunning(action, ended.cause, hint=_no_job(options))
 
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
-        if not await until_interrupted(work(), signals=()):
-            console.say((await _farewell(connection, job, options))[0])
+        try:
+            if not await until_interrupted(work(), signals=()):
+                console.say((await _farewell(connection, job, options))[0])
+        finally:
+            if arrival is not None:  # the attach may have failed
+                await arrival.leave()
     return 0
 
 
@@ -345,6 +381,7 @@ async def _sessions(
     texts: Texts,
     plan: Plan,
     options: argparse.Namespace,
+    arrival: Arrival | None,
 ) -> Ended | None:
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
@@ -352,7 +389,14 @@ async def _sessions(
     while True:
         said: list[str] = []  # of what the agent has to say
         ended = await _session(
-            connection, job, console, texts=texts, plan=plan, options=options, said=said
+            connection,
+            job,
+            console,
+            texts=texts,
+            plan=plan,
+            options=options,
+            said=said,
+            arrival=arrival,
         )
         text, is_over = await _farewell(connection, job, options, ended)
         if text not in said[-1:]:
@@ -362,7 +406,7 @@ async def _sessions(
         answer = await console.command("attach again? [y/N] ", _nothing)
         if (answer or "").strip().lower() not in ("y", "yes"):
             return ended
-        plan = replace(plan, waits_at_start=False, waiting=frozenset())
+        plan, arrival = replace(plan, waits_at_start=False, waiting=frozenset()), None
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:
@@ -378,6 +422,7 @@ async def _session(
     plan: Plan,
     options: argparse.Namespace,
     said: list[str],
+    arrival: Arrival | None,
 ) -> Ended | None:
     from rdev.client.debug.beside import shown_beside
     from rdev.client.debug.dialogue import Dialogue, interruptible
@@ -397,6 +442,8 @@ async def _session(
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
     async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+        if arrival is not None:
+            await arrival.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):
             pairing = await texts.pairing(path)
             if pairing is not None and (notice := pairing.notice(job.name)):

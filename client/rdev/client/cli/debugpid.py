@@ -21,8 +21,9 @@ def check(named: str, options: argparse.Namespace) -> None:
     action = f"debug process {options.pid}"
     if named or options.script_arguments:
         raise UsageError(action, f"{named or 'a script'} is named beside --pid")
-    if options.listen is not None or options.on:
-        raise UsageError(action, "--pid goes with the terminal, not with --listen or --on")
+    if options.listen is not None or options.on or options.from_step:
+        cause = "--pid goes with the terminal, not with --listen, --on or --from"
+        raise UsageError(action, cause)
     if options.allow_kill:
         raise UsageError(action, "rdev ends nothing that it did not start", hint="`kill` does")
 
