@@ -15,6 +15,7 @@ import sys
 import threading
 from functools import partial
 
+from rdev.hook.aside import Aside, finish
 from rdev.hook.gentle import gentle
 from rdev.hook.groups import Groups
 from rdev.hook.lease import Lease
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 # Importing debugpy takes 0.3 s on an idle core, and its share of a busy one's time.
 ATTACH_SECONDS = 30.0
 
+# The process' end waits so long for a command that is under way; one that waits for a device which
+# waits for another rank is left behind.
+LEAVE_SECONDS = 2.0
 
 # How long a fork waits for an attach or a detach that is under way.
 FORK_SECONDS = 5.0
@@ -117,7 +121,7 @@ class Session:
         return _on_own_thread(actions[name])
 
     def leave(self) -> None:
-        """The process ends: a debugger that is still attached lets go of it first."""
+        """The process ends: a debugger lets go of it, and threads of ours leave its libraries."""
         # pydevd's own end may have begun that on a thread which waits for this one to run Python,
         # so this one looks again and again instead of sleeping in the lock.
         if until(lambda: self._lock.acquire(blocking=False), THREADS_GONE):
@@ -125,6 +129,8 @@ class Session:
                 self._release("detached")
             finally:
                 self._lock.release()
+        finish(LEAVE_SECONDS)
+        self._groups.leave()
 
     def before_fork(self) -> None:
         """An attach or a detach that is under way ends first, or the child is left in its midst."""
@@ -258,14 +264,9 @@ class Session:
         return gone and cleared
 
 
-class _Worker(threading.Thread):
-    """A short-lived thread that the debugger neither traces nor stops: pydevd reads the names."""
-
-    pydev_do_not_trace = True
-    is_pydev_daemon_thread = True
-
+class _Worker(Aside):
     def __init__(self, action: Callable[[], Mapping[str, Any]]) -> None:
-        super().__init__(name="rdev-debug", daemon=True)
+        super().__init__("rdev-debug")
         self._action = action
         self.result: Mapping[str, Any] = {}
         self.error: Exception | None = None

@@ -244,11 +244,26 @@ class DebugManager:
             if place is not None and place.session is session:
                 await place.gone.wait()
 
-    async def set_stops(self, job_id: str, stops: DebugStart, *, rank: int | None) -> Told:
-        """Tells a running job when to stop and wait for a debugger; see `holds`."""
+    async def set_stops(
+        self, job_id: str, stops: DebugStart, *, rank: int | None, token: str = ""
+    ) -> Told:
+        """Tells a running job when to stop and wait for a debugger; see `holds`.
+
+        Raises:
+            DebuggerBusy: Nobody could attach then, for somebody is.
+        """
         action = f"let job {job_id} wait for a debugger"
         job = await running_job(self._jobs, job_id, action)
-        return await set_stops(self._jobs, job.id, stops, rank=rank)
+        if stops != DebugStart():
+            self._require_free(job, rank, action, all_of_them=bool(stops.from_step))
+        return await set_stops(self._jobs, job.id, stops, rank=rank, token=token)
+
+    def _require_free(self, job: Job, rank: int | None, action: str, *, all_of_them: bool) -> None:
+        ranks = range(job.ranks) if rank is None else (rank,)
+        places = [self._places.get((job.id, number)) for number in ranks]
+        taken = [place for place in places if place is not None and not place.is_closing]
+        if taken and (all_of_them or len(taken) == len(places)):
+            raise DebuggerBusy(action, _who(taken[0]))
 
     async def stacks(
         self, job_id: str, *, rank: int | None, is_native: bool

@@ -10,6 +10,8 @@ from functools import partial
 
 from rdev.client.connection import Connection
 from rdev.client.debug.editor import Joint
+from rdev.client.debug.expecting import Expected
+from rdev.client.debug.gating import Gate
 from rdev.client.debug.places import Sources
 from rdev.client.debug.remote import attached
 from rdev.client.debug.seat import Seat
@@ -21,7 +23,7 @@ from rdev.client.sync.root import find_workspace
 from rdev.client.ui.jobs import duration
 from rdev.client.workspaces import read_snapshot_file
 from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job
+from rdev.wire.job import DebugStart, Job
 
 # The host that is this machine.
 _HERE = "local"
@@ -50,7 +52,16 @@ async def joined(
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
-    async with attached(connection, job.id, rank, terms=terms, tell=tell) as pipe:
+    async with AsyncExitStack() as stack:
+        arrival = None
+        if terms.from_step:
+            expected = Expected(DebugStart(from_step=terms.from_step), rank)
+            arrival = await Gate(connection, job, expected, tell).arrive()
+            stack.push_async_callback(arrival.leave)
+        attaching = attached(connection, job.id, rank, terms=terms, tell=tell)
+        pipe = await stack.enter_async_context(attaching)
+        if arrival is not None:
+            await arrival.let_others_go()
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
         yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
