@@ -94,3 +94,34 @@ def test_a_rank_that_hangs_under_a_debugger_is_named_in_ps_and_beside_the_output
     assert where in told
     assert "in step, waiting in all_reduce" in told
     assert "train goes on\n" in told
+
+
+COUNTED = TRAIN.replace(
+    "    while not stop.item():\n        number += 1\n",
+    "    for number in __import__('rdev.loop').loop.track(range(1, 10**9)):\n"
+    "        if stop.item(): break\n",
+)
+
+
+@pytest.mark.parametrize("rank", ["1", "all"])
+def test_a_step_that_waits_for_its_debugger_is_held_for_three_times_the_timeout(
+    rdev, tmp_path, rank
+):
+    assert COUNTED != TRAIN
+    rdev.write("train.py", COUNTED)
+    done = rdev.run("run", "-d", "--nproc", "2", "train.py", "4", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    until((tmp_path / "trains").exists)
+    words = ("debug", f"train.py:{STEP}", "--rank", rank, "--from", "step=200")
+    with rdev.started(*words, stdin=subprocess.PIPE, text=True) as session:
+        lines = []
+        for line in iter(session.stdout.readline, ""):
+            lines.append(line)
+            if f"paused at train.py:{STEP}" in line:
+                break
+        time.sleep(12.0)  # the length of the stop is what is tested
+        session.stdin.write("p number\n")
+        session.stdin.close()
+        assert session.wait(DEADLINE) == 0, session.stderr.read()
+        assert "200\n" in session.stdout.read(), lines
+    finish(rdev, tmp_path)

@@ -21,6 +21,7 @@ from tests.support.command import DEADLINE, Rdev
 from tests.support.guest import SYSTEM_PYTHON, Guest, guest
 from tests.support.jobs import lock_holder
 from tests.support.relay import relayed
+from tests.support.terminal import in_terminal
 
 from rdev.client.connection import connect
 from rdev.client.debug.remote import attached
@@ -237,6 +238,38 @@ def test_when_everybody_is_killed_at_a_stop_the_job_goes_on_and_says_so(
     assert "PAUSED" not in person.run("ps").stdout
     [now] = person.jobs()
     assert (now["pid"], now["state"], now["paused"]) == (job["pid"], "running", []), now
+
+
+@pytest.mark.slow
+def test_a_debugger_that_was_killed_leaves_its_stop_to_the_next_one_of_the_same_person(person):
+    words = ("debug", "train", f"train.py:{STEP}")
+    with person.started(*words, stdin=subprocess.PIPE) as client:
+        said(client.stdout, b"paused at")
+        steps = (Path(person.jobs()[0]["directory"]) / "steps").read_text()
+        began = time.monotonic()
+        refused = person.run("debug", "train")
+        assert refused.returncode != 0
+        assert time.monotonic() - began < 5.0
+        assert re.search(rf"@\S+ \(process {client.pid} there\) is attached to it", refused.stderr)
+        assert f"end process {client.pid} there" in refused.stderr
+        client.kill()
+        client.wait()
+    with in_terminal(person, "debug", "train", "train.py:5") as terminal:
+        terminal.expect(b"its stop goes on here")
+        terminal.expect(b"breakpoint 1 at train.py:5")
+        terminal.expect(b"paused at train.py:4 in step()")
+        assert (Path(person.jobs()[0]["directory"]) / "steps").read_text() == steps
+        terminal.type(b"c\r")
+        terminal.expect(b"paused at train.py:5 in step()")
+        terminal.type(b"c\r")
+        terminal.expect(b"paused at train.py:5 in step()")
+        terminal.process.kill()
+        terminal.wait()
+    # A script's commands are for its own FILE:LINE.
+    done = person.run("debug", "train", f"train.py:{STEP}", "--command", "p number")
+    assert done.returncode == 0, done.stderr
+    assert "paused at train.py:5" not in done.stdout
+    assert f"paused at train.py:{STEP}" in done.stdout
 
 
 async def test_who_follows_the_job_is_told_of_its_stop_and_why_it_ended(person, environment):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import termios
+from pathlib import Path
 
 import pytest
 from tests.support.command import Rdev
@@ -21,6 +25,7 @@ def train():
         total += loss
         step += 1
         time.sleep(0.002)
+        open("beat", "w").write(str(step))
 
 train()
 """
@@ -134,3 +139,39 @@ def test_an_agent_that_dies_at_the_prompt_is_one_line_and_an_offer_to_come_back(
         terminal.type(b"n\r")
         assert terminal.wait() == 0
         assert terminal.is_as_before
+
+
+@pytest.mark.slow
+def test_a_step_that_is_asked_for_after_the_lease_is_too_late_in_one_line(job):
+    with in_terminal(job, "debug", "train.py:9", "--lease", "2s") as terminal:
+        terminal.expect(b"(rdev) ")
+        beat = Path(job.jobs()[0]["directory"]) / "beat"
+        held, agent = beat.read_text(), os.pidfd_open(job.agent_pid)
+        try:
+            # As a network that is away: what ended the stop is not known here, when a step is
+            # asked for.
+            signal.pidfd_send_signal(agent, signal.SIGSTOP)
+            terminal.until(lambda: beat.read_text() not in ("", held), "the lease's end")
+            terminal.type(b"n\r")
+            terminal.expect(b"n\r\n")
+        finally:
+            signal.pidfd_send_signal(agent, signal.SIGCONT)
+            os.close(agent)
+        terminal.until(lambda: b"attach again? [y/N] " in terminal.seen)
+        shown = re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", terminal.seen)
+        assert shown.count(b"too late: the stop is over") == 1
+        assert shown.count(b"nothing was asked of the debugger for 2 s; the job goes on") == 1
+        terminal.type(b"n\r")
+        assert terminal.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_library_by_its_path_is_a_breakpoint_and_a_name_that_is_not_there_one_line(job):
+    commands = [f"b {json.__file__}:290", "display not_there", "n"]
+    words = [word for command in commands for word in ("--command", command)]
+    done = job.run("debug", "train", "train.py:9", *words)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout + done.stderr
+    assert "breakpoint 2 at" in shown, shown
+    assert shown.count("not_there: NameError: name 'not_there' is not defined\n") >= 1, shown
+    assert "Traceback" not in shown

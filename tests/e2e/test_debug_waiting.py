@@ -223,3 +223,23 @@ def test_a_worker_that_waits_in_a_breakpoint_is_the_one_that_is_attached_to(rdev
         assert "\n70\n" in done.stdout
         assert running.wait(30) == 0
         assert running.stdout.read() == "right 14\n"
+
+
+def test_a_run_that_diverges_is_looked_at_where_its_loss_is_not_finite(rdev):
+    source = LOOP.replace("state.step * 2", 'state.step * 2 if state.step < 90 else float("nan")')
+    source = source.replace("range(600)", "range(120)")
+    rdev.write("loop.py", source)
+    assert rdev.run("run", "-d", "loop.py").returncode == 0
+    words = ("debug", "loop", "--on", "nan", "--command", "p held.pauses")
+    with rdev.started(*words, text=True) as debugging:
+        waiting = "waiting for a number that is not finite in loop; Ctrl-C takes it back"
+        lines_until(debugging.stderr, waiting)
+        release(rdev, "begin")
+        assert debugging.wait(60) == 0, debugging.stderr.read()
+        shown = debugging.stdout.read()
+    assert "FloatingPointError: step 90: the loss is nan; the update had been made" in shown
+    assert "\n0\n" in shown
+    assert rdev.run("wait", "loop").returncode == 0
+    refused = rdev.run("run", "--on", "inf", "loop.py")
+    assert refused.returncode == 2
+    assert "'inf' is none of `exception`, `nan` and `step=N`" in refused.stderr

@@ -14,7 +14,7 @@ from tests.support.calls import JOB, CallPipe, served
 from tests.support.hooked import HookedJob, adapters, hooked_job
 
 from rdev.agent.debug.manager import DebugManager
-from rdev.client.debug.session import Breakpoint, DebugClient, Stopped, debugging
+from rdev.client.debug.session import Breakpoint, DebugClient, Inherited, Stopped, debugging
 from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, DebugSessionLost, InvalidRequest
 from rdev.v1 import debug_pb2 as pb
 from rdev.v1.debug_pb2_grpc import DebugServiceStub
@@ -89,6 +89,72 @@ async def test_after_a_break_the_same_stop_goes_on_where_the_bytes_stopped(groun
         await client.resume("next", 1)
         assert isinstance(await client.halted(), Stopped)
         assert ground.job.count("debug_attached") == 1
+        await client.detach()
+    assert await ground.job.end() == "ended\n"
+
+
+def inherited(opened: pb.DebugOpened) -> Inherited:
+    taken = opened.taken_over
+    return Inherited(taken.first_sequence, tuple(taken.files), is_held=taken.held)
+
+
+async def test_a_new_client_goes_on_at_the_stop_of_one_that_is_gone(ground):
+    terms = {"owner": "ada@laptop", "takes_over": True}
+    file = str(ground.job.folder / "train.py")
+    former = CallPipe(ground.stub)
+    await former.open(**terms, client_pid=4711)
+    async with ground.client(former) as client:
+        stop = await ground.hit(client)
+        number = await value(client, "number")
+        with pytest.raises(DebuggerBusy, match=r"@laptop \(process 4711 there\) is attached") as no:
+            await CallPipe(ground.stub).open(**terms)
+        assert "end process 4711 there" in no.value.hint
+        former.tear()
+        pipe = CallPipe(ground.stub)
+        opened = await pipe.open(**terms, lease=Duration(seconds=500))
+        assert (list(opened.taken_over.files), opened.taken_over.held) == ([file], True)
+        with pytest.raises(DebugSessionLost, match="ada@laptop has taken it over since"):
+            await former.open(**terms)
+        async with debugging(pipe, inherited=inherited(opened)) as second:
+            [placed] = await second.attach([Breakpoint(file, STEP - 1)])
+            assert placed.verified
+            async with asyncio.timeout(20):
+                assert await second.halted() == stop
+                assert await value(second, "number") == number
+                await ground.job.event("debug_renewed")
+                assert ground.job.events[-1]["lease"] == 500.0
+                # The other one's breakpoint is gone: its line is passed by.
+                for _ in range(2):
+                    await second.resume("continue", stop.thread)
+                    assert isinstance(await second.halted(), Stopped)
+                    frame = (await second.stack(stop.thread))[0]
+                    assert frame.line == STEP - 1
+                assert int(await value(second, "number")) == int(number) + 2
+            assert ground.job.count("debug_attached") == 1
+            await second.detach()
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_what_is_asked_after_the_lease_is_told_why_it_is_too_late(ground):
+    pipe = CallPipe(ground.stub)
+    await pipe.open(lease=Duration(seconds=1))
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        await ground.job.event("debug_resumed")
+        with pytest.raises(DebuggerUnavailable, match="nothing was asked of the debugger for 1 s"):
+            await client.resume("next", 1)
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_a_client_that_was_killed_before_it_had_attached_is_replaced(ground):
+    terms = {"owner": "ada@laptop", "takes_over": True}
+    former = CallPipe(ground.stub)
+    await former.open(**terms)
+    former.tear()
+    pipe = CallPipe(ground.stub)
+    assert not (await pipe.open(**terms)).HasField("taken_over")
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
         await client.detach()
     assert await ground.job.end() == "ended\n"
 

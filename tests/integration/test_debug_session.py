@@ -24,6 +24,12 @@ from rdev.wire.unix import short_socket_path
 
 SERVED = {v: path for v, path in interpreters().items() if v in ("3.11", "3.12", "3.13")}
 
+# On one of them always, on the others with all that is slow.
+ON_EACH = [
+    pytest.param(path, id=v, marks=[] if v == "3.11" else [pytest.mark.slow])
+    for v, path in SERVED.items()
+]
+
 # An ordinary training script: nothing in it knows of rdev. Line 9 is inside the step.
 TRAIN = """\
 import os
@@ -108,6 +114,171 @@ async def test_locals_stepping_and_conditions(tmp_path):
             await client.detach()
         assert (await job.event("debug_paused", 2))["reason"] == "step"
         assert await job.end() == UNCHANGED
+
+
+# It measures by itself which of its functions run, as coverage does, in all threads.
+MEASURED = """\
+import os, sys, threading, time
+
+def tracer(frame, event, arg):
+    if event == "call" and frame.f_code.co_name != "step":
+        return None
+    counts[threading.current_thread().name, event] = counts.get(
+        (threading.current_thread().name, event), 0) + 1
+    return tracer
+
+def step():
+    a = 1
+    b = 2
+    return b
+
+def train():
+    while not os.path.exists("left"):
+        step()
+        time.sleep(0.002)
+    name = threading.current_thread().name
+    counts[name, "line"] = 0
+    for _ in range(100):
+        step()
+        time.sleep(0.002)
+    own[name] = sys.gettrace() is tracer
+
+counts, own, names = {}, {}, ("MainThread", "traced", "late")
+threading.settrace(tracer)
+threads = [threading.Thread(target=train, name="traced")]
+threads[0].start()
+sys.settrace(tracer)
+train()
+threads.append(threading.Thread(target=train, name="late"))
+threads[1].start()
+for thread in threads:
+    thread.join()
+own["later"] = threading.gettrace() is tracer
+print(sorted(own.items()), {counts[name, "line"] for name in names})
+"""
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_the_programs_own_trace_functions_are_back_after_the_debugger(tmp_path, python):
+    async with hooked_job(tmp_path, MEASURED, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await client.attach([at(job, 11)])
+            assert (await stopped(client)).reason == "breakpoint"
+            await client.detach()
+        (tmp_path / "left").touch()
+        told = await job.end()
+    traced = [(name, True) for name in ("MainThread", "late", "later", "traced")]
+    assert told == f"{traced} {{300}}\n"
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_a_process_that_is_forked_at_the_prompt_ends_with_its_line(tmp_path, python):
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await hit(client, job)
+            frame = (await client.stack(1))[0]
+            for line, code in (("os.fork()", 0), ("os.fork() or os._exit(3)", 3)):
+                child = (await client.evaluate(line, frame)).value
+                async with asyncio.timeout(20):
+                    waiting = f"os.waitpid({child}, os.WNOHANG)"
+                    while (ended := (await client.evaluate(waiting, frame)).value) == "(0, 0)":
+                        await asyncio.sleep(0.02)
+                assert ended == f"({child}, {code << 8})"
+            await client.detach()
+        # 3.12 and later warn of such a fork before.
+        assert (await job.end()).endswith(UNCHANGED)
+
+
+NO_THREADS = """\
+def none(*_, **__):
+    raise RuntimeError("can't start new thread")
+threading._start_new_thread = threading._start_joinable_thread = none
+"""
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_a_debugger_that_is_lost_is_cleaned_up_where_no_thread_can_be_started(
+    tmp_path, python
+):
+    async with hooked_job(tmp_path, TRAIN, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await hit(client, job)
+            await client.evaluate(NO_THREADS, (await client.stack(1))[0])
+            [adapter] = adapters()
+            os.kill(adapter, signal.SIGKILL)
+            await job.event("debug_detached")
+        assert await job.end() == UNCHANGED
+        assert job.count("debug_detached") == 1
+
+
+# It turns the collection of cycles off, as some trainings do, and says what is alive after a step.
+HEAVY = """\
+import gc, os, time, weakref
+
+class Tensor:
+    pass
+
+def step(number):
+    tensor = Tensor()
+    held = [tensor]
+    made.append(weakref.ref(tensor))
+    time.sleep(0.002)
+    return number
+
+gc.disable()
+made, number = [], 0
+while not os.path.exists("stop"):
+    number = step(number + 1)
+    alive = [i for i, each in enumerate(made) if each() is not None]
+    with open("alive.new", "w") as file:
+        file.write(f"{number} {alive}")
+    os.rename("alive.new", "alive")
+print(alive)
+"""
+
+
+async def alive(job: HookedJob) -> str:
+    """What is alive after a step that has begun later."""
+    file = job.folder / "alive"
+    first = int(file.read_text().split()[0])
+    async with asyncio.timeout(20):
+        while int(file.read_text().split()[0]) < first + 3:
+            await asyncio.sleep(0.01)
+    return file.read_text().partition(" ")[2]
+
+
+async def look_around(client: DebugClient, job: HookedJob, thread: int) -> None:
+    """What a person does at a stop, with errors."""
+    frame = (await client.stack(thread))[0]
+    for variable in await client.local_variables(frame):
+        if variable.reference:
+            await client.parts(variable.reference)
+    for line in ("tensor", "held[0]", "other = tensor", "for t in held:\n    kept = t"):
+        await client.evaluate(line, frame)
+    for line in ("tensor.none", "1 +", "exit(tensor)", "for t in held:\n    raise KeyError(t)"):
+        with pytest.raises(DebuggerUnavailable):
+            await client.evaluate(line, frame)
+    for each in await client.threads():
+        await client.stack(each.id)
+    await job.command("", "hook", 0, "stack")
+
+
+@pytest.mark.parametrize("python", ON_EACH)
+async def test_what_was_looked_at_is_freed_when_its_function_returns(tmp_path, python):
+    async with hooked_job(tmp_path, HEAVY, python=python) as job, DebugManager(job) as manager:
+        async with attached(manager) as client:
+            await client.attach([at(job, 10)])
+            stop = await stopped(client)
+            await look_around(client, job, stop.thread)
+            await client.resume("next", stop.thread)
+            await stopped(client)
+            await client.place([])
+            await client.resume("continue", stop.thread)
+            assert await alive(job) == "[]"
+            await job.command("", "hook", 0, "stack")
+            assert await alive(job) == "[]"
+            await client.detach()
+        assert await job.end() == "[]\n"
 
 
 async def test_what_would_end_the_program_is_answered_at_a_stop(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.support.interpreters import interpreters
 from rdev.agent.debug.manager import DebugManager
 from rdev.client.debug.session import Breakpoint, Stopped, debugging
 from rdev.hook import PLANT
+from rdev.protocol.errors import JobConflict
 
 PYTHONS = interpreters()
 HOOKED = {version: path for version, path in PYTHONS.items() if version != "3.10"}
@@ -323,3 +325,40 @@ async def test_the_dormant_hook_refuses_what_it_does_not_know_and_lives_on(tmp_p
             )
         assert (await job.command("0", "hook", 0, "status"))["attached"] is False
         await job.end()
+
+
+# Its frame is where the expression is evaluated; it ends in the midst of that.
+ENDS = """\
+import threading, time
+import torch
+
+def train():
+    while all(thread.name != "rdev-evaluate" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+train()
+"""
+
+# In torch's C++ most of the time, which gives the interpreter's lock away and takes it back.
+BUSY = "[(torch.ones(500, 500) @ torch.ones(500, 500)).sum().item() for _ in range({count})]"
+
+
+@pytest.mark.parametrize("count", [150, 10**9], ids=["a second", "for ever"])
+async def test_a_program_that_ends_while_a_thread_of_ours_is_in_torch_ends_well(tmp_path, count):
+    pytest.importorskip("torch")
+    async with hooked_job(tmp_path, ENDS, environment={"OMP_NUM_THREADS": "1"}) as job:
+        await job.until(lambda: job.hello)
+        expression = {"expression": BUSY.format(count=count), "function": "train"}
+
+        async def evaluate() -> None:
+            while True:
+                with contextlib.suppress(JobConflict):  # it is not in `train` yet
+                    await job.command("0", "hook", 0, "evaluate", expression)
+                await asyncio.sleep(0.05)
+
+        asked = asyncio.create_task(evaluate())
+        async with asyncio.timeout(30):
+            output, _ = await job.process.communicate()
+        asked.cancel()
+        assert (job.process.returncode, output) == (0, b"")

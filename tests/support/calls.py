@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from rdev.agent.debug.manager import DebugManager
+from rdev.agent.debug.strangers import Strangers
 from rdev.agent.interceptor import ErrorInterceptor
 from rdev.agent.services.debug import DebugService
 from rdev.client.connection import translating
@@ -97,7 +98,8 @@ class CallPipe:
 async def served(manager: DebugManager, folder: Path) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server of the manager's sessions."""
     server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(manager), server)
+    service = DebugService(manager, Strangers(str(folder / "strangers"), manager), manager)
+    debug_pb2_grpc.add_DebugServiceServicer_to_server(service, server)
     with short_socket_path(str(folder / "agent.sock")) as path:
         server.add_insecure_port(f"unix:{path}")
         await server.start()

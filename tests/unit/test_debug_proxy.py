@@ -118,3 +118,9 @@ def test_what_a_message_says_of_the_process():
     assert motion(response("next", success=True)) is Motion.CONTINUED
     assert motion(response("next", success=False)) is None
     assert motion(response("evaluate", success=True)) is None
+
+
+def test_what_is_asked_while_the_debugger_leaves_is_too_late():
+    refused = {"type": "response", "request_seq": 3, "command": "next", "success": False}
+    answer = Proxy(7).from_adapter({**refused, "message": "Client not authenticated."})
+    assert answer == {**refused, "message": "too late: the stop is over"}

@@ -63,6 +63,20 @@ EXPRESSIONS = [
         "list(inspect.signature(pydevd.PyDB.handle_breakpoint_condition).parameters)"
         " == ['self', 'info', 'pybreakpoint', 'new_frame']"
     ),
+    # forgetting.py: what keeps frames, and what is done in its place
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_xml'].ExceptionOnEvaluate"
+        ".__init__).parameters)[1:] == ['result', 'etype', 'tb']"
+    ),
+    (
+        "set(pydevd.PyDB.set_tracing_for_untraced_contexts.__code__.co_names) >="
+        " {'PYDEVD_USE_SYS_MONITORING', 'update_monitor_events', '_current_frames',"
+        " 'set_trace_for_frame_and_parents', 'restart_events'}"
+    ),
+    (
+        "hasattr(sys.modules['_pydevd_bundle.pydevd_additional_thread_info']"
+        ".PyDBAdditionalThreadInfo, 'get_topmost_frame')"
+    ),
     # vendor.py: pydevd's log is nowhere until its stream is made
     (
         "sys.modules['_pydev_bundle.pydev_log']._LoggingGlobals._debug_stream"
@@ -221,3 +235,9 @@ def test_the_adapter_checks_both_tokens():
     )
     assert '"debugServerAccessToken": access_token' in source
     assert 'auth["clientAccessToken"] != adapter.access_token' in source
+
+
+def test_whoever_is_too_late_is_answered_that_they_are_not_authenticated():
+    processor = "_pydevd_bundle.pydevd_process_net_command_json"
+    body = f"print(inspect.getsource(__import__({processor!r}, fromlist=['_'])))"
+    assert 'message="Client not authenticated."' in inside(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import types
 
@@ -67,6 +68,26 @@ def serving(process, monkeypatch):
 
     monkeypatch.setattr(sys, "breakpointhook", hook)
     return process
+
+
+def test_a_stop_waits_longer_for_somebody_who_is_on_the_way(process):
+    assert process.waiting.prolong(60.0) is None
+    seen: list[float | None] = []
+
+    def arrive() -> None:
+        while not process.events:
+            time.sleep(0.005)
+        seen.extend([process.waiting.prolong(60.0), process.waiting.prolong(1.0)])
+        time.sleep(0.3)  # three times what it waits for nobody
+        process.debugger.ready = True
+
+    coming = threading.Thread(target=arrive)
+    coming.start()
+    breakpoint()  # noqa: T100  # it is what is tested
+    coming.join()
+    assert [left is not None and 50 < left <= 60 for left in seen] == [True, True], seen
+    assert len(process.debugger.stopped) == 1
+    assert process.events[-1][1]["cause"] == "client"
 
 
 def test_a_breakpoint_that_nobody_attends_goes_on_and_is_off_for_good(process):

@@ -15,6 +15,7 @@ import grpc
 import rdev.hook
 from rdev.agent.control.manager import ControlManager
 from rdev.agent.debug.manager import DebugManager
+from rdev.agent.debug.strangers import Strangers
 from rdev.agent.environment.manager import EnvironmentManager
 from rdev.agent.identity import identify
 from rdev.agent.idle import Calls, until_idle
@@ -158,6 +159,10 @@ async def _composed(
             )
         )
         debug = await stack.enter_async_context(DebugManager(jobs))
+        strangers = await stack.enter_async_context(
+            Strangers(home.strangers, jobs, is_allowed=site.hook)
+        )
+        visits = await stack.enter_async_context(DebugManager(strangers))
         traits = {LOGIN_UNKNOWN} if login.fault else set()
         if await is_login_node(environment):
             traits.add(LOGIN_NODE)
@@ -188,7 +193,9 @@ async def _composed(
         )
         LogService(jobs, inotify).add_to(server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventService(jobs, inotify), server)
-        debug_pb2_grpc.add_DebugServiceServicer_to_server(DebugService(debug), server)
+        debug_pb2_grpc.add_DebugServiceServicer_to_server(
+            DebugService(debug, strangers, visits), server
+        )
         control_pb2_grpc.add_ControlServiceServicer_to_server(
             ControlService(ControlManager(jobs, inotify)), server
         )

@@ -24,15 +24,24 @@ STOPS_VARIABLE = "RDEV_JOB_DEBUG"
 
 
 class Hook:
-    """What a process is armed with."""
+    """What a process is armed with.
+
+    Attributes:
+        path: The socket that it dials.
+    """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._lock = _thread.allocate_lock()
         self._session: Session | None = None
         self._dialer = Dialer("hook", path, on_command=self._command, redial_in_children=True)
 
-    def start(self) -> None:
-        """Dials; waits for a debugger where the job is to stop at once."""
+    def start(self, *, is_stranger: bool) -> None:
+        """Dials; waits for a debugger where the job is to stop at once.
+
+        Args:
+            is_stranger: rdev did not start the process: nothing of it changes besides.
+        """
         # The last to be registered are the first to be called before a fork: a session that is
         # busy is waited for, then the dialer's thread leaves.
         os.register_at_fork(
@@ -43,6 +52,8 @@ class Hook:
         # First to be registered, so last to be called: the program's own end has its say before.
         atexit.register(self._leave)
         self._dialer.start()
+        if is_stranger:
+            return
         # Who set the variable chose another; who sits at the job's terminal is served by pdb.
         if "PYTHONBREAKPOINT" not in os.environ and not _is_terminal():
             sys.breakpointhook = self._breakpoint
@@ -86,14 +97,23 @@ class Hook:
 _hook: Hook | None = None
 
 
-def arm() -> None:
-    """Dials the job's socket; does nothing outside a job or when called again."""
+def arm(stranger: str = "") -> None:
+    """Dials the job's socket; does nothing outside a job or when called again.
+
+    Args:
+        stranger: The socket to dial in a process that rdev did not start; empty in a job's.
+    """
     global _hook
-    path = job_socket()
+    path = stranger or job_socket()
     if path is None or _hook is not None:
         return
     _hook = Hook(path)
-    _hook.start()
+    _hook.start(is_stranger=bool(stranger))
+
+
+def armed_with() -> str:
+    """The socket that this process dials; empty if it has no hook."""
+    return _hook.path if _hook is not None else ""
 
 
 def _is_terminal() -> bool:

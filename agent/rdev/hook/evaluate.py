@@ -6,8 +6,7 @@ there yet, and a tensor may be written while it is summed up.
 
 from __future__ import annotations
 
-import threading
-
+from rdev.hook.aside import Aside
 from rdev.hook.place import is_users, main_frame, spot, users_frame
 from rdev.hook.summary import message_of, short_text
 
@@ -53,14 +52,9 @@ def _find(function: str, file: str) -> FrameType:
     raise RuntimeError(f"the main thread is not in {function}")
 
 
-class _Evaluation(threading.Thread):
-    """The debugger neither traces nor stops it: pydevd reads the two names."""
-
-    pydev_do_not_trace = True
-    is_pydev_daemon_thread = True
-
+class _Evaluation(Aside):
     def __init__(self, expression: str, names: dict[str, Any]) -> None:
-        super().__init__(name="rdev-evaluate", daemon=True)
+        super().__init__("rdev-evaluate")
         self._expression = expression
         self._names = names
         self.text = ""
@@ -82,6 +76,7 @@ def _bounded(expression: str, names: dict[str, Any]) -> str:
     evaluation.start()
     evaluation.join(SECONDS)
     if evaluation.is_alive():
+        evaluation.interrupt()
         raise RuntimeError(f"it takes longer than {SECONDS:g} s")
     if evaluation.cause:
         raise RuntimeError(evaluation.cause)

@@ -114,6 +114,10 @@ class Groups:
             "stuck": round(self._stuck, 3),
         }
 
+    def leave(self) -> None:
+        """The process ends: the thread that watches must not be in torch then, see `aside`."""
+        self._end()
+
     def forget(self) -> None:
         """In a forked child: nothing is armed, and its groups are its parent's."""
         self._begin()

@@ -96,6 +96,10 @@ class Lease:
         """The stop is over."""
         self._deadline = None
 
+    def hurry(self) -> None:
+        """The debugger has to go now, whether a stop is on or not."""
+        self._set(0.0)
+
     def forget(self) -> None:
         """In a forked child: nothing is stopped, and the thread is its parent's."""
         self.seconds = LEASE_SECONDS

@@ -12,7 +12,9 @@ Measured defects of the stock one, and the remedies:
   which its own request calls, an adapter that is lost in the disposal.
 - A step waits for up to 0.2 s when nothing else wakes the parked thread: its command does.
 - A command that raises SystemExit, as an evaluated `exit()` does, is never answered.
+- A child that is forked by an evaluated `os.fork()` would wait for ever at its parent's stop.
 - A condition that raises is not met, and no client says so: it is said, once a breakpoint.
+- A frame that was stopped in lives on, with the tensors in it: see `rdev.hook.forgetting`.
 - It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
 
@@ -23,6 +25,7 @@ import os
 import sys
 import threading
 
+from rdev.hook.forgetting import Raised, forget_frames
 from rdev.hook.release import parked_threads, set_running, unpark, until
 from rdev.hook.stops import Stop, Stops
 from rdev.hook.summary import message_of, show_arrays
@@ -58,9 +61,10 @@ class Patches:
         _resume_before_disposal(pydevd.PyDB, stops, on_disposed)
         _notice_leaving(stops)
         _notice_readiness(self._on_ready)
-        _look_after_a_command()
+        _look_after_a_command(Raised())
         _tell_of_conditions(pydevd.PyDB)
         _tell_of_messages(pydevd.PyDB)
+        forget_frames(pydevd.PyDB)
         show_arrays()
 
     def is_ready(self) -> bool:
@@ -166,7 +170,7 @@ def _notice_readiness(on_ready: Callable[[Any], None]) -> None:
     api.run = run
 
 
-def _look_after_a_command() -> None:
+def _look_after_a_command(raised: Raised) -> None:
     # A parked thread that has executed a command sleeps for 0.2 s before it looks whether the
     # command has let it go, unless it is woken again: every other step took so long.
     command = sys.modules["_pydevd_bundle.pydevd_comm"].InternalThreadCommand
@@ -174,17 +178,30 @@ def _look_after_a_command() -> None:
 
     def do_it(self: Any, dbg: Any) -> None:  # noqa: ANN401 - objects of pydevd's
         request = next(iter(self.args or ()), None)
+        process = os.getpid()
         try:
             original(self, dbg)
         except BaseException as error:
             # pydevd expects an Exception where it evaluates, and only logs what else comes here.
             if getattr(request, "type", "") != "request":
                 raise
+            _end_unless(process)
             _refuse(dbg, request, error)
         finally:
+            _end_unless(process)
+            raised.forget()
             dbg.get_internal_queue_and_event(self.thread_id)[1].set()
 
     command.do_it = do_it
+
+
+def _end_unless(process: int) -> None:
+    """Ends a child that was forked by what was evaluated, and has come back from it.
+
+    It would wait for ever at a stop in which nobody is attached to it, or train beside its parent.
+    """
+    if os.getpid() != process:
+        os._exit(0)
 
 
 def _refuse(debugger: Any, request: Any, error: BaseException) -> None:  # noqa: ANN401 - objects of pydevd's

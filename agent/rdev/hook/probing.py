@@ -27,13 +27,14 @@ def probe(args: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if args.get("armed"):
         step, mark = _number(args.get("step")), _number(args.get("mark"))
-        return dict(_live().arm(mark=mark, step=step))
+        return dict(loop_module(_LIVE).arm(mark=mark, step=step))
     live: Any = sys.modules.get(_LIVE)
     return dict(live.disarm()) if live is not None else {"armed": False, "kind": "probe"}
 
 
-def _live() -> Any:  # noqa: ANN401 - the module, which the hook has no types of
-    loaded = sys.modules.get(_LIVE)
+def loop_module(name: str) -> Any:  # noqa: ANN401 - the module, which the hook has no types of
+    """A module of `rdev.loop`, loaded if it has not been."""
+    loaded = sys.modules.get(name)
     if loaded is not None:
         return loaded
     from importlib import import_module
@@ -42,12 +43,12 @@ def _live() -> Any:  # noqa: ANN401 - the module, which the hook has no types of
     # ours as an attribute: an empty one stands in for it meanwhile.
     users = sys.modules.get("rdev")
     if not _is_regular(users):
-        return import_module(_LIVE)
+        return import_module(name)
     stand_in = type(sys)("rdev")
     stand_in.__path__ = []
     sys.modules["rdev"] = stand_in
     try:
-        return import_module(_LIVE)
+        return import_module(name)
     finally:
         if users is not None:
             sys.modules["rdev"] = users

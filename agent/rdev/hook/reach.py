@@ -55,15 +55,16 @@ class Fallback:
         return spec
 
 
-def start(root: str) -> None:
+def start(root: str, socket: str = "") -> None:
     """Plants the finders and arms the hook.
 
     Args:
         root: Folder that holds `hook`, `wire` and `loop` of the agent's release.
+        socket: Whom a process that rdev did not start dials; empty for a job's, which knows.
     """
     sys.meta_path.insert(0, Finder(root))
     sys.meta_path.append(Fallback())
-    if sys.version_info < (3, 11) or "RDEV_JOB_SOCKET" not in os.environ:
+    if sys.version_info < (3, 11) or not (socket or "RDEV_JOB_SOCKET" in os.environ):
         return
     # A user's package named `rdev` must not be executed before the program asks for it, so an
     # empty parent stands in while our first modules are imported. The later ones do without: an
@@ -77,7 +78,7 @@ def start(root: str) -> None:
     try:
         from rdev.hook.arm import arm
 
-        arm()
+        arm(socket)
     finally:
         if stand_in is not None and sys.modules.get("rdev") is stand_in:
             del sys.modules["rdev"]

@@ -1,8 +1,8 @@
 """The full detach: afterwards the process runs exactly as fast as before the attach.
 
 pydevd's own `stoptrace` clears the trace function of the calling thread only, so on 3.11 every
-other thread goes on paying for a debugger that has gone. Here every thread is cleared: the main
-thread by a pending call of the interpreter, the others by a trace function that removes itself.
+other thread goes on paying for a debugger that has gone. Here every thread is cleared, and has the
+program's own trace function again if it had one: see `rdev.hook.tracing`.
 On 3.12 and later the monitoring events are turned off, those on single code objects included, and
 what 3.12 took apart for them is put together.
 """
@@ -15,11 +15,11 @@ import threading
 import time
 
 from rdev.hook.fusing import fuse
+from rdev.hook.tracing import restore, restore_child
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
     from typing import Any
 
 # How often a condition of pydevd's threads is looked at; they poll at 0.1 s themselves.
@@ -28,15 +28,8 @@ TICK = 0.01
 # pydevd's threads end within two of their own polls of 0.1 to 0.2 s each once told to.
 THREADS_GONE = 3.0
 
-# A main thread inside a long call of C code (a collective, a synchronize) runs no pending call;
-# nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
-MAIN_CLEARED = 1.0
-
 # pydevd's STATE_RUN.
 _RUNNING = 1
-
-# `threading.settrace` is annotated as if tracing could not be turned off.
-_NO_TRACE: Any = None
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -95,7 +88,7 @@ def untrace(pydevd: Any) -> bool:  # noqa: ANN401 - pydevd has no type informati
         _stop_monitoring()
         cleared = True
     else:
-        cleared = _stop_tracing()
+        cleared = restore()
     _module("_pydev_bundle.pydev_monkey").undo_patch_thread_modules()
     _forget_threads()
     atexit.unregister(pydevd.stoptrace)
@@ -112,9 +105,7 @@ def untrace_child() -> None:
     if hasattr(sys, "monitoring"):
         _stop_monitoring()
     else:
-        _module("pydevd_tracing").restore_sys_set_trace_func()
-        threading.settrace(_NO_TRACE)
-        sys.settrace(None)
+        restore_child()
     _module("_pydev_bundle.pydev_monkey").undo_patch_thread_modules()
     _forget_threads()
     atexit.unregister(pydevd.stoptrace)
@@ -159,75 +150,3 @@ def _stop_monitoring() -> None:
         codes.clear()
     facade.stop_monitoring(all_threads=True)
     facade.reset_thread_local_info()
-
-
-class _PendingClear:
-    """Clears the main thread's trace function from within it, unless an attach came first."""
-
-    def __init__(self) -> None:
-        import ctypes  # 5 ms that only a process with a debugger pays
-
-        self._generation = 0
-        self._asked: list[int] = []
-        self._done = threading.Event()
-        # Kept for good: the interpreter may call it long after everybody stopped waiting.
-        self._add_pending_call = ctypes.pythonapi.Py_AddPendingCall
-        self._callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._run)
-
-    def cancel(self) -> None:
-        """A new session begins: calls that are still pending do nothing."""
-        self._generation += 1
-
-    def request(self, seconds: float) -> bool:
-        self._done.clear()
-        self._asked.append(self._generation)
-        if self._add_pending_call(self._callback, None) != 0:
-            self._asked.pop()
-            return False
-        return self._done.wait(seconds)
-
-    def _run(self, _: object) -> int:
-        if self._asked and self._asked.pop(0) == self._generation:
-            sys.settrace(None)
-            self._done.set()
-        return 0
-
-
-_pending: _PendingClear | None = None
-
-
-def cancel_pending() -> None:
-    """A new session begins: a clear that still waits for the main thread must not hit it."""
-    if _pending is not None:
-        _pending.cancel()
-
-
-def _remove_itself(_frame: Any, _event: str, _arg: Any) -> None:  # noqa: ANN401 - a trace function
-    sys.settrace(None)
-
-
-def _stop_tracing() -> bool:
-    global _pending
-    tracing = _module("pydevd_tracing")
-    tracing.restore_sys_set_trace_func()
-    threading.settrace(_NO_TRACE)
-    for top in sys._current_frames().values():  # noqa: SLF001 - the only way to another thread's frames
-        frame: FrameType | None = top
-        while frame is not None:
-            frame.f_trace = None
-            frame = frame.f_back
-    if threading.current_thread() is threading.main_thread():
-        sys.settrace(None)
-        return True
-    if _pending is None:
-        _pending = _PendingClear()
-    cleared = _pending.request(MAIN_CLEARED)
-    spared = {threading.main_thread().ident, threading.get_ident()}
-    others = [ident for ident in sys._current_frames() if ident not in spared]  # noqa: SLF001 - as above
-    for ident in others:
-        thread = threading._active.get(ident)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
-        if thread is not None and not getattr(thread, "pydev_do_not_trace", False):
-            tracing.set_trace_to_threads(
-                _remove_itself, thread_idents=[ident], create_dummy_thread=False
-            )
-    return cleared

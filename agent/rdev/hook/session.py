@@ -15,6 +15,7 @@ import sys
 import threading
 from functools import partial
 
+from rdev.hook.aside import Aside, finish
 from rdev.hook.gentle import gentle
 from rdev.hook.groups import Groups
 from rdev.hook.lease import Lease
@@ -22,7 +23,6 @@ from rdev.hook.patch import Patches
 from rdev.hook.probing import probe
 from rdev.hook.release import (
     THREADS_GONE,
-    cancel_pending,
     debugger_threads,
     unpark,
     until,
@@ -31,6 +31,7 @@ from rdev.hook.release import (
 )
 from rdev.hook.stack import stack
 from rdev.hook.stops import Stops
+from rdev.hook.tracing import remember
 from rdev.hook.vendor import load
 from rdev.hook.waiting import Waiting
 from rdev.wire.unix import connect, peer_uid
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 # Importing debugpy takes 0.3 s on an idle core, and its share of a busy one's time.
 ATTACH_SECONDS = 30.0
 
+# The process' end waits so long for a command that is under way; one that waits for a device which
+# waits for another rank is left behind.
+LEAVE_SECONDS = 2.0
 
 # How long a fork waits for an attach or a detach that is under way.
 FORK_SECONDS = 5.0
@@ -117,7 +121,7 @@ class Session:
         return _on_own_thread(actions[name])
 
     def leave(self) -> None:
-        """The process ends: a debugger that is still attached lets go of it first."""
+        """The process ends: a debugger lets go of it, and threads of ours leave its libraries."""
         # pydevd's own end may have begun that on a thread which waits for this one to run Python,
         # so this one looks again and again instead of sleeping in the lock.
         if until(lambda: self._lock.acquire(blocking=False), THREADS_GONE):
@@ -125,6 +129,8 @@ class Session:
                 self._release("detached")
             finally:
                 self._lock.release()
+        finish(LEAVE_SECONDS)
+        self._groups.leave()
 
     def before_fork(self) -> None:
         """An attach or a detach that is under way ends first, or the child is left in its midst."""
@@ -154,11 +160,12 @@ class Session:
             if not self._is_left():
                 raise RuntimeError("a debugger is attached already")
             self._release("adapter_lost")
+            self._prolong(ATTACH_SECONDS)
             pydevd = load(str(args["debugpy"]))
             if self._patches is None:
                 self._patches = Patches(pydevd, self._stops, self._on_disposed)
             connection = _connect(str(args["socket"]))
-            cancel_pending()
+            remember()
             # pydevd closes its own descriptor while a thread of its still reads from it; only a
             # second one can end that read.
             self._connection = connection.dup()
@@ -197,10 +204,16 @@ class Session:
         return {**self._status(), "clean": clean}
 
     def _renew(self, seconds: float) -> Mapping[str, Any]:
-        is_on = self._lease.renew(seconds)
-        if is_on:
+        if self._lease.renew(seconds):
             self._report("debug_renewed", {"lease": seconds})
+        else:
+            self._prolong(seconds)
         return self._status()
+
+    def _prolong(self, seconds: float) -> None:
+        left = self._waiting.prolong(seconds)
+        if left is not None:
+            self._report("debug_renewed", {"lease": round(left, 3)})
 
     def _status(self) -> Mapping[str, Any]:
         stop = self._stops.current
@@ -221,7 +234,9 @@ class Session:
         try:
             _Worker(partial(self._detach, "adapter_lost", of=connection)).start()
         except RuntimeError:
-            return  # The interpreter is shutting down and needs no cleaning.
+            # The system has no thread for it, and the lease has one. At the interpreter's end
+            # that has gone as well, and nothing needs cleaning.
+            self._lease.hurry()
 
     def _expire(self) -> None:
         # The threads first and without a lock: whoever holds ours may wait for one of them.
@@ -249,14 +264,9 @@ class Session:
         return gone and cleared
 
 
-class _Worker(threading.Thread):
-    """A short-lived thread that the debugger neither traces nor stops: pydevd reads the names."""
-
-    pydev_do_not_trace = True
-    is_pydev_daemon_thread = True
-
+class _Worker(Aside):
     def __init__(self, action: Callable[[], Mapping[str, Any]]) -> None:
-        super().__init__(name="rdev-debug", daemon=True)
+        super().__init__("rdev-debug")
         self._action = action
         self.result: Mapping[str, Any] = {}
         self.error: Exception | None = None

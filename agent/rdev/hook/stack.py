@@ -14,7 +14,7 @@ from rdev.wire.jsons import dump
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
     from types import FrameType
     from typing import Any
 
@@ -43,8 +43,16 @@ def stack(parked: Container[int]) -> dict[str, Any]:
         `threads`, the main one first, each with `name`, `ident`, `main`, `paused` and `frames` of
         [file, line, function], the innermost first; and `title`, the process's command line.
     """
-    main = threading.main_thread().ident
     frames = sys._current_frames()  # noqa: SLF001 - the only way to another thread's frames
+    try:
+        return {"threads": _threads(frames, parked), "title": _title()}
+    finally:
+        # This function's own frame is among them: a cycle that would keep them all, and tensors.
+        frames.clear()
+
+
+def _threads(frames: Mapping[int, FrameType], parked: Container[int]) -> list[dict[str, Any]]:
+    main = threading.main_thread().ident
     # Not `enumerate`, whose lock the program may hold; and of one that it did not make only the
     # frames are known.
     named: dict[int, Any] = dict(threading._active)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
@@ -65,7 +73,7 @@ def stack(parked: Container[int]) -> dict[str, Any]:
         if size < MOST_BYTES:
             told["frames"] = calls
         found.append(told)
-    return {"threads": found, "title": _title()}
+    return found
 
 
 def _calls(

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
+
+from rdev.hook.aside import Aside
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class _Budget:
     def __init__(self) -> None:
         self._left = BUDGET_SECONDS
         self._last = 0.0
-        self._waiting: dict[str, _Aside] = {}
+        self._waiting: dict[str, _Summary] = {}
 
     def summarize(self, value: Any) -> str:  # noqa: ANN401 - a tensor or an array
         try:
@@ -186,7 +187,7 @@ class _Budget:
         if device in self._waiting and self._waiting[device].is_alive():
             return f"{device} is busy"
         began = time.monotonic()
-        aside = _Aside(action)
+        aside = _Summary(action)
         aside.start()
         aside.join(max(self._left, LEAST_SECONDS))
         self._left -= time.monotonic() - began
@@ -202,14 +203,9 @@ class _Budget:
         self._last = now
 
 
-class _Aside(threading.Thread):
-    """A thread that the debugger neither traces nor stops: pydevd reads the names."""
-
-    pydev_do_not_trace = True
-    is_pydev_daemon_thread = True
-
+class _Summary(Aside):
     def __init__(self, action: Callable[[], str]) -> None:
-        super().__init__(name="rdev-summary", daemon=True)
+        super().__init__("rdev-summary")
         self._action: Callable[[], str] | None = action
         self.result = ""
 

@@ -1,7 +1,9 @@
-"""Stops that wait for a debugger: at `breakpoint()`, at the start, at an exception, before a step.
+"""Stops that wait for a debugger: at `breakpoint()`, the start, an exception, a step, a NaN.
 
     running --hold--> waiting --a debugger is attached and ready--> stopped by the debugger
                          '--- nobody came in time ---> running; that `breakpoint()` is off
+
+A step that breakpoints are set from waits in the same way, and begins without a stop.
 
 No debugger is in the process before somebody comes, so none of these costs anything until then.
 The thread that waits does so in Python, and takes no lock that the program can hold.
@@ -15,14 +17,16 @@ import sys
 import time
 
 from rdev.hook.arm import STOPS_VARIABLE
+from rdev.hook.asks import JOB, Ask, Asks, asked_at_start
+from rdev.hook.nonfinite import NonFinite
 from rdev.hook.stops import Stop
 from rdev.hook.timeouts import patience
-from rdev.wire.gate import close, counted
+from rdev.wire.gate import close, counted, reached
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import FrameType
+    from collections.abc import Callable, Mapping
+    from types import FrameType, TracebackType
     from typing import Any, Protocol
 
     from rdev.hook.stops import Report, Stops
@@ -50,8 +54,15 @@ ATTENDANCE_SECONDS = 60.0
 # An exception is the end anyway, and its frames cannot be had again; then the GPU is wanted back.
 POST_MORTEM_SECONDS = 120.0
 
+# Somebody who waits for a step attaches as soon as it is held: an attach takes a second or two, and
+# several on a busy machine. Nobody comes whose laptop has gone, and the training goes on.
+GATE_SECONDS = 30.0
+
 # How often a thread that waits looks whether somebody came.
 TICK = 0.02
+
+# What counts steps, once the program has loaded it.
+_LOOP = "rdev.loop.probe"
 
 # What is told of an exception: the innermost frames, and of each so many names.
 _FRAMES = 10
@@ -67,6 +78,7 @@ class Waiting:
         debugger: The debugger of this process.
         attendance: How long a stop waits for somebody, in seconds.
         post_mortem: How long the one at an exception does.
+        gate: How long a step does from which breakpoints are to be set.
     """
 
     def __init__(
@@ -77,16 +89,22 @@ class Waiting:
         *,
         attendance: float = ATTENDANCE_SECONDS,
         post_mortem: float = POST_MORTEM_SECONDS,
+        gate: float = GATE_SECONDS,
     ) -> None:
         self._stops = stops
         self._report = report
         self._debugger = debugger
         self._attendance = attendance
         self._post_mortem_seconds = post_mortem
+        self._gate = gate
         self._off: set[tuple[str, int]] = set()
-        self._audits = self._watches_exceptions = False
-        # The next steps to hold before: what the job was started with, and what was asked since.
-        self._own_step = self._asked_step = 0
+        self._audits = False
+        self._asks = Asks()
+        self._held_for: set[str] = set()  # who is about to come
+        self._non_finite = NonFinite(self._hold_nan)
+        # Of the stop that waits: until when, and how long its process groups let it.
+        self._deadline: float | None = None
+        self._latest = 0.0
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -98,25 +116,41 @@ class Waiting:
         if "start" in words:
             environment[STOPS_VARIABLE] = ",".join(word for word in words if word != "start")
             sys.setprofile(self._until_main)
-        self._own_step = _step(words)
-        self.stop_at({"exception": "exception" in words})
+        self._ask(JOB, asked_at_start(words))
 
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The command `stops`: `exception` on or off, and `step`, the next one to hold before.
-
-        A step that the job was started with stays.
+        """The command `stops`: all that `token` waits for, see `Ask`; what others do stays.
 
         Returns:
-            `counted`: whether somebody in this process counts steps.
+            `counted`: whether somebody in this process counts steps, `loop`: whether somebody may
+            begin to, `reached`: the step that has begun last, `blind`: why no number that is not
+            finite can be seen yet.
         """
-        if args.get("exception"):
-            self._watch_exceptions()
-        else:
-            self._watches_exceptions = False
-        step = args.get("step")
-        self._asked_step = step if isinstance(step, int) else 0
+        blind = self._ask(str(args.get("token") or ""), Ask(args))
+        answer = {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
+        return {**answer, "blind": blind}
+
+    def _ask(self, who: str, ask: Ask) -> str:
+        self._asks.put(who, ask)
+        if ask.is_empty and who:  # an earlier release takes its own back before it attaches
+            self._held_for.discard(who)
+        if ask.exception or ask.nan:
+            self._audit_events()
         self._close_gate()
-        return {"counted": counted()}
+        return self._non_finite.watch() if self._asks.nan else self._non_finite.leave()
+
+    def prolong(self, seconds: float) -> float | None:
+        """Somebody is on the way: a stop that waits does so from now, as long as it may.
+
+        Returns:
+            The seconds that it has; None if none waits. It is never shortened.
+        """
+        deadline = self._deadline
+        if deadline is None:
+            return None
+        now = time.monotonic()
+        self._deadline = max(deadline, min(now + seconds, self._latest))
+        return self._deadline - now
 
     # Each way in.
 
@@ -142,20 +176,41 @@ class Waiting:
             self._debugger.stop_here(frame)
 
     def _close_gate(self) -> None:
-        step = min((s for s in (self._own_step, self._asked_step) if s), default=0)
+        step = self._asks.step
         close(step, lambda: self._hold_step(step))
 
     def _hold_step(self, step: int) -> None:
-        self._own_step = self._own_step if self._own_step > step else 0
-        self._asked_step = self._asked_step if self._asked_step > step else 0
+        is_stop, self._held_for = self._asks.reach(step)
         self._close_gate()
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
-        if not self._await_debugger(_stop(frame, f"step {step}"), self._attendance):
+        stop = _stop(frame, f"step {step}")
+        if not is_stop:
+            if not self._debugger.is_ready():
+                self._await_debugger(stop, self._gate, is_wanted=self._is_held_for)
+            return
+        if not self._await_debugger(stop, self._attendance, is_wanted=self._is_held_for):
             return
         if sys.getprofile() is None:
             sys.setprofile(self._until_users)
         else:
             self._debugger.stop_here(frame)  # the program is profiled, and goes on being so
+
+    def _hold_nan(self, what: str) -> None:
+        """A number is not finite, on the training's thread: once, or each step would wait anew."""
+        self._held_for = self._asks.found()
+        self._non_finite.leave()
+        frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
+        if self._debugger.is_ready() or self._await_debugger(
+            _stop(frame, "nan"), self._attendance, is_wanted=self._is_held_for
+        ):
+            error = FloatingPointError(what).with_traceback(_traceback_to(frame))
+            try:
+                self._debugger.stop_at_exception(error)
+            finally:
+                error.__traceback__ = None  # it refers to this frame, and that to it
+
+    def _is_held_for(self) -> bool:
+        return bool(self._held_for)
 
     def _until_users(self, frame: FrameType, event: str, _arg: object) -> None:
         # A loop of ours calls the user's step; a plain loop is returned to.
@@ -164,17 +219,18 @@ class Waiting:
             sys.setprofile(None)
             self._debugger.stop_here(found)
 
-    def _watch_exceptions(self) -> None:
+    def _audit_events(self) -> None:
         if not self._audits:
             # Whatever hook the program has or will have: the interpreter says that it is about to
             # call it. Nobody can take an audit hook away; one costs 0.4 us an audited event, of
             # which a step of torch's has a handful.
             sys.addaudithook(self._audit)
             self._audits = True
-        self._watches_exceptions = True
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "sys.excepthook" and self._watches_exceptions:
+        if event == "import":
+            self._non_finite.importing()
+        elif event == "sys.excepthook" and self._asks.exception:
             # What is raised here takes the place of the program's traceback, or, if it is a
             # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
             with contextlib.suppress(Exception):
@@ -193,25 +249,25 @@ class Waiting:
         if self._debugger.is_ready() or self._await_debugger(stop, self._post_mortem_seconds):
             self._debugger.stop_at_exception(error)
 
-    def _await_debugger(self, stop: Stop, seconds: float) -> bool:
-        """Reports the stop and waits; False if nobody came."""
-        seconds = min(seconds, patience())
-        deadline = time.monotonic() + seconds
+    def _await_debugger(
+        self, stop: Stop, seconds: float, *, is_wanted: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Reports the stop and waits for as long as it is wanted; False if nobody came."""
+        patient = patience()
+        seconds = min(seconds, patient)
+        began = time.monotonic()
+        self._deadline, self._latest = began + seconds, began + patient
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)
         is_ready = False
         try:
-            while not is_ready and time.monotonic() < deadline:
+            while not is_ready and is_wanted() and time.monotonic() < self._deadline:
                 time.sleep(TICK)
                 is_ready = self._debugger.is_ready()
         finally:
+            self._deadline = None
             self._stops.leave("client" if is_ready else "unattended")
         return is_ready
-
-
-def _step(words: list[str]) -> int:
-    numbers = [word.partition("=")[2] for word in words if word.startswith("step=")]
-    return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
 
 
 def _stop(frame: FrameType, reason: str) -> Stop:
@@ -236,6 +292,22 @@ _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 def _is_users(frame: FrameType) -> bool:
     path = frame.f_code.co_filename
     return not path.startswith(("<", _OURS, _LIBRARY)) and "-packages" + os.sep not in path
+
+
+def _traceback_to(frame: FrameType) -> TracebackType:
+    """The traceback that an exception would have that was raised in the frame and caught nowhere.
+
+    Of what is shown at an exception it is what makes the frame the one that is stopped in, though
+    it is at a call.
+    """
+    from types import TracebackType
+
+    found: TracebackType | None = None
+    outer: FrameType | None = frame
+    while outer is not None:
+        found = TracebackType(found, outer, outer.f_lasti, outer.f_lineno or 1)
+        outer = outer.f_back
+    return found  # type: ignore[return-value]  # there is at least the frame itself
 
 
 def _frames_of(error: BaseException) -> list[tuple[FrameType, int]]:

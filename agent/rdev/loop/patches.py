@@ -75,7 +75,7 @@ class Patches:
             raise RuntimeError(f"torch {torch.__version__} has no hook after optimizer steps")
         if tuple(inspect.signature(torch.autograd.backward).parameters) != _BACKWARD:
             raise RuntimeError(f"torch {torch.__version__} takes other arguments to backward")
-        if not _wait_until_idle():
+        if not wait_until_idle():
             raise RuntimeError("an optimizer's step is held in a hook of somebody else's")
         self._handle = register(stepped)
         self._replace(torch.autograd, "backward", self._backward)
@@ -153,34 +153,41 @@ def detached(loss: Any) -> Any:  # noqa: ANN401  # a tensor, or several
     return loss.detach() if hasattr(loss, "detach") else None
 
 
-def _hooks() -> Any:  # noqa: ANN401  # a dictionary of torch's
+def _hooks(when: str = "post") -> Any:  # noqa: ANN401  # a dictionary of torch's
     module = sys.modules["torch.optim.optimizer"]
-    return getattr(module, "_global_optimizer_post_hooks", {})
+    return getattr(module, f"_global_optimizer_{when}_hooks", {})
 
 
-def _is_iterated(*, without: int = 0) -> bool:
+def _is_iterated(*, without: int = 0, when: str = "post") -> bool:
     """Whether a thread, but for that one, is in the midst of torch's hooks after a step.
+
+    Of those before a step (`when` is `pre`) it is said until the step is over.
 
     torch iterates over the very dictionary: who adds or removes one meanwhile ends the training by
     a RuntimeError.
     """
-    if not _hooks():
+    if not _hooks(when):
         return False
     source = sys.modules["torch.optim.optimizer"].__file__
-    for thread, top in sys._current_frames().items():  # noqa: SLF001  # documented, for debuggers
-        frame: Any = top if thread != without else None
-        while frame is not None:
-            code = frame.f_code
-            is_step = code.co_name == "wrapper" and code.co_filename == source
-            if is_step and "post_hook" in frame.f_locals:
-                return True
-            frame = frame.f_back
-    return False
+    frame: Any = None
+    # The frame of this very function may be the last: kept in itself, it would keep its callers'.
+    try:
+        for thread, frame in sys._current_frames().items():  # noqa: SLF001  # documented, for debuggers
+            while frame is not None and thread != without:
+                code = frame.f_code
+                is_step = code.co_name == "wrapper" and code.co_filename == source
+                if is_step and f"{when}_hook" in frame.f_locals:
+                    return True
+                frame = frame.f_back  # noqa: PLW2901
+        return False
+    finally:
+        frame = None
 
 
-def _wait_until_idle() -> bool:
+def wait_until_idle() -> bool:
+    """Waits until torch calls no hooks; False if it still does after a moment."""
     deadline = time.monotonic() + _PATIENCE
-    while _is_iterated():
+    while _is_iterated() or _is_iterated(when="pre"):
         if time.monotonic() > deadline:
             return False
         time.sleep(_TICK)
@@ -198,6 +205,6 @@ def _remove(handle: Any) -> None:  # noqa: ANN401  # torch's
 
 
 def _remove_later(handle: Any) -> None:  # noqa: ANN401  # torch's
-    while not _wait_until_idle():
+    while not wait_until_idle():
         pass
     handle.remove()

@@ -180,6 +180,10 @@ class Probe:
         """Makes the next boundary of steps serve who asked for attention; for any thread."""
         self._due = 0.0
 
+    def reached(self) -> int:
+        """The step that has begun last; 0 if none has, or if the run is over."""
+        return self.state.step if self._run_open else 0
+
     def report(self) -> None:
         """Reports what is known now, though no sample is due."""
         self._report()
@@ -428,7 +432,7 @@ class Probe:
         if control.is_wanted or control.condition is not None:
             control.attend()
         if gate.is_closed():
-            gate.passing(self.state.step + 1)
+            gate.passing(self.state.step + 1, self.state)
             if gate.is_closed():
                 self._due = 0.0
         if not is_due:

@@ -392,10 +392,16 @@ class Dialer:
 
     def _stop(self) -> bool:
         """Ends the thread and waits until the kernel has forgotten it; False if it is held up."""
+        self._await_start()
+        return self._end_thread()
+
+    def _await_start(self) -> None:
         # A start that is under way is over in a moment; one that this very thread is in the middle
         # of, because a signal's handler got here, never is.
         if self._gate.acquire(timeout=START_SECONDS):
             self._gate.release()
+
+    def _end_thread(self) -> bool:
         thread = self._thread
         if thread is None:
             return True
@@ -409,8 +415,10 @@ class Dialer:
         return True
 
     def _before_fork(self) -> None:
+        # First: another thread may be about to start it, as where the hook comes in late.
+        self._await_start()
         self._resume = self._thread is not None
-        self._stop()
+        self._end_thread()
 
     def _after_fork_in_parent(self) -> None:
         if not self._resume or self._closed:

@@ -1,5 +1,7 @@
 """The gate: a step before which the training is to be held, which whoever counts steps asks for.
 
+Somebody may also stand there who looks at each step that ends.
+
 It costs nothing while it is open: a probe looks at it only at a boundary that is due, and whoever
 closes it makes the next boundary due by waking the probes.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Counter(Protocol):
@@ -18,16 +20,21 @@ class Counter(Protocol):
         """Makes the next boundary look at the gate; may be called on any thread."""
         ...
 
+    def reached(self) -> int:
+        """The step that has begun last; 0 if none has, or if the run is over."""
+        ...
+
 
 _at = 0
 _hold: Callable[[], None] | None = None
+_look: Callable[[Any], None] | None = None
 _counters: weakref.WeakSet[Counter] = weakref.WeakSet()
 
 
 def join(counter: Counter) -> None:
     """A run of this process begins: its boundaries are to pass the gate."""
     _counters.add(counter)
-    if _at:
+    if is_closed():
         counter.wake()
 
 
@@ -39,6 +46,11 @@ def leave(counter: Counter) -> None:
 def counted() -> bool:
     """True if somebody in this process counts steps."""
     return bool(_counters)
+
+
+def reached() -> int:
+    """The step that has begun last in this process; 0 if none has."""
+    return max((counter.reached() for counter in list(_counters)), default=0)
 
 
 def close(step: int, hold: Callable[[], None]) -> None:
@@ -54,14 +66,29 @@ def close(step: int, hold: Callable[[], None]) -> None:
         counter.wake()
 
 
+def watch(look: Callable[[Any], None] | None) -> None:
+    """Has somebody look at the state of a run after each step, on its thread; None: nobody."""
+    global _look
+    _look = look
+    for counter in list(_counters):
+        counter.wake()
+
+
 def is_closed() -> bool:
-    """True while a step is to be held."""
-    return _at > 0
+    """True while a step is to be held, or each is looked at."""
+    return _at > 0 or _look is not None
 
 
-def passing(step: int) -> None:
-    """The training is about to begin this step; holds it if the gate is closed before it."""
+def passing(step: int, state: Any = None) -> None:  # noqa: ANN401  # the state of any run
+    """The training is about to begin this step; holds it if the gate is closed before it.
+
+    Args:
+        step: Which.
+        state: That of the run whose step has ended; None before the first.
+    """
     global _at, _hold
+    if _look is not None and state is not None:
+        _look(state)
     hold = _hold
     if not _at or step < _at or hold is None:
         return

@@ -3,7 +3,7 @@
     <home>/dist, workspaces, store, envs     shared by all machines that have this home
     <home>/hosts/<machine-id>/               what belongs to one machine and has to last
     <home>/hosts/<machine-id>/local          names the folder for what is live, if that is another
-    <live>/run, jobs, agent.log              sockets, FIFOs, locks and logs
+    <live>/run, jobs, strangers, agent.log   sockets, FIFOs, locks and logs
     <live>/home                              names the home, if it lies elsewhere
 
 One home may be shared by many machines over a network file system, where sockets, FIFOs and locks
@@ -119,6 +119,11 @@ class Home:
     def jobs(self) -> str:
         """One folder a job."""
         return os.path.join(self.live, "jobs")
+
+    @property
+    def strangers(self) -> str:
+        """One folder a process that rdev did not start and that was debugged."""
+        return os.path.join(self.live, "strangers")
 
 
 def this_home() -> Home:

@@ -159,11 +159,15 @@ class DebugStart:
         at_start: Before the first line of the script.
         on_exception: At an exception that nothing catches, with its frames.
         step: When the loop or the live probe begins that step; 0 means none.
+        on_nan: At a loss or a gradient that is not finite, before it reaches the weights.
+        from_step: That step waits for a debugger and then begins without a stop; 0 means none.
     """
 
     at_start: bool = False
     on_exception: bool = False
     step: int = 0
+    on_nan: bool = False
+    from_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

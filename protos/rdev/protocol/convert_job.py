@@ -256,13 +256,19 @@ def _usage_from_proto(message: job_pb2.Usage) -> Usage:
 def start_to_proto(start: DebugStart) -> job_pb2.DebugStart:
     """The message for `start`."""
     return job_pb2.DebugStart(
-        at_start=start.at_start, on_exception=start.on_exception, step=start.step
+        at_start=start.at_start,
+        on_exception=start.on_exception,
+        step=start.step,
+        on_nan=start.on_nan,
+        from_step=start.from_step,
     )
 
 
 def start_from_proto(message: job_pb2.DebugStart) -> DebugStart:
     """The inverse of `start_to_proto`."""
-    return DebugStart(message.at_start, message.on_exception, message.step)
+    return DebugStart(
+        message.at_start, message.on_exception, message.step, message.on_nan, message.from_step
+    )
 
 
 def _stop_to_proto(stop: DebugStop) -> job_pb2.DebugStop:

@@ -16,6 +16,9 @@ MAX_BODY = 0xFFFFFF
 # Two header fields are all that the protocol allows for; more than this is no header.
 MAX_HEADER = 4096
 
+# What is answered to a request for a stop that has ended meanwhile.
+TOO_LATE = "too late: the stop is over"
+
 Message = dict[str, Any]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rdev.agent.debug.target import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
@@ -14,14 +16,30 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which ranks were told, and which of them have nobody who counts steps."""
+    """What the ranks answered.
 
-    ranks: tuple[int, ...]
+    Attributes:
+        steps: Of each that was told, the step that has begun last; 0 if none has.
+        uncounted: Those in which nobody counts the steps that are waited for.
+        blind: Those that see no number that is not finite, each with the cause.
+    """
+
+    steps: Mapping[int, int]
     uncounted: tuple[int, ...]
+    blind: Mapping[int, str]
 
 
-async def set_stops(jobs: Jobs, job_id: str, stops: DebugStart, *, rank: int | None) -> Told:
+async def set_stops(
+    jobs: Jobs, job_id: str, stops: DebugStart, *, rank: int | None, token: str = ""
+) -> Told:
     """Tells every process with a hook; `rank` None means those of all ranks.
+
+    Args:
+        jobs: Where the jobs are.
+        job_id: Full id.
+        stops: When to stop.
+        rank: Which.
+        token: Who waits; what others wait for stays.
 
     Raises:
         DebuggerUnavailable: No process of that rank has a hook, or none answered.
@@ -32,11 +50,17 @@ async def set_stops(jobs: Jobs, job_id: str, stops: DebugStart, *, rank: int | N
         for peer in await jobs.peers(job_id)
         if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
     ]
-    told: dict[int, bool] = {}
+    told: dict[int, list[Mapping[str, Any]]] = {}
     cause = "no process of it has the debug hook"
+    args = {
+        "exception": stops.on_exception,
+        "step": stops.step,
+        "nan": stops.on_nan,
+        "from_step": stops.from_step,
+        "token": token,
+    }
     for peer in peers:
         number = int(peer.get("rank", 0))
-        args = {"exception": stops.on_exception, "step": stops.step}
         try:
             answer = await jobs.command(
                 job_id, "hook", number, "stops", args, pid=peer.get("pid"), timeout=ANSWER_SECONDS
@@ -44,8 +68,29 @@ async def set_stops(jobs: Jobs, job_id: str, stops: DebugStart, *, rank: int | N
         except (RdevError, TimeoutError) as error:
             cause = error.message if isinstance(error, RdevError) else "the process did not answer"
             continue
-        told[number] = told.get(number, False) or bool(answer.get("counted"))
+        if (stops.from_step or stops.on_nan) and "reached" not in answer:
+            cause = "it was started by an earlier release of rdev, which cannot"
+            continue
+        told.setdefault(number, []).append(answer)
     if not told:
         raise DebuggerUnavailable(action, cause)
-    uncounted = tuple(sorted(number for number, counted in told.items() if not counted))
-    return Told(tuple(sorted(told)), uncounted if stops.step else ())
+    ranks = sorted(told)
+    return Told(
+        {number: max(int(a.get("reached") or 0) for a in told[number]) for number in ranks},
+        tuple(number for number in ranks if not any(_counts(a, stops) for a in told[number])),
+        {number: _blind(told[number]) for number in ranks if _blind(told[number])},
+    )
+
+
+def _counts(answer: Mapping[str, Any], stops: DebugStart) -> bool:
+    # Breakpoints from a step on are refused where no step can come, so a loop that has yet to begin
+    # does count.
+    if stops.from_step:
+        return bool(answer.get("counted") or answer.get("loop"))
+    return bool(answer.get("counted")) or not stops.step
+
+
+def _blind(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Why no process of a rank sees a number that is not finite; empty if one does."""
+    causes = [str(answer.get("blind") or "") for answer in answers]
+    return causes[0] if all(causes) else ""

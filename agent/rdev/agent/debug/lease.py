@@ -11,6 +11,7 @@ nothing. Nothing here reads a clock or a socket.
 from __future__ import annotations
 
 import enum
+import math
 
 # Typing a long expression takes longer than this; each renewal is an event of the job's.
 RENEW_SECONDS = 10.0
@@ -72,6 +73,11 @@ class LeaseWatch:
     def active(self) -> None:
         """The client has asked for something."""
         self._is_active = self.is_held
+
+    def attended_anew(self) -> None:
+        """Another client is there: the stop that is on is renewed at once."""
+        self._is_active = self.is_held
+        self._renewed = -math.inf
 
     def renewed(self, now: float, seconds: float) -> None:
         """The process was told that the stop lasts so long from now, and later ones do."""

@@ -100,6 +100,8 @@ class Order:
         allow_kill: `terminate` ends the job.
         unsafe: Attach though a stop may end the job.
         owner: Who attaches, as `user@laptop`.
+        client_pid: The client's process on its own machine; 0 if it does not say.
+        takes_over: The client can go on with a session whose own client is gone.
     """
 
     job_id: str
@@ -108,6 +110,8 @@ class Order:
     allow_kill: bool = False
     unsafe: bool = False
     owner: str = ""
+    client_pid: int = 0
+    takes_over: bool = False
 
     @property
     def action(self) -> str:
@@ -119,9 +123,10 @@ class Order:
 class _Place:
     """Who has a rank."""
 
-    owner: str
+    order: Order
     since: float = field(default_factory=time.monotonic)
     session: DebugSession | None = None
+    pid: int = 0
     is_closing: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -174,6 +179,8 @@ class DebugManager:
     async def open(self, order: Order, notice: Notice = lambda _line: None) -> DebugSession:
         """Attaches to a rank; the session goes on until it is over.
 
+        One of the same owner's whose client is gone is gone on with, where both clients can.
+
         Args:
             order: What is asked for.
             notice: Told what takes its time, a line each.
@@ -186,6 +193,8 @@ class DebugManager:
             JobNotRunning: The job has ended.
         """
         place = await self._take_place(order)
+        if place.session is not None:
+            return self._inherit(place, place.session, order)
         opened = _Open(order)
         try:
             attached = await self._attach(opened, notice)
@@ -199,7 +208,7 @@ class DebugManager:
         session = DebugSession(
             attached, opened.adapter, hands, allow_kill=order.allow_kill, grace=self.grace
         )
-        place.session = session
+        place.session, place.pid = session, attached.pid
         self._remember(order, session)
         self._group.create_task(self._live(session, opened))
         return session
@@ -214,6 +223,10 @@ class DebugManager:
         if order is None or session is None or (order.job_id, order.rank) != (job_id, rank):
             raise DebugSessionLost(
                 "continue the debug session", "the agent was restarted, and the debugger left"
+            )
+        if session.attached.session_id != session_id:
+            raise DebugSessionLost(
+                "continue the debug session", f"{_name(order)} has taken it over since"
             )
         return session
 
@@ -231,11 +244,26 @@ class DebugManager:
             if place is not None and place.session is session:
                 await place.gone.wait()
 
-    async def set_stops(self, job_id: str, stops: DebugStart, *, rank: int | None) -> Told:
-        """Tells a running job when to stop and wait for a debugger; see `holds`."""
+    async def set_stops(
+        self, job_id: str, stops: DebugStart, *, rank: int | None, token: str = ""
+    ) -> Told:
+        """Tells a running job when to stop and wait for a debugger; see `holds`.
+
+        Raises:
+            DebuggerBusy: Nobody could attach then, for somebody is.
+        """
         action = f"let job {job_id} wait for a debugger"
         job = await running_job(self._jobs, job_id, action)
-        return await set_stops(self._jobs, job.id, stops, rank=rank)
+        if stops != DebugStart():
+            self._require_free(job, rank, action, all_of_them=bool(stops.from_step))
+        return await set_stops(self._jobs, job.id, stops, rank=rank, token=token)
+
+    def _require_free(self, job: Job, rank: int | None, action: str, *, all_of_them: bool) -> None:
+        ranks = range(job.ranks) if rank is None else (rank,)
+        places = [self._places.get((job.id, number)) for number in ranks]
+        taken = [place for place in places if place is not None and not place.is_closing]
+        if taken and (all_of_them or len(taken) == len(places)):
+            raise DebuggerBusy(action, _who(taken[0]))
 
     async def stacks(
         self, job_id: str, *, rank: int | None, is_native: bool
@@ -253,22 +281,33 @@ class DebugManager:
         key = (order.job_id, order.rank)
         while (place := self._places.get(key)) is not None:
             session = place.session
-            is_own = bool(order.owner) and order.owner == place.owner
+            is_own = bool(order.owner) and order.owner == place.order.owner
             if session is not None and is_own and not session.is_attended:
-                # Whoever lost a session and cannot return to it, as after a crash, begins anew.
+                # Whoever lost a session and cannot return to it, as after a crash.
+                if session.can_be_inherited and order.takes_over and place.order.takes_over:
+                    return place
                 session.end(Over.REPLACED)
             is_leaving = place.is_closing or (session is not None and session.over is not None)
             if not is_leaving:
-                raise DebuggerBusy(order.action, _who(place))
+                raise DebuggerBusy(order.action, _who(place), hint=_way_out(place))
             await place.gone.wait()
-        place = self._places[key] = _Place(order.owner)
+        place = self._places[key] = _Place(order)
         return place
+
+    def _inherit(self, place: _Place, session: DebugSession, order: Order) -> DebugSession:
+        former, name = session.attached.session_id, secrets.token_hex(16)
+        session.inherit(name, self._hands(order, place.pid), allow_kill=order.allow_kill)
+        place.order, place.since = order, time.monotonic()
+        self._sessions[former] = (order, session)  # to tell its client who has it
+        self._remember(order, session)
+        return session
 
     async def _attach(self, opened: _Open, notice: Notice) -> Attached:
         order = opened.order
         job = await running_job(self._jobs, order.job_id, order.action)
         folder = debugpy_folder()
         target = await target_of(self._jobs, job, order.rank, order.action)
+        await self._hold_on(job, order, target.pid)
         arming = await self._arm(order, notice)
         opened.has_joined = True
         directory = self._jobs.record(order.job_id).files.directory
@@ -288,6 +327,13 @@ class DebugManager:
             lease=lease,
             warnings=_warnings(target, arming),
         )
+
+    async def _hold_on(self, job: Job, order: Order, pid: int) -> None:
+        """A stop that waits for a debugger is not to end while one is coming."""
+        if any(stop.unattended and stop.pid == pid for stop in job.stops):
+            send = partial(self._jobs.command, job.id, "hook", order.rank, pid=pid)
+            with contextlib.suppress(RdevError, TimeoutError):  # the attach says what is wrong
+                await send("lease", {"seconds": COMMAND_SECONDS}, timeout=RENEW_SECONDS)
 
     async def _arm(self, order: Order, notice: Notice) -> Arming:
         waiting = self.start(_tell_patience(notice))
@@ -432,7 +478,7 @@ def _no_answer(pid: int) -> str:
 
 
 def _who(place: _Place) -> str:
-    name = place.owner or "somebody"
+    name = _name(place.order)
     for_ = span(time.monotonic() - place.since)
     session = place.session
     if session is None:
@@ -442,6 +488,19 @@ def _who(place: _Place) -> str:
     away = span(session.unattended_for())
     until = "its stop's lease ends" if session.is_held else "its grace is over"
     return f"{name} is attached to it and lost the connection {away} ago; it is kept until {until}"
+
+
+def _name(order: Order) -> str:
+    name = order.owner or "somebody"
+    return f"{name} (process {order.client_pid} there)" if order.client_pid else name
+
+
+def _way_out(place: _Place) -> str | None:
+    if place.session is None or not place.session.is_attended:
+        return None
+    leave = "leave it there with Ctrl-D"
+    pid = place.order.client_pid
+    return f"{leave}, or end process {pid} there: the same stop is yours then" if pid else leave
 
 
 def _warnings(target: Target, arming: Arming) -> tuple[str, ...]:

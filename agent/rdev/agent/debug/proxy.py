@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 
-from rdev.protocol.dap import Message, sequence
+from rdev.protocol.dap import TOO_LATE, Message, sequence
 
 # Where a client says that the process is; the adapter would try to go there.
 _PLACES = ("connect", "listen", "host", "port", "processId", "subProcessId", "restart")
@@ -26,6 +26,9 @@ _REFUSED = {
     "restart": "the job is not started again: the debugger only visits it",
     "launch": "the job runs already: attach to it",
 }
+
+# What pydevd answers once it is leaving, in which it forgets first who may ask.
+_LOGGED_OUT = "Client not authenticated."
 
 # Requests after whose success the process runs.
 _RESUMING = frozenset({"continue", "next", "stepIn", "stepOut", "reverseContinue", "stepBack"})
@@ -48,11 +51,14 @@ class Proxy:
     Args:
         pid: The process that is attached to.
         allow_kill: `terminate` is to end the job.
+
+    Attributes:
+        allow_kill: See above.
     """
 
     def __init__(self, pid: int, *, allow_kill: bool = False) -> None:
         self._pid = pid
-        self._allow_kill = allow_kill
+        self.allow_kill = allow_kill
         self._terminates: set[int] = set()
 
     def refusal(self, message: Message) -> Message | None:
@@ -68,7 +74,7 @@ class Proxy:
     def kills(self, message: Message) -> bool:
         """Whether a message of the client asks, and may ask, for the end of the job."""
         is_terminate = message.get("type") == "request" and message.get("command") == "terminate"
-        return is_terminate and self._allow_kill
+        return is_terminate and self.allow_kill
 
     def from_client(self, message: Message) -> Message:
         """A message of the client as the adapter is to see it."""
@@ -90,11 +96,13 @@ class Proxy:
             return None if _is_noise(message) else message
         if message.get("type") != "response":
             return message
+        if message.get("message") == _LOGGED_OUT:
+            return {**message, "message": TOO_LATE}
         if sequence(message, "request_seq") in self._terminates:
             return {**message, "command": "terminate"}
         if message.get("command") == "initialize" and isinstance(message.get("body"), dict):
             # What would make a client offer to end the job.
-            can = {"supportsTerminateRequest": self._allow_kill, "supportTerminateDebuggee": False}
+            can = {"supportsTerminateRequest": self.allow_kill, "supportTerminateDebuggee": False}
             return {**message, "body": {**message["body"], **can}}
         return message
 

@@ -15,8 +15,9 @@ import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rdev.agent.debug.heritage import Done, Inherited
 from rdev.agent.debug.lease import Action, LeaseWatch
 from rdev.agent.debug.process import AdapterProcess
 from rdev.agent.debug.proxy import Motion, Proxy, important, motion, terminated
@@ -82,6 +83,7 @@ class Attached:
         workspace: Folder that the job's workspace lies in.
         lease: Seconds that a stop may last.
         warnings: What the person should know, a line each.
+        inherited: What another client has left, if the session was its.
     """
 
     session_id: str
@@ -90,6 +92,7 @@ class Attached:
     workspace: str
     lease: float = 0.0
     warnings: tuple[str, ...] = ()
+    inherited: Inherited | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class DebugSession:
         self._grace = grace
         self._sent = Unacknowledged()
         self._incoming: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
+        self._framer = Framer()
+        self._done = Done()
         self._bell = asyncio.Event()
         self._call: Call | None = None
         self._broken = self._ran = time.monotonic()
@@ -186,6 +191,45 @@ class DebugSession:
         if not self._has_ended:
             self._send(terminated())
         self._is_closed = True
+        self._ring()
+
+    @property
+    def can_be_inherited(self) -> bool:
+        """Whether another client can go on with it: its own is gone, and had attached."""
+        return (
+            self._call is None
+            and self.over is None
+            and self._done.is_attached
+            and not (self._is_leaving or self._has_ended)
+        )
+
+    def inherit(self, session_id: str, hands: Hands, *, allow_kill: bool) -> None:
+        """Another client goes on with it: both streams begin anew, the stop's first.
+
+        Args:
+            session_id: Names it from now on; whoever returns by the former name is too late.
+            hands: For the new client's terms.
+            allow_kill: Whether `terminate` may end the job.
+        """
+        inherited = Inherited(
+            first_sequence=self._done.last_sequence + 1,
+            files=tuple(sorted(self._done.files)),
+            is_held=self._watch.is_held,
+            away=self.unattended_for(),
+        )
+        lease = hands.permitted(self._watch.held(time.monotonic()))
+        self.attached = replace(
+            self.attached, session_id=session_id, lease=lease, inherited=inherited
+        )
+        self._hands = hands
+        self._proxy.allow_kill = allow_kill
+        # Half a message of the client that has gone may be in any of these.
+        self._incoming, self._framer = asyncio.Queue(_MOST_WAITING), Framer()
+        self._sent, self.received = Unacknowledged(), 0
+        self._broken = time.monotonic()
+        if self._watch.is_held and self._done.stop is not None:
+            self._send(self._done.stop)
+        self._watch.attended_anew()
         self._ring()
 
     # --- of a call
@@ -243,10 +287,11 @@ class DebugSession:
     # --- between client and adapter
 
     async def _forth(self) -> None:
-        framer = Framer()
         try:
             while True:
-                for message in framer.feed(await self._incoming.get()):
+                while self._incoming.empty():
+                    await self._bell.wait()
+                for message in self._framer.feed(self._incoming.get_nowait()):
                     await self._pass(message)
         except DapError as error:
             _log.info("the debug client of process %d: %s", self.attached.pid, error)
@@ -261,6 +306,7 @@ class DebugSession:
             self._send(refusal)
             return
         self._is_leaving |= message.get("command") in ("disconnect", "terminate")
+        self._done.asked(message)
         await self._adapter.send(encode(self._proxy.from_client(message)))
         if self._proxy.kills(message):
             await self._kill()
@@ -284,8 +330,10 @@ class DebugSession:
         self.end(Over.PROCESS if self._has_ended else Over.ADAPTER)
 
     def _pass_back(self, message: Message) -> None:
+        self._done.answered(message)
         match motion(message):
             case Motion.STOPPED:
+                self._done.stop = message
                 self._watch.stopped(time.monotonic())
                 self._ring()
             case Motion.CONTINUED:
@@ -336,7 +384,7 @@ class DebugSession:
 
     def _warn(self, now: float) -> None:
         # How long, and no time of the day: the host's clock may be in another zone.
-        left = span(self._watch.left(now))
+        left = span(max(1.0, self._watch.left(now)))
         self._say(f"the job goes on by itself in {left}, unless you ask for something")
 
     def _overdue(self, now: float) -> Over | None:

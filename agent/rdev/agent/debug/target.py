@@ -79,7 +79,7 @@ async def running_job(jobs: Jobs, job_id: str, action: str) -> Job:
         raise DebuggerUnavailable(
             action,
             "it was started without the debug hook",
-            hint="start it again without `--no-hook`",
+            hint=by_pid(job),
         )
     return job
 
@@ -97,7 +97,7 @@ async def target_of(jobs: Jobs, job: Job, rank: int, action: str) -> Target:
     patience = time.monotonic() + RETURN_SECONDS
     while not (hooks := await hooks_of(jobs, job.id, rank)):
         if time.time() - job.started > ARRIVAL_SECONDS and time.monotonic() > patience:
-            raise DebuggerUnavailable(action, why_no_hook(job, rank))
+            raise DebuggerUnavailable(action, why_no_hook(job, rank), hint=by_pid(job))
         await asyncio.sleep(ARRIVAL_TICK)
     return choose(_waiting(job, hooks) or [pid for _, pid in hooks], parent_of)
 
@@ -141,6 +141,12 @@ def parent_of(pid: int) -> int:
     """The parent of a process; 0 where that is not known."""
     process = look_at(pid)
     return process.parent if process is not None else 0
+
+
+def by_pid(job: Job) -> str:
+    """What to do about a job without a hook; its process may be another than its program's."""
+    pid = str(job.pid) if job.pid and job.ranks <= 1 else "PID"
+    return f"`rdev debug --pid {pid}` puts the hook into a Python process that runs"
 
 
 def why_no_hook(job: Job, rank: int = 0) -> str:

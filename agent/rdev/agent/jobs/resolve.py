@@ -333,6 +333,7 @@ def _debug_words(stops: DebugStart) -> str:
     asked = {
         "start": stops.at_start,
         "exception": stops.on_exception,
+        "nan": stops.on_nan,
         f"step={stops.step}": stops.step > 0,
     }
     return ",".join(word for word, is_asked in asked.items() if is_asked)

@@ -11,10 +11,12 @@ from typing import Self
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from rdev.agent.debug.heritage import Inherited
 from rdev.agent.debug.manager import DebugManager, Order
 from rdev.agent.debug.session import Call, DebugSession, Over
 from rdev.agent.debug.stacks import ProcessStack
-from rdev.protocol.convert_job import start_from_proto
+from rdev.agent.debug.strangers import Strangers
+from rdev.protocol.convert_job import job_to_proto, start_from_proto
 from rdev.protocol.errors import DebuggerUnavailable, InvalidRequest
 from rdev.protocol.ids import JOB_ID, require
 from rdev.v1 import debug_pb2 as pb
@@ -31,10 +33,21 @@ _SETTLE = 0.25
 
 
 class DebugService(debug_pb2_grpc.DebugServiceServicer):
-    """Serves the debug sessions of a manager."""
+    """Serves debug sessions.
 
-    def __init__(self, manager: DebugManager) -> None:
+    Args:
+        manager: Those of jobs.
+        strangers: Processes that rdev did not start.
+        visits: Their sessions.
+    """
+
+    def __init__(self, manager: DebugManager, strangers: Strangers, visits: DebugManager) -> None:
         self._manager = manager
+        self._strangers = strangers
+        self._visits = visits
+
+    def _of(self, job_id: str) -> DebugManager:
+        return self._visits if self._strangers.knows(job_id) else self._manager
 
     async def AttachDebugger(
         self, request_iterator: _Requests, context: _Context
@@ -45,15 +58,16 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         if opening is None or opening.WhichOneof("item") != "open":
             raise InvalidRequest("open a debug session", "the first message must open it")
         order = _order(opening.open)
+        manager = self._of(order.job_id)
         if opening.open.session_id:
-            session = self._manager.find(opening.open.session_id, order.job_id, order.rank)
+            session = manager.find(opening.open.session_id, order.job_id, order.rank)
         else:
-            async with _Attaching(self._manager, order) as attaching:
+            async with _Attaching(manager, order) as attaching:
                 while (line := await attaching.line()) is not None:
                     yield pb.AttachDebuggerResponse(notice=line)
                 session = attaching.session()
         call = session.join(opening.open.received)
-        feeding = self._manager.start(_feed(session, call, request_iterator))
+        feeding = manager.start(_feed(session, call, request_iterator))
         try:
             yield pb.AttachDebuggerResponse(opened=self._opened(session))
             while item := await call.next():
@@ -73,6 +87,7 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
             lease=_duration(attached.lease),
             grace=_duration(self._manager.grace),
             warnings=attached.warnings,
+            taken_over=_taken_over(attached.inherited),
         )
 
     async def GetStacks(
@@ -84,7 +99,7 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         del context
         job_id = require(JOB_ID, request.job_id, "job id")
         rank = request.rank if request.HasField("rank") else None
-        found = await self._manager.stacks(job_id, rank=rank, is_native=request.native)
+        found = await self._of(job_id).stacks(job_id, rank=rank, is_native=request.native)
         return pb.GetStacksResponse(processes=[_stack(process) for process in found])
 
     async def CompareRanks(
@@ -95,7 +110,7 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         """See the proto."""
         del context
         job_id = require(JOB_ID, request.job_id, "job id")
-        values = await self._manager.compare(job_id, request.expression, request.function)
+        values = await self._of(job_id).compare(job_id, request.expression, request.function)
         return pb.CompareRanksResponse(
             values=[
                 pb.RankValue(rank=v.rank, place=v.place, value=v.value, cause=v.cause)
@@ -112,8 +127,38 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         del context
         job_id = require(JOB_ID, request.job_id, "job id")
         rank = request.rank if request.HasField("rank") else None
-        told = await self._manager.set_stops(job_id, start_from_proto(request.stops), rank=rank)
-        return pb.SetStopsResponse(ranks=told.ranks, uncounted=told.uncounted)
+        told = await self._of(job_id).set_stops(
+            job_id, start_from_proto(request.stops), rank=rank, token=request.token
+        )
+        return pb.SetStopsResponse(
+            ranks=told.steps,
+            uncounted=told.uncounted,
+            steps=told.steps.values(),
+            blind=told.blind,
+        )
+
+    async def ReachProcess(
+        self,
+        request: pb.ReachProcessRequest,
+        context: grpc.aio.ServicerContext[pb.ReachProcessRequest, pb.ReachProcessResponse],
+    ) -> pb.ReachProcessResponse:
+        """See the proto."""
+        del context
+        reached = await self._strangers.reach(request.pid)
+        return pb.ReachProcessResponse(
+            job=job_to_proto(reached.job), rank=reached.rank, stranger=reached.is_stranger
+        )
+
+    async def ReadSource(
+        self,
+        request: pb.ReadSourceRequest,
+        context: grpc.aio.ServicerContext[pb.ReadSourceRequest, pb.ReadSourceResponse],
+    ) -> pb.ReadSourceResponse:
+        """See the proto."""
+        del context
+        job_id = require(JOB_ID, request.job_id, "job id")
+        content = await self._strangers.source(job_id, request.path)
+        return pb.ReadSourceResponse(content=content)
 
 
 class _Attaching:
@@ -179,6 +224,17 @@ async def _feed(session: DebugSession, call: Call, requests: _Requests) -> None:
         session.leave(call)
 
 
+def _taken_over(inherited: Inherited | None) -> pb.TakenOver | None:
+    if inherited is None:
+        return None
+    return pb.TakenOver(
+        first_sequence=inherited.first_sequence,
+        files=inherited.files,
+        held=inherited.is_held,
+        away=_duration(inherited.away),
+    )
+
+
 def _order(opening: pb.DebugOpen) -> Order:
     return Order(
         job_id=require(JOB_ID, opening.job_id, "job id"),
@@ -187,6 +243,8 @@ def _order(opening: pb.DebugOpen) -> Order:
         allow_kill=opening.allow_kill,
         unsafe=opening.unsafe,
         owner="".join(letter for letter in opening.owner if letter.isprintable())[:200],
+        client_pid=opening.client_pid,
+        takes_over=opening.takes_over,
     )
 
 

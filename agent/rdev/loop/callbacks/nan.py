@@ -96,7 +96,7 @@ class NanGuard(Guard):
             self._in_a_row = 0
             return True
         self._in_a_row += 1
-        found = _named(state, losses, optimizer) if is_mine else _ELSEWHERE
+        found = named(state, losses, optimizer) if is_mine else _ELSEWHERE
         if optimizer is not None:
             self._statistics.restore()
         self._tell(state, found, was_updated=optimizer is None)
@@ -140,7 +140,7 @@ def _listed(rows: Sequence[Row], indices: Sequence[int]) -> str:
     return f"not finite: {', '.join(named)}{more}"
 
 
-def _named(state: State, losses: Losses, optimizer: Any) -> str:  # noqa: ANN401  # torch's
+def named(state: State, losses: Losses, optimizer: Any) -> str:  # noqa: ANN401  # torch's
     """What is not finite, for a person."""
     bad = [loss for loss in losses if not is_finite(loss)]
     if bad:

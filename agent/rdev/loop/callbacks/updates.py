@@ -45,8 +45,8 @@ class Watcher:
 class _Watch:
     """All watchers of one thread, and what torch has been given to call."""
 
-    def __init__(self, torch: Any) -> None:  # noqa: ANN401  # a module is of no type
-        self.thread = threading.get_ident()
+    def __init__(self, torch: Any, thread: int) -> None:  # noqa: ANN401  # a module is of no type
+        self.thread = thread
         self.watchers: list[Watcher] = []
         self._torch = torch
         self._losses: Losses = []
@@ -111,18 +111,24 @@ class _Watch:
 _watches: dict[int, _Watch] = {}
 
 
-def watch(watcher: Watcher) -> bool:
-    """Begins to tell it of this thread's updates; False if torch has not been imported."""
+def watch(watcher: Watcher, *, thread: int | None = None) -> bool:
+    """Begins to tell it of a thread's updates; False if torch has not been imported.
+
+    Args:
+        watcher: Whom to tell; before those who have been told so far.
+        thread: Which thread's; this one's if None. Of another one, no optimizer must be calling
+            its hooks just now.
+    """
     torch = sys.modules.get("torch")
     if torch is None or "torch.optim.optimizer" not in sys.modules:
         return False
     _wrap_backward(torch)
-    thread = threading.get_ident()
+    thread = threading.get_ident() if thread is None else thread
     if thread not in _watches:
-        _watches[thread] = _Watch(torch)
-    watchers = _watches[thread].watchers
-    if watcher not in watchers:
-        watchers.append(watcher)
+        _watches[thread] = _Watch(torch, thread)
+    found = _watches[thread]
+    if watcher not in found.watchers:
+        found.watchers = [*found.watchers, watcher]  # the thread may be telling those of before
     return True
 
 
@@ -130,7 +136,7 @@ def unwatch(watcher: Watcher) -> None:
     """Tells it nothing any more; the last one leaves torch as it was."""
     for thread, found in list(_watches.items()):
         if watcher in found.watchers:
-            found.watchers.remove(watcher)
+            found.watchers = [one for one in found.watchers if one is not watcher]
         if not found.watchers:
             found.close()
             del _watches[thread]

@@ -2,9 +2,10 @@
 
 An editor runs this as its debug adapter and sends an `attach`; the job is the one named here, else
 the `job` of the attach's arguments, else the workspace's latest. It may also carry `rank`, `lease`,
-`allowKill`, `unsafe`, `machine` (a host) and `cwd` (the workspace's folder, where the editor starts
-adapters elsewhere). The job runs on when the editor leaves. Only the protocol is written to stdout;
-what goes wrong is the answer to `attach`. docs/debugging.md has what to put into which editor.
+`fromStep` (a step before which nothing is attached), `allowKill`, `unsafe`, `machine` (a host) and
+`cwd` (the workspace's folder, where the editor starts adapters elsewhere). The job runs on when the
+editor leaves. Only the protocol is written to stdout; what goes wrong is the answer to `attach`.
+docs/debugging.md has what to put into which editor.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     rdev debug [JOB] [FILE:LINE ...]            a running job, the workspace's latest by default
     rdev debug SCRIPT [FILE:LINE ...] [-- ARGS]  a script, stopped before its first line
     rdev debug [JOB] --listen [PORT] [--write]  a local port for VS Code, PyCharm and others
-    rdev debug [JOB] --on exception|step=N      attach once that happens, and not before
+    rdev debug [JOB] --on exception|nan|step=N  attach once that happens, and not before
+    rdev debug [JOB] FILE:LINE --from step=N    set the breakpoint when step N begins
+    rdev debug --pid PID [FILE:LINE ...]        a Python process that rdev did not start
 
 The job stops at FILE:LINE (or where it is, if no line is given), waits for commands, and runs on
 exactly as before when you leave. Lines count as in your editor, which may be ahead of the job.
@@ -32,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rdev.client.connection import Connection
     from rdev.client.debug.dialogue import Plan
+    from rdev.client.debug.expecting import Arrival
     from rdev.client.debug.places import Place
     from rdev.client.debug.prompt import Console
     from rdev.client.debug.session import Ended
@@ -69,9 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=stop_condition,
         action="append",
         default=[],
-        metavar="exception|step=N",
-        help="attach at an exception that nothing catches, or before a step; until then it is"
-        " as fast as ever",
+        metavar="exception|nan|step=N",
+        help="attach at an exception that nothing catches, at a loss or gradient that is not"
+        " finite, or before a step, and no sooner",
     )
     parser.add_argument(
         "--command",
@@ -80,6 +83,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="execute CMD at the stop and leave; may be repeated",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
+    parser.add_argument(
+        "--pid", type=int, metavar="PID", help="a process of the host that is no job; terminal only"
+    )
     add_terms(parser)
     _add_port(parser)
     add_yes(parser)
@@ -111,6 +117,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
         ours, rest = words[: words.index("--")], words[words.index("--") + 1 :]
     options = parser.parse_intermixed_args(ours)
     options.script_arguments = rest
+    options.is_stranger = False  # until it is known
     if "rank" not in options:
         options.rank = None if options.on else 0
     if options.remove and not options.write:
@@ -122,30 +129,25 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
 
 async def execute(options: argparse.Namespace) -> int:
     """Debugs."""
+    from rdev.client.cli import debugpid
     from rdev.client.cli.debugport import listen, remove
     from rdev.client.connection import connect
-    from rdev.client.debug.places import parse_condition, split_words
+    from rdev.client.debug.places import split_words
     from rdev.client.lookup import find_job
     from rdev.client.ownership import require_ours
-    from rdev.protocol.errors import UsageError
 
     if options.remove:
         return remove()
     named, places = split_words(options.words)
-    if options.listen is not None and (places or options.command or options.when):
-        raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
-    if options.listen is not None and options.on:
-        raise UsageError("debug a job", "--on goes with the terminal, not with --listen")
-    if options.when is not None:
-        if not places:
-            raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
-        options.when = parse_condition(options.when)
     script = _script(named, options)
-    if script and options.on:
-        hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
-        raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
+    _check(script, places, options)
+    if options.pid is not None:
+        debugpid.check(named, options)
     async with connect(host_of(options, _root(script))) as connection:
-        if script:
+        if options.pid is not None:
+            job = await debugpid.reached(connection, options)
+            places = debugpid.as_there(connection, job, places) if options.is_stranger else places
+        elif script:
             job = await _started(connection, script, options)
         else:
             job = await find_job(connection, named)
@@ -155,19 +157,59 @@ async def execute(options: argparse.Namespace) -> int:
         return await _converse(connection, job, places, options, is_new=bool(script))
 
 
-async def _expect(connection: Connection, job: Job, options: argparse.Namespace) -> bool:
-    """Waits for what --on names, and makes the rank where it came the one; False at Ctrl-C."""
+def _check(script: str, places: list[Place], options: argparse.Namespace) -> None:
+    from rdev.client.debug.places import parse_condition
+    from rdev.protocol.errors import UsageError
+
+    if options.listen is not None and (places or options.command or options.when):
+        raise UsageError("debug a job", "with --listen the IDE sets breakpoints and commands")
+    if options.listen is not None and options.on:
+        raise UsageError("debug a job", "--on goes with the terminal, not with --listen")
+    _require_gate_fits(options, places)
+    if options.when is not None:
+        if not places:
+            raise UsageError("debug a job", "--when needs a FILE:LINE to stop at")
+        options.when = parse_condition(options.when)
+    if script and options.on:
+        hint = f"`rdev run --on ... {script}` starts it so, and `rdev debug` attaches to it"
+        raise UsageError("debug a script", "--on is for a job that runs", hint=hint)
+    if script and options.from_step:
+        hint = f"`rdev run -d {script}` starts it, and `rdev debug` waits for the step"
+        raise UsageError("debug a script", "--from is for a job that runs", hint=hint)
+
+
+def _require_gate_fits(options: argparse.Namespace, places: list[Place]) -> None:
+    from rdev.protocol.errors import UsageError
+
+    if not options.from_step:
+        return
+    if options.on:
+        raise UsageError("debug a job", "--on stops by itself; --from is for a FILE:LINE")
+    if not places and options.listen is None:
+        hint = f"`--on step={options.from_step}` stops before that step itself"
+        raise UsageError("debug a job", "--from needs a FILE:LINE to stop at", hint=hint)
+
+
+async def _arrive(connection: Connection, job: Job, options: argparse.Namespace) -> Arrival | None:
+    """Waits for what --on names, or for the step of --from; None at Ctrl-C."""
     from rdev.client.debug.expecting import Expected, until_it_waits
+    from rdev.client.debug.gating import Gate
     from rdev.client.debug.terminal import until_interrupted
     from rdev.client.ui.output import say
     from rdev.protocol.errors import RdevError
+    from rdev.wire.job import DebugStart
 
-    expected = Expected(stops_at(options.on), options.rank, options.timeout)
+    stops = stops_at(options.on) if options.on else DebugStart(from_step=options.from_step)
+    expected = Expected(stops, options.rank, options.timeout)
+    arrivals: list[Arrival] = []
     failure: list[RdevError] = []
 
     async def work() -> None:
         try:
-            options.rank = await until_it_waits(connection, job, expected, say)
+            if options.on:
+                arrivals.append(await until_it_waits(connection, job, expected, say))
+            else:
+                arrivals.append(await Gate(connection, job, expected, say).arrive())
         except RdevError as error:  # a group would wrap it
             failure.append(error)
 
@@ -175,8 +217,10 @@ async def _expect(connection: Connection, job: Job, options: argparse.Namespace)
     if failure:
         raise failure[0]
     if not is_there:
-        say(f"taken back: {job.name} goes on, and does not stop for {expected.words}")
-    return is_there
+        rest = f"does not stop for {expected.words}" if options.on else "no breakpoint is set"
+        say(f"taken back: {job.name} goes on, and {rest}")
+        return None
+    return arrivals[0]
 
 
 def _script(named: str, options: argparse.Namespace) -> str:
@@ -249,29 +293,49 @@ async def _converse(
 
     from rdev.client.debug.opening import here, texts_of
     from rdev.client.debug.prompt import Scripted, Terminal
+    from rdev.client.debug.strangers import texts_of_process
     from rdev.client.debug.terminal import until_interrupted
     from rdev.protocol.errors import JobNotRunning
 
-    texts = texts_of(connection, job, here())
+    texts = (
+        texts_of_process(connection, job)
+        if options.is_stranger
+        else texts_of(connection, job, here())
+    )
     plan = await _plan(texts, job, places, options, is_new=is_new)
     waiting = {stop.rank for stop in job.stops if stop.unattended}
-    if options.on:
-        if not await _expect(connection, job, options):
+    arrival = None
+    if options.on or options.from_step:
+        arrival = await _arrive(connection, job, options)
+        if arrival is None:
             return 0
-        waiting = {options.rank}
+        options.rank = arrival.rank
+        waiting = {options.rank} if options.on else set()
     plan = replace(plan, waiting=frozenset(waiting))
     console = _console(options)
 
     async def work() -> None:
-        ended = await _sessions(connection, job, console, texts=texts, plan=plan, options=options)
+        ended = await _sessions(
+            connection, job, console, texts=texts, plan=plan, options=options, arrival=arrival
+        )
         if ended is not None and isinstance(console, Scripted) and console.unexecuted:
-            raise JobNotRunning(f"execute {console.unexecuted[0]!r}", ended.cause)
+            action = f"execute {console.unexecuted[0]!r}"
+            raise JobNotRunning(action, ended.cause, hint=_no_job(options))
 
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
-        if not await until_interrupted(work(), signals=()):
-            console.say((await _farewell(connection, job))[0])
+        try:
+            if not await until_interrupted(work(), signals=()):
+                console.say((await _farewell(connection, job, options))[0])
+        finally:
+            if arrival is not None:  # the attach may have failed
+                await arrival.leave()
     return 0
+
+
+def _no_job(options: argparse.Namespace) -> str | None:
+    """A hint that names no verb of jobs, where there is none."""
+    return "what it printed is where it was started" if options.is_stranger else None
 
 
 def _console(options: argparse.Namespace) -> Console:
@@ -317,6 +381,7 @@ async def _sessions(
     texts: Texts,
     plan: Plan,
     options: argparse.Namespace,
+    arrival: Arrival | None,
 ) -> Ended | None:
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
@@ -324,9 +389,16 @@ async def _sessions(
     while True:
         said: list[str] = []  # of what the agent has to say
         ended = await _session(
-            connection, job, console, texts=texts, plan=plan, options=options, said=said
+            connection,
+            job,
+            console,
+            texts=texts,
+            plan=plan,
+            options=options,
+            said=said,
+            arrival=arrival,
         )
-        text, is_over = await _farewell(connection, job, ended)
+        text, is_over = await _farewell(connection, job, options, ended)
         if text not in said[-1:]:
             console.say(text)
         if ended is None or is_over or not console.is_person:
@@ -334,7 +406,7 @@ async def _sessions(
         answer = await console.command("attach again? [y/N] ", _nothing)
         if (answer or "").strip().lower() not in ("y", "yes"):
             return ended
-        plan = replace(plan, waits_at_start=False, waiting=frozenset())
+        plan, arrival = replace(plan, waits_at_start=False, waiting=frozenset()), None
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:
@@ -350,12 +422,14 @@ async def _session(
     plan: Plan,
     options: argparse.Namespace,
     said: list[str],
+    arrival: Arrival | None,
 ) -> Ended | None:
     from rdev.client.debug.beside import shown_beside
     from rdev.client.debug.dialogue import Dialogue, interruptible
     from rdev.client.debug.opening import seated
     from rdev.client.debug.paper import Paper
     from rdev.client.debug.ranks import JobReports
+    from rdev.client.debug.strangers import ProcessReports
     from rdev.client.debug.view import View
 
     view = View(texts, job.name, Paper(has_colours=console.has_colours))
@@ -368,11 +442,17 @@ async def _session(
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
     async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+        if arrival is not None:
+            await arrival.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):
             pairing = await texts.pairing(path)
             if pairing is not None and (notice := pairing.notice(job.name)):
                 tell(notice)
-        reports = JobReports(connection, job.id)
+        reports = (
+            ProcessReports(connection, job)
+            if options.is_stranger
+            else JobReports(connection, job.id)
+        )
         dialogue = Dialogue(seats, view=view, console=console, reports=reports, plan=plan)
         watched = plan.waits_at_start
         async with (
@@ -383,7 +463,10 @@ async def _session(
 
 
 async def _farewell(
-    connection: Connection, job: Job, ended: Ended | None = None
+    connection: Connection,
+    job: Job,
+    options: argparse.Namespace,
+    ended: Ended | None = None,
 ) -> tuple[str, bool]:
     """What is to be said of the job when its session is over, and whether it is over as well.
 
@@ -395,6 +478,10 @@ async def _farewell(
     from rdev.client.ui.jobs import closing_line
     from rdev.protocol.errors import RdevError
 
+    if options.is_stranger:
+        from rdev.client.cli.debugpid import farewell
+
+        return await farewell(connection, job, ended)
     jobs = Jobs(connection)
     if ended is None:
         try:

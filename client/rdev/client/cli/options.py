@@ -140,14 +140,22 @@ def steps(word: str) -> tuple[int, int | None]:
     return least, _count(last, "step", least=least, most=_MOST_LINES)
 
 
+def from_step(word: str) -> int:
+    """From which step on, as typed, for argparse."""
+    name, _, step = word.partition("=")
+    if name != "step":
+        raise argparse.ArgumentTypeError(f"{word!r} is not `step=N`")
+    return _count(step, "step", least=1, most=_MOST_LINES)
+
+
 def stop_condition(word: str) -> tuple[str, int]:
     """When to stop for a debugger, as typed, for argparse: its name, and a step if it has one."""
-    if word == "exception":
+    if word in ("exception", "nan"):
         return (word, 0)
     name, _, step = word.partition("=")
     if name == "step":
         return (name, _count(step, "step", least=1, most=_MOST_LINES))
-    raise argparse.ArgumentTypeError(f"{word!r} is neither `exception` nor `step=N`")
+    raise argparse.ArgumentTypeError(f"{word!r} is none of `exception`, `nan` and `step=N`")
 
 
 def stops_at(conditions: Sequence[tuple[str, int]], *, at_start: bool = False) -> DebugStart:
@@ -155,7 +163,7 @@ def stops_at(conditions: Sequence[tuple[str, int]], *, at_start: bool = False) -
     from rdev.wire.job import DebugStart
 
     given = dict(conditions)
-    return DebugStart(at_start, "exception" in given, given.get("step", 0))
+    return DebugStart(at_start, "exception" in given, given.get("step", 0), "nan" in given)
 
 
 def gpu_request(word: str) -> GpuRequest:
@@ -220,13 +228,22 @@ def add_terms(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="attach though a stop may run other ranks into a timeout",
     )
+    parser.add_argument(
+        "--from",
+        dest="from_step",
+        type=from_step,
+        default=0,
+        metavar="step=N",
+        help="set breakpoints when step N is about to begin, and attach no sooner; until then it"
+        " is as fast as ever",
+    )
 
 
 def terms_of(options: argparse.Namespace) -> Terms:
     """What `add_terms` was told."""
     from rdev.client.debug.terms import Terms
 
-    return Terms(options.lease, options.allow_kill, options.unsafe)
+    return Terms(options.lease, options.allow_kill, options.unsafe, from_step=options.from_step)
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:

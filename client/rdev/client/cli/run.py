@@ -83,8 +83,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=stop_condition,
         action="append",
         default=[],
-        metavar="exception|step=N",
-        help="wait for a debugger at an exception that nothing catches, or before a step",
+        metavar="exception|nan|step=N",
+        help="wait for a debugger at an exception that nothing catches, at a loss or gradient that"
+        " is not finite, or before a step",
     )
     add_terminal(parser)
     add_detach_keys(parser)

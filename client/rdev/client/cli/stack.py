@@ -17,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     add_job(parser)
     parser.add_argument("--rank", type=a_rank, metavar="R", help="only this rank")
+    parser.add_argument("--pid", type=int, metavar="PID", help="a process that rdev did not start")
     parser.add_argument("--native", action="store_true", help="frames of native code, too")
     add_json(parser)
 
@@ -32,17 +33,27 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.debug.paper import Paper
     from rdev.client.debug.ranks import stacks
     from rdev.client.debug.stacks import as_json, pages
+    from rdev.client.debug.strangers import reach, texts_of_process
     from rdev.client.debug.view import View
     from rdev.client.lookup import find_job
+    from rdev.client.ui.output import say
 
     async with connect(host_of(options)) as connection:
-        job = await find_job(connection, options.job)
+        if options.pid is not None:
+            reached = await reach(connection, options.pid, say)
+            job, options.rank = reached.job, reached.rank
+        else:
+            job = await find_job(connection, options.job)
         found = await stacks(connection, job.id, rank=options.rank, native=options.native)
         if options.json:
             print(json.dumps(as_json(found)))
             return 0
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         paper = Paper(has_colours=sys.stdout.isatty() and not plain)
-        view = View(texts_of(connection, job, here()), job.name, paper)
+        is_stranger = options.pid is not None and reached.is_stranger
+        texts = (
+            texts_of_process(connection, job) if is_stranger else texts_of(connection, job, here())
+        )
+        view = View(texts, job.name, paper)
         print("\n".join(await pages(found, view)))
     return 0

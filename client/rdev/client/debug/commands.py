@@ -15,6 +15,7 @@ from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import Breakpoint
 from rdev.client.debug.table import HELP, Outcome, Table, require_expression
 from rdev.client.debug.view import AROUND_LISTED, is_group
+from rdev.protocol.dap import TOO_LATE
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 _RESUMING = {
@@ -27,6 +28,9 @@ _RESUME_BY = {word: command for command, words in _RESUMING.items() for word in 
 
 # After these, anything is an expression.
 _TAKING_ANY = frozenset({"p", "pp", "print", "eval", "!", "whatis", "display", "compare"})
+
+# After these, what begins with a slash is a file, and no division.
+_TAKING_A_PATH = frozenset({"b", "break", "tbreak", "clear", "cl", "delete"})
 
 # Lines that `until` steps over before it says so: each takes some milliseconds.
 _MOST_STEPS = 500
@@ -68,7 +72,9 @@ class Commands:
         if word in ("detach", "q", "quit", "exit") or line in ("exit()", "quit()"):
             return Outcome.DETACH
         try:
-            is_expression = word not in _TAKING_ANY and _is_expression(rest)
+            is_place = word in _TAKING_A_PATH and rest.startswith("/") and ":" in rest
+            takes = word in _TAKING_ANY or is_place
+            is_expression = not takes and _is_expression(rest)
             if word in _RESUME_BY and not is_expression:
                 return await self._resume(_RESUME_BY[word])
             command = self._commands.get(word)
@@ -76,7 +82,10 @@ class Commands:
                 return await self._evaluate(line.removeprefix("!").strip())
             return await command(rest.strip())
         except DebuggerUnavailable as error:
-            self._table.say(_raised(error.cause), Ink.WARNING)
+            # Why it is over is told by the session's end, which is next.
+            is_over = self._seat.client.end is not None
+            cause = TOO_LATE if is_over else _raised(error.cause)
+            self._table.say(cause, Ink.WARNING)
         except RdevError as error:
             self._table.say(error.message, Ink.WARNING)
         return Outcome.STAY
@@ -88,7 +97,7 @@ class Commands:
                 value = await self._seat.client.evaluate(expression, self._seat.frame)
                 self._table.say(f"{expression} = {cut(value.value)}")
             except DebuggerUnavailable as error:
-                self._table.say(f"{expression}: {error.cause}")
+                self._table.say(f"{expression}: {_raised(error.cause)}")
 
     def _known(self) -> dict[str, Callable[[str], Awaitable[Outcome]]]:
         commands = {

@@ -27,6 +27,7 @@ from rdev.client.debug.stacks import brief_place, pages
 from rdev.client.debug.table import Outcome
 from rdev.client.debug.view import AROUND, View
 from rdev.client.ui.jobs import duration
+from rdev.protocol.dap import TOO_LATE
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, RdevError, TimedOut
 from rdev.wire.job import Job
 
@@ -124,7 +125,8 @@ class Dialogue:
         self._is_pausing = False
         self._is_waiting = False
         self._stepping_until = 0.0
-        self._skips_start = plan.waits_at_start and bool(plan.breakpoints)
+        # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
+        self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
         self.commands = Commands(self)
 
     async def run(self) -> Ended | None:
@@ -299,8 +301,13 @@ class Dialogue:
         self._require_one(marks)
         if not marks and not self._plan.waits_at_start:
             for seat in self._seats.values():
-                if seat.rank not in self._plan.waiting:
+                if seat.rank not in self._plan.waiting and not seat.client.inherits_stop:
                     await seat.client.pause()
+
+    def _skips_first(self, seat: Seat) -> bool:
+        # What a script's commands are for is their FILE:LINE, and not where another one died.
+        is_another = seat.client.inherits_stop and not self._console.is_person
+        return bool(self._plan.breakpoints) and (self._plan.waits_at_start or is_another)
 
     def _choose(self) -> None:
         """The first rank that is held, if the current one is not."""
@@ -383,7 +390,9 @@ class Dialogue:
             return False
         self._listening = None
         if self.seat.stop is None:
-            return True  # it ran on while the line was typed
+            if event.text.strip():  # it ran on while the line was typed
+                self.say(TOO_LATE, Ink.WARNING)
+            return True
         outcome = await self.commands.execute(event.text)
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]
@@ -417,8 +426,9 @@ class Dialogue:
             seat.let_go()
             return
         hit = self.marks.at(seat.frames[0].path, seat.frames[0].line) if seat.frames else []
-        if self._skips_start and not hit:
-            self._skips_start = False
+        is_skipped = seat.rank in self._skipping and not hit
+        self._skipping.discard(seat.rank)
+        if is_skipped:
             await seat.resume("continue")
             return
         if once := [mark for mark in hit if mark.is_temporary]:

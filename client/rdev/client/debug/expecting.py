@@ -1,7 +1,8 @@
-"""Waits until a running job stops by itself for a debugger: at an exception, or before a step.
+"""Waits until a running job stops by itself for a debugger: at an exception, a step, or a NaN.
 
-    told --a rank waits--> that rank        told --Ctrl-C, the time is up--> taken back
-                                               '--- the job ends --> said
+    told --a rank waits--> attach --> the others go on
+      |--Ctrl-C, the time is up--> taken back
+      '--the job ends--> said
 
 Nothing is attached meanwhile, so the wait costs the job nothing.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,14 +49,52 @@ class Expected:
     def words(self) -> str:
         """What is waited for, as a person reads it."""
         what = ["an exception"] if self.stops.on_exception else []
-        what += [f"step {self.stops.step}"] if self.stops.step else []
+        what += ["a number that is not finite"] if self.stops.on_nan else []
+        steps = self.stops.step or self.stops.from_step
+        what += [f"step {steps}"] if steps else []
         return " or ".join(what)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of the stops that it comes to, as the hook words them."""
+        what = ["exception"] if self.stops.on_exception else []
+        what += ["nan"] if self.stops.on_nan else []
+        return what + [f"step {n}" for n in (self.stops.step, self.stops.from_step) if n]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job that has come to what was waited for.
+
+    Attributes:
+        connection: Where the job is.
+        job: The job.
+        token: Under which it was waited for.
+        rank: The rank that waits for a debugger; None if all of them do.
+    """
+
+    connection: Connection
+    job: Job
+    token: str
+    rank: int | None
+
+    async def let_others_go(self) -> None:
+        """The rank is attached to, and the timeouts are raised: the others go on."""
+        if self.rank is None:
+            return
+        for rank in range(self.job.ranks):
+            if rank != self.rank:
+                await take_back(self.connection, self.job, rank, self.token)
+
+    async def leave(self) -> None:
+        """No rank waits for us any more, as when the attach has failed."""
+        await take_back(self.connection, self.job, None, self.token)
 
 
 async def until_it_waits(
     connection: Connection, job: Job, expected: Expected, tell: Callable[[str], None]
-) -> int:
-    """The rank that stopped and waits for a debugger; the stops of the others are taken back.
+) -> Arrival:
+    """Returns when a rank has stopped and waits for a debugger; else all is taken back.
 
     Args:
         connection: Where the job is.
@@ -68,16 +108,18 @@ async def until_it_waits(
         DebuggerUnavailable: No process has the hook.
     """
     action = f"wait for {expected.words} in {job.name}"
-    async with _told(connection, job, expected) as uncounted:
-        if uncounted:
-            tell(_uncounted(job, uncounted))
+    async with asking(connection, job) as token:
+        answer = await ask(connection, job, expected, token=token)
+        if expected.stops.step and answer.uncounted:
+            tell(_uncounted(job, list(answer.uncounted)))
+        for cause in sorted(set(answer.blind.values())):
+            tell(f"nothing is seen in {job.name} yet: {cause}")
         tell(f"waiting for {expected.words} in {job.name}; Ctrl-C takes it back")
         try:
             async with asyncio.timeout(expected.timeout):
                 async for now in Jobs(connection).watch(job.id):
-                    for stop in now.stops:
-                        if stop.unattended and expected.rank in (None, stop.rank):
-                            return stop.rank
+                    if here := held(now, expected):
+                        return Arrival(connection, job, token, here[0])
                     if now.state.is_final:
                         raise JobNotRunning(action, f"it has ended ({now.state.value})")
         except TimeoutError as error:
@@ -86,26 +128,49 @@ async def until_it_waits(
     raise JobNotRunning(action, "it has ended")
 
 
+def held(job: Job, expected: Expected) -> list[int]:
+    """The ranks that are held for what is waited for, and by nothing else."""
+    return [
+        stop.rank
+        for stop in job.stops
+        if stop.unattended
+        and expected.rank in (None, stop.rank)
+        and stop.reason in expected.reasons
+    ]
+
+
 @asynccontextmanager
-async def _told(connection: Connection, job: Job, expected: Expected) -> AsyncIterator[list[int]]:
-    """The hooks wait for it inside the block; gives the ranks in which nobody counts steps."""
+async def asking(connection: Connection, job: Job) -> AsyncIterator[str]:
+    """Gives a token; what is asked for under it is taken back if the block fails."""
+    token = secrets.token_hex(8)
     try:
-        yield await _set(connection, job, expected.stops, expected.rank, _TOLD_SECONDS)
-    finally:
-        # What the job was started with goes on to count; a step of it may be over.
-        rest = DebugStart(on_exception=job.spec.debug.on_exception)
-        with contextlib.suppress(RdevError):  # it has ended, or the host is away
-            await _set(connection, job, rest, expected.rank, _TAKEN_BACK_SECONDS)
+        yield token
+    except BaseException:
+        await take_back(connection, job, None, token)
+        raise
 
 
-async def _set(
-    connection: Connection, job: Job, stops: DebugStart, rank: int | None, seconds: float
-) -> list[int]:
-    request = pb.SetStopsRequest(job_id=job.id, rank=rank, stops=start_to_proto(stops))
+async def take_back(connection: Connection, job: Job, rank: int | None, token: str) -> None:
+    """Nothing is waited for any more under that token; None of the ranks means all of them.
+
+    What the job was started with, and what others wait for, goes on to count.
+    """
+    nothing = Expected(DebugStart(), rank)
+    with contextlib.suppress(RdevError, TimeoutError):  # it has ended, or the host is away
+        async with asyncio.timeout(_TAKEN_BACK_SECONDS):
+            await ask(connection, job, nothing, token=token)
+
+
+async def ask(
+    connection: Connection, job: Job, expected: Expected, *, token: str
+) -> pb.SetStopsResponse:
+    """Tells the hooks what is waited for under that token; they answer what they know of it."""
+    stops = start_to_proto(expected.stops)
+    request = pb.SetStopsRequest(job_id=job.id, rank=expected.rank, stops=stops, token=token)
     stub = debug_pb2_grpc.DebugServiceStub(connection.channel)
     with translating(f"let {job.name} wait for a debugger"):
-        response = await stub.SetStops(request, timeout=seconds)
-    return list(response.uncounted)
+        response: pb.SetStopsResponse = await stub.SetStops(request, timeout=_TOLD_SECONDS)
+    return response
 
 
 def _uncounted(job: Job, ranks: list[int]) -> str:

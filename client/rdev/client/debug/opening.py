@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from rdev.client.connection import Connection
 from rdev.client.debug.editor import Joint
+from rdev.client.debug.expecting import Expected
+from rdev.client.debug.gating import Gate
 from rdev.client.debug.places import Sources
 from rdev.client.debug.remote import attached
 from rdev.client.debug.seat import Seat
-from rdev.client.debug.session import debugging
+from rdev.client.debug.session import Inherited, debugging
 from rdev.client.debug.terms import Terms
 from rdev.client.debug.texts import Texts
 from rdev.client.debug.translation import Translator
 from rdev.client.sync.root import find_workspace
+from rdev.client.ui.jobs import duration
 from rdev.client.workspaces import read_snapshot_file
 from rdev.protocol.errors import RdevError
-from rdev.wire.job import Job
+from rdev.wire.job import DebugStart, Job
 
 # The host that is this machine.
 _HERE = "local"
@@ -48,7 +52,16 @@ async def joined(
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
     """
-    async with attached(connection, job.id, rank, terms=terms, tell=tell) as pipe:
+    async with AsyncExitStack() as stack:
+        arrival = None
+        if terms.from_step:
+            expected = Expected(DebugStart(from_step=terms.from_step), rank)
+            arrival = await Gate(connection, job, expected, tell).arrive()
+            stack.push_async_callback(arrival.leave)
+        attaching = attached(connection, job.id, rank, terms=terms, tell=tell)
+        pipe = await stack.enter_async_context(attaching)
+        if arrival is not None:
+            await arrival.let_others_go()
         texts = texts_of(connection, job, folder, workspace=pipe.opened.workspace)
         is_here = connection.host == _HERE
         yield Joint(pipe, Translator(texts, job.name, libraries_are_here=is_here))
@@ -79,13 +92,24 @@ async def seated(
         seats = []
         for rank in ranks:
             said = tell if len(ranks) == 1 else partial(_tell_of, tell, rank)
-            attaching = attached(connection, job.id, rank, terms=terms, tell=said)
+            attaching = attached(
+                connection, job.id, rank, terms=replace(terms, takes_over=True), tell=said
+            )
             pipe = await stack.enter_async_context(attaching)
             opened = pipe.opened
             said(f"attached to {job.name} (pid {opened.pid}, Python {opened.python_version})")
-            client = await stack.enter_async_context(debugging(pipe, said))
+            if opened.inherited is not None:
+                said(_gone_on_with(opened.inherited))
+            session = debugging(pipe, said, inherited=opened.inherited)
+            client = await stack.enter_async_context(session)
             seats.append(Seat(rank, client))
         yield seats
+
+
+def _gone_on_with(inherited: Inherited) -> str:
+    what = "its stop goes on here" if inherited.is_held else "it goes on here"
+    ago = duration(inherited.away)
+    return f"your debugger lost its terminal {ago} ago: {what}, without its breakpoints"
 
 
 def _tell_of(tell: Callable[[str], None], rank: int, line: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from rdev.client.connection import REFUSALS, Backoff, Connection, translating
+from rdev.client.debug.session import Inherited
 from rdev.client.debug.terms import Terms
 from rdev.client.identity import owner
 from rdev.protocol.errors import (
@@ -67,6 +69,7 @@ class Opened:
         lease: Seconds that a stop lasts after the last word from here.
         grace: Seconds that the session waits for us after a break; at a stop, as long as it lasts.
         warnings: What the person should know before the first stop, a line each.
+        inherited: What another client has left, if the session was its.
     """
 
     session_id: str
@@ -76,6 +79,7 @@ class Opened:
     lease: float = 0.0
     grace: float = 0.0
     warnings: tuple[str, ...] = ()
+    inherited: Inherited | None = None
 
 
 class RemotePipe:
@@ -184,6 +188,7 @@ class RemotePipe:
                 lease=_seconds(opened.lease),
                 grace=_seconds(opened.grace),
                 warnings=tuple(opened.warnings),
+                inherited=_inherited(opened),
             )
         try:
             self._sent.acknowledge(opened.received)
@@ -343,12 +348,23 @@ async def _opening(job_id: str, rank: int, terms: Terms) -> pb.DebugOpen:
         allow_kill=terms.allow_kill,
         unsafe=terms.unsafe,
         owner=await asyncio.to_thread(owner),
+        client_pid=os.getpid(),
+        takes_over=terms.takes_over,
     )
     if terms.lease is not None:
         whole = int(terms.lease)
         nanos = int((terms.lease - whole) * 1e9)
         opening.lease.CopyFrom(Duration(seconds=whole, nanos=nanos))
     return opening
+
+
+def _inherited(opened: pb.DebugOpened) -> Inherited | None:
+    if not opened.HasField("taken_over"):
+        return None
+    taken = opened.taken_over
+    return Inherited(
+        taken.first_sequence, tuple(taken.files), is_held=taken.held, away=_seconds(taken.away)
+    )
 
 
 def _seconds(duration: Duration) -> float:

@@ -130,6 +130,23 @@ class Ended:
     cause: str
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What another client has left of its session.
+
+    Attributes:
+        first_sequence: Requests are numbered from here.
+        files: Files with breakpoints of its.
+        is_held: The process is stopped.
+        away: Seconds since it went.
+    """
+
+    first_sequence: int
+    files: tuple[str, ...] = ()
+    is_held: bool = False
+    away: float = 0.0
+
+
 # What happens to a process that is debugged.
 Halt = Stopped | Resumed | Ended
 
@@ -149,13 +166,21 @@ class DebugClient:
     Args:
         pipe: Leads to the adapter.
         tell: Told what the agent wants the person to know, a line at a time.
+        inherited: What another client has left, if the session was its.
     """
 
-    def __init__(self, pipe: Pipe, tell: Callable[[str], None] = lambda _line: None) -> None:
+    def __init__(
+        self,
+        pipe: Pipe,
+        tell: Callable[[str], None] = lambda _line: None,
+        *,
+        inherited: Inherited | None = None,
+    ) -> None:
         self._pipe = pipe
         self._tell = tell
         self._state = _State()
-        self._numbers = itertools.count(1)
+        self._inherited = inherited
+        self._numbers = itertools.count(inherited.first_sequence if inherited else 1)
         self._breakpoints: list[Breakpoint] = []
         self._told = ""
 
@@ -170,9 +195,15 @@ class DebugClient:
     async def attach(self, breakpoints: Sequence[Breakpoint]) -> list[Placed]:
         """Attaches and places breakpoints; afterwards the process runs and may hit them.
 
+        A session that was another client's is attached: only its breakpoints are replaced.
+
         Raises:
             DebuggerUnavailable: The adapter or the process refused.
         """
+        if self._inherited is not None:
+            # Those of the other client, whatever their lines: `place` takes them away.
+            self._breakpoints = [Breakpoint(path, 0) for path in self._inherited.files]
+            return await self.place(breakpoints)
         await self.request(
             "initialize",
             {
@@ -229,6 +260,11 @@ class DebugClient:
     def breakpoints(self) -> tuple[Breakpoint, ...]:
         """The breakpoints as last placed."""
         return tuple(self._breakpoints)
+
+    @property
+    def inherits_stop(self) -> bool:
+        """Whether the session was another client's, and the process is stopped in it."""
+        return self._inherited is not None and self._inherited.is_held
 
     @property
     def end(self) -> Ended | None:
@@ -345,6 +381,7 @@ class DebugClient:
             cause = error.cause or error.message
         finally:
             self._end(cause)
+            cause = self.end.cause if self.end is not None else cause  # which came before
             for waiting in self._state.pending.values():
                 if not waiting.done():
                     waiting.set_result({"success": False, "message": cause})
@@ -428,10 +465,13 @@ def _variable(item: Mapping[str, Any], name: str) -> Variable:
 
 @asynccontextmanager
 async def debugging(
-    pipe: Pipe, tell: Callable[[str], None] = lambda _line: None
+    pipe: Pipe,
+    tell: Callable[[str], None] = lambda _line: None,
+    *,
+    inherited: Inherited | None = None,
 ) -> AsyncIterator[DebugClient]:
     """A client whose stream is read for as long as the block runs; see `DebugClient`."""
-    client = DebugClient(pipe, tell)
+    client = DebugClient(pipe, tell, inherited=inherited)
     failure: RdevError | None = None
     async with asyncio.TaskGroup() as group:
         reader = group.create_task(client.pump())

@@ -1,0 +1,301 @@
+"""Processes that rdev did not start, entered for real: none of them may come to harm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.interpreters import interpreters
+
+from rdev.agent.debug.preflight import look, refusal, rights
+from rdev.agent.debug.strangers import Strangers
+from rdev.agent.debug.symbols import addresses
+from rdev.protocol.errors import (
+    DebuggerUnavailable,
+    JobConflict,
+    JobNotFound,
+    PermissionRefused,
+    RdevError,
+    TimedOut,
+)
+
+pytestmark = pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="strangers are entered on x86-64"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVED = {v: path for v, path in interpreters().items() if v in ("3.11", "3.12", "3.13")}
+DEADLINE = 60.0
+
+# Results in vector registers and in general ones, timers that interrupt system calls, sleeps,
+# another thread that wants the lock, and memory that is taken and given back.
+BUSY = """
+    import array, hashlib, math, os, signal, sys, threading, time
+    ticks = 0
+    def tick(*_):
+        global ticks
+        ticks += 1
+    signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    going = True
+    def beside():
+        while going:
+            hashlib.sha256(b"y" * 100_000).digest()
+    thread = threading.Thread(target=beside)
+    thread.start()
+    block = bytes(range(256)) * 400
+    want = hashlib.sha256(block).hexdigest()
+    numbers = [n / 7 for n in range(2000)]
+    total = math.fsum(map(math.sqrt, numbers))
+    print("begun", flush=True)
+    rounds = 0
+    while not os.path.exists("stop"):
+        assert hashlib.sha256(block).hexdigest() == want
+        assert math.fsum(map(math.sqrt, numbers)) == total
+        assert sum(array.array("d", numbers)) == sum(numbers)
+        began = time.monotonic()
+        time.sleep(0.001)
+        assert time.monotonic() - began >= 0.001
+        rounds += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    going = False
+    thread.join()
+    print("right", rounds > 10, ticks > 10)
+"""
+
+
+class NoJobs:
+    """An agent without jobs."""
+
+    async def get(self, reference):
+        raise JobNotFound(f"find the job {reference!r}", "no job has that id")
+
+    async def peers(self, job_id):
+        return await self.get(job_id)
+
+
+@contextlib.contextmanager
+def running(folder: Path, source: str, *, python: str = sys.executable, words=()):
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(source))
+    process = subprocess.Popen(
+        [*words, python, script],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finished(process: subprocess.Popen, folder: Path) -> str:
+    (folder / "stop").touch()
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, (process.returncode, output)
+    return output
+
+
+def asked(pid: int, source: str) -> float:
+    """Has a process run a line, once; for how long its main thread stood."""
+    found = look(pid)
+    assert refusal(found, rights()) is None
+    assert found.interpreter is not None
+    own = found.interpreter.file
+    places = addresses(own.path, own.start, ("Py_AddPendingCall", "PyRun_SimpleString"))
+    [libc] = [file for file in found.files if os.path.basename(file.path).startswith("libc.so")]
+    places |= addresses(libc.path, libc.start, ("mmap",))
+    asking = (
+        "import sys; from rdev.agent.debug.tracer import *;"
+        "print(run_in(int(sys.argv[1]), sys.argv[2], Places(*map(int, sys.argv[3:]))))"
+    )
+    names = ("mmap", "Py_AddPendingCall", "PyRun_SimpleString")
+    words = [sys.executable, "-c", asking, str(pid), source, *(str(places[n]) for n in names)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("version", "rounds"),
+    [
+        pytest.param(version, 10 if path == sys.executable else 20, marks=marks)
+        for version, path in SERVED.items()
+        for marks in ([() if path == sys.executable else pytest.mark.slow])
+    ]
+    + [pytest.param("3.11", 100, marks=pytest.mark.slow)],
+)
+def test_a_busy_process_is_entered_again_and_again_and_computes_what_it_would(
+    tmp_path, version, rounds
+):
+    with running(tmp_path, BUSY, python=SERVED[version]) as process:
+        told = tmp_path / "told"
+        for _ in range(rounds):
+            asked(process.pid, f"open({str(told)!r}, 'a').write('x')\n")
+        deadline = time.monotonic() + DEADLINE
+        while not told.exists() or len(told.read_text()) < rounds:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert finished(process, tmp_path) == "right True True\n"
+
+
+async def test_a_main_thread_that_executes_no_python_is_waited_for_and_entered_later(tmp_path):
+    source = """
+        import sys
+        print("begun", flush=True)
+        sys.stdin.readline()
+        print("read", flush=True)
+        sys.stdin.readline()
+    """
+    with running(tmp_path, source) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with Strangers(str(tmp_path / "strangers"), NoJobs(), patience=0.5) as strangers:
+            with pytest.raises(TimedOut, match="its main thread executes no Python") as caught:
+                await strangers.reach(process.pid)
+            assert caught.value.hint == (
+                "the hook comes in when that ends; the same command attaches then"
+            )
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "read\n"
+            reached = await strangers.reach(process.pid)
+            answer = await strangers.command(reached.job.id, "hook", 0, "status")
+            assert answer["pid"] == process.pid
+            with pytest.raises(JobConflict, match="rdev did not start it"):
+                await strangers.stop(reached.job.id)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(DEADLINE) == 0
+
+
+async def test_an_agent_after_the_first_finds_the_hook_that_the_process_has(tmp_path):
+    source = """
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            time.sleep(0.01)
+        print("environment", "RDEV_JOB_SOCKET" in os.environ, breakpoint is not None)
+    """
+    folder = tmp_path / "strangers"
+    with running(tmp_path, source) as process:
+        async with Strangers(str(folder), NoJobs()) as strangers:
+            first = await strangers.reach(process.pid)
+            again = await strangers.reach(process.pid)
+            assert again == first
+            assert first.is_stranger
+        [left] = folder.iterdir()
+        assert left.stat().st_mode & 0o777 == 0o700
+        before = Path(f"/proc/{process.pid}/maps").read_text().count("\n")
+        async with Strangers(str(folder), NoJobs()) as strangers:
+            later = await strangers.reach(process.pid)
+            assert later.job.id == first.job.id
+            [peer] = await strangers.peers(later.job.id)
+            assert peer["pid"] == process.pid
+            # It was not entered a second time: that leaves a page behind.
+            assert Path(f"/proc/{process.pid}/maps").read_text().count("\n") <= before
+            assert finished(process, tmp_path) == "environment False True\n"
+            assert (await strangers.get(later.job.id)).state.is_final
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", range(4))  # a race, which one try may miss
+async def test_a_process_that_forks_all_the_time_answers_afterwards(tmp_path, number):
+    source = """
+        import os
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    with running(tmp_path, source) as process:
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            reached = await strangers.reach(process.pid)
+            answer = await strangers.command(reached.job.id, "hook", 0, "status", timeout=5.0)
+            assert answer["pid"] == process.pid
+            finished(process, tmp_path)
+
+
+async def test_the_hook_of_another_agent_is_left_alone(tmp_path):
+    source = """
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            time.sleep(0.01)
+    """
+    with running(tmp_path, source) as process:
+        async with (
+            Strangers(str(tmp_path / "one"), NoJobs()) as one,
+            Strangers(str(tmp_path / "other"), NoJobs()) as other,
+        ):
+            reached = await one.reach(process.pid)
+            with pytest.raises(DebuggerUnavailable, match="another agent has its hook in it"):
+                await other.reach(process.pid)
+            answer = await one.command(reached.job.id, "hook", 0, "status")
+            assert answer["pid"] == process.pid
+            assert finished(process, tmp_path) == ""
+
+
+async def _refused(folder: Path, pid: int) -> str:
+    async with Strangers(str(folder), NoJobs()) as strangers:
+        with pytest.raises(RdevError) as caught:
+            await strangers.reach(pid)
+    return caught.value.cause
+
+
+async def test_a_site_without_hooks_has_none_in_strangers_either(tmp_path):
+    with running(tmp_path, "print('begun', flush=True); input()") as process:
+        async with Strangers(str(tmp_path / "s"), NoJobs(), is_allowed=False) as strangers:
+            with pytest.raises(PermissionRefused, match="`hook = false`"):
+                await strangers.reach(process.pid)
+
+
+async def test_a_process_that_stands_still_or_is_traced_is_left_as_it_is(tmp_path):
+    source = "print('begun', flush=True); input()"
+    with running(tmp_path, source) as process:
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert await _refused(tmp_path / "s", process.pid) == "it was stopped by a signal"
+        process.send_signal(signal.SIGCONT)
+        tracing = (
+            "import sys; from rdev.agent.debug import tracer;"
+            "tracer._ptrace(tracer._SEIZE, int(sys.argv[1]));"
+            "print('traces', flush=True); sys.stdin.readline()"
+        )
+        tracer = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", tracing, str(process.pid)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert tracer.stdout is not None
+        assert await tracer.stdout.readline() == b"traces\n"
+        cause = await _refused(tmp_path / "s", process.pid)
+        assert cause == f"process {tracer.pid} traces it already, as strace and gdb do"
+        await tracer.communicate(b"\n")
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace takes root")
+async def test_a_process_in_a_container_is_refused(tmp_path):
+    source = "print('begun', flush=True); input()"
+    with running(tmp_path, source, words=("unshare", "--mount")) as process:
+        cause = await _refused(tmp_path / "s", process.pid)
+        assert cause == "it runs in a container, or sees other files than the agent"
