@@ -5,12 +5,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.support.command import Rdev
 from tests.support.session import Sessioned
 
 # A run in the background of a shell has SIGINT ignored, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# On a busy machine any example may take a second.
+settings.register_profile("rdev", deadline=None)
+settings.load_profile("rdev")
 
 # Commands run in processes of their own, and leave none behind; tests of the session ask for it.
 os.environ["RDEV_SESSION"] = "0"

@@ -123,7 +123,7 @@ def is_asleep(pid):
 
 
 async def test_a_keeper_ends_though_its_job_was_deleted_before_it_looked(jobs):
-    job = await jobs.start("sleep", "0.3")
+    job = await jobs.start("sleep", "1")
     await jobs.reach(job, JobState.RUNNING)
     keeper = jobs.keeper(job)
     supervisor = jobs.supervisor(job)

@@ -58,6 +58,8 @@ class Terminal:
     def wait(self) -> int:
         """The command's exit code; what it still shows is read, so that it is not held up."""
         self.until(lambda: self.process.poll() is not None, "its end")
+        while select.select([self.descriptor], [], [], 0)[0]:
+            self.seen += os.read(self.descriptor, 65536)
         return self.process.returncode
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from rdev.hook.probing import loop_module
-from rdev.wire import gate
+from rdev.wire.gate import counted, watch
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ class NonFinite:
     def watch(self) -> str:
         """Begins to look; why nothing can be seen yet, or empty."""
         self._is_on = True
-        gate.watch(self._look)
+        watch(self._look)
         if hasattr(sys.modules.get(_OPTIMIZER), _REGISTER):
             return str(loop_module(_WATCH).watch(self._found))
         self._awaits_torch = True
-        return "" if gate.counted() else "no torch is loaded in it, and no run of rdev.loop begun"
+        return "" if counted() else "no torch is loaded in it, and no run of rdev.loop begun"
 
     def leave(self) -> str:
         """Looks no more."""
         if self._is_on:
             self._is_on = self._awaits_torch = False
-            gate.watch(None)
+            watch(None)
             if _WATCH in sys.modules:
                 loop_module(_WATCH).leave()
         return ""
