@@ -352,7 +352,8 @@ def test_four_ranks_wait_for_the_last_to_begin_and_stay_together_whoever_asks(rd
     assert rdev.run("wait").returncode == 0
 
 
-@pytest.mark.parametrize("killed", [pytest.param("agent", marks=pytest.mark.slow), "supervisor"])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["agent", "supervisor"])
 def test_killing_what_is_around_it_changes_no_step_and_loses_no_answer(rdev, killed):
     started(rdev, NUMBERS, "700")
     _, step = ctl(rdev, "pause")

@@ -92,6 +92,7 @@ def test_a_plain_python_is_stopped_looked_into_left_and_comes_out_right(rdev, ve
         assert ended(process, rdev.cwd) == "right\nTrue 1\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_under_the_debugger_is_said_to_have_ended(rdev):
     with running(rdev.cwd) as process:
         pid = str(process.pid)
@@ -123,6 +124,7 @@ def test_a_killed_agent_lets_a_stopped_process_go_on_and_the_next_one_attaches_a
         assert ended(process, rdev.cwd) == "right\nTrue 1\n"
 
 
+@pytest.mark.slow
 def test_a_process_of_a_job_is_debugged_as_its_job(rdev):
     (rdev.cwd / "loop.py").write_text(LOOP)
     assert rdev.run("run", "-d", "--name", "night", "loop.py").returncode == 0

@@ -14,9 +14,10 @@ from tests.support.interpreters import ROOT
 
 
 def each(guests):
-    """The guests as parameters; those with environments of their own are slow."""
+    """The guests as parameters; those that take long, or environments of their own, are slow."""
     slow = pytest.mark.slow
-    return [pytest.param(one, marks=slow) if one in PACKAGES else one for one in guests]
+    long = {*PACKAGES, "transformers", "keras"}
+    return [pytest.param(one, marks=slow) if one in long else one for one in guests]
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ async def test_a_main_thread_that_executes_no_python_is_waited_for_and_entered_l
         assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.slow
 async def test_an_agent_after_the_first_finds_the_hook_that_the_process_has(tmp_path):
     source = """
         import os, time
@@ -215,6 +216,7 @@ async def test_an_agent_after_the_first_finds_the_hook_that_the_process_has(tmp_
 
 
 @pytest.mark.parametrize("number", range(4))  # a race, which one try may miss
+@pytest.mark.slow
 async def test_a_process_that_forks_all_the_time_answers_afterwards(tmp_path, number):
     source = """
         import os
@@ -233,6 +235,7 @@ async def test_a_process_that_forks_all_the_time_answers_afterwards(tmp_path, nu
             finished(process, tmp_path)
 
 
+@pytest.mark.slow
 async def test_the_hook_of_another_agent_is_left_alone(tmp_path):
     source = """
         import os, time

@@ -88,6 +88,7 @@ async def test_a_running_script_is_watched_and_left_as_it_was(tmp_path):
         assert await output_of(job) == ("right 39 {} False\n", 0)
 
 
+@pytest.mark.slow
 async def test_a_loop_without_torch_stops_after_its_step(tmp_path):
     async with (
         hooked_job(tmp_path, LOOP, environment=AT_NAN) as job,
