@@ -108,4 +108,6 @@ def test_a_script_that_nobody_prepared_is_controlled_while_it_runs(source, rdev)
     shift = next(n for n, loss in printed.items() if loss > 900.0) - min(
         step for step, loss in told.items() if loss > 900.0
     )
+    # The last step ends the run before it prints.
+    told = {step: loss for step, loss in told.items() if step + shift <= max(printed)}
     assert {step: printed[step + shift] for step in told} == pytest.approx(told)

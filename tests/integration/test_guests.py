@@ -16,7 +16,7 @@ from tests.support.interpreters import ROOT
 def each(guests):
     """The guests as parameters; those that take long, or environments of their own, are slow."""
     slow = pytest.mark.slow
-    long = {*PACKAGES, "transformers", "keras"}
+    long = {*PACKAGES, "transformers", "keras", "skorch"}
     return [pytest.param(one, marks=slow) if one in long else one for one in guests]
 
 

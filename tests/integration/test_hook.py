@@ -344,7 +344,11 @@ train()
 BUSY = "[(torch.ones(500, 500) @ torch.ones(500, 500)).sum().item() for _ in range({count})]"
 
 
-@pytest.mark.parametrize("count", [150, 10**9], ids=["a second", "for ever"])
+@pytest.mark.parametrize(
+    "count",
+    [150, pytest.param(10**9, marks=pytest.mark.slow)],
+    ids=["a second", "for ever"],
+)
 async def test_a_program_that_ends_while_a_thread_of_ours_is_in_torch_ends_well(tmp_path, count):
     pytest.importorskip("torch")
     async with hooked_job(tmp_path, ENDS, environment={"OMP_NUM_THREADS": "1"}) as job:

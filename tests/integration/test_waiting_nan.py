@@ -51,6 +51,7 @@ print("right", Loop(step, range(50)).run().step)
 """
 
 
+@pytest.mark.slow
 async def test_a_plain_torch_script_stops_before_the_update_that_would_ruin_its_weights(tmp_path):
     async with (
         hooked_job(tmp_path, PLAIN, environment=AT_NAN) as job,
@@ -88,7 +89,6 @@ async def test_a_running_script_is_watched_and_left_as_it_was(tmp_path):
         assert await output_of(job) == ("right 39 {} False\n", 0)
 
 
-@pytest.mark.slow
 async def test_a_loop_without_torch_stops_after_its_step(tmp_path):
     async with (
         hooked_job(tmp_path, LOOP, environment=AT_NAN) as job,
