@@ -82,7 +82,7 @@ def test_a_step_of_the_loop_is_compared_with_those_of_other_libraries():
     done = subprocess.run(
         [sys.executable, "-m", "bench", "loop_peers"],
         cwd=ROOT,
-        env=os.environ | {"RDEV_BENCH_ROUNDS": "2"},
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -495,5 +495,5 @@ class TestBothSidesChangeAndTheAgentCrashes(SyncMachine.TestCase):
 
 @pytest.mark.slow
 class TestBothSidesChangeAndTheAgentCrashesForLong(SyncMachine.TestCase):
-    settings = _settings(250)
+    settings = _settings(120)
     pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # noqa: RUF012
