@@ -40,7 +40,7 @@ def test_following_is_compared_with_a_pipe_and_ssh():
     done = subprocess.run(
         [sys.executable, "-m", "bench", "logs"],
         cwd=ROOT,
-        env=os.environ | {"RDEV_BENCH_ROUNDS": "1"},
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "2"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -82,7 +82,7 @@ def test_a_step_of_the_loop_is_compared_with_those_of_other_libraries():
     done = subprocess.run(
         [sys.executable, "-m", "bench", "loop_peers"],
         cwd=ROOT,
-        env=os.environ | {"RDEV_BENCH_ROUNDS": "1"},
+        env=os.environ | {"RDEV_BENCH_ROUNDS": "2"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
