@@ -37,7 +37,7 @@ async def compare(jobs: Jobs, job_id: str, expression: str, *, function: str) ->
         DebuggerUnavailable: No process of the job has a hook.
         JobNotRunning: The job has ended or has not begun.
     """
-    action = f"compare the ranks of job {job_id}"
+    action = f"compare the ranks of the job {(await jobs.get(job_id)).name!r}"
     job = await running_job(jobs, job_id, action)
     ranks: dict[int, list[int]] = {}
     for rank, pid in await hooks_of(jobs, job_id, None):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rdev.agent.debug.target import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
-from rdev.wire.job import DebugStart
+from rdev.wire.job import DebugStart, Job
 
 # A hook answers at once unless its process sits in C code that keeps the interpreter's lock.
 ANSWER_SECONDS = 10.0
@@ -30,13 +30,13 @@ class Told:
 
 
 async def set_stops(
-    jobs: Jobs, job_id: str, stops: DebugStart, *, rank: int | None, token: str = ""
+    jobs: Jobs, job: Job, stops: DebugStart, *, rank: int | None, token: str = ""
 ) -> Told:
     """Tells every process with a hook; `rank` None means those of all ranks.
 
     Args:
         jobs: Where the jobs are.
-        job_id: Full id.
+        job: Which; it runs.
         stops: When to stop.
         rank: Which.
         token: Who waits; what others wait for stays.
@@ -44,10 +44,10 @@ async def set_stops(
     Raises:
         DebuggerUnavailable: No process of that rank has a hook, or none answered.
     """
-    action = f"let job {job_id} wait for a debugger"
+    action = f"let the job {job.name!r} wait for a debugger"
     peers = [
         peer
-        for peer in await jobs.peers(job_id)
+        for peer in await jobs.peers(job.id)
         if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
     ]
     told: dict[int, list[Mapping[str, Any]]] = {}
@@ -63,7 +63,7 @@ async def set_stops(
         number = int(peer.get("rank", 0))
         try:
             answer = await jobs.command(
-                job_id, "hook", number, "stops", args, pid=peer.get("pid"), timeout=ANSWER_SECONDS
+                job.id, "hook", number, "stops", args, pid=peer.get("pid"), timeout=ANSWER_SECONDS
             )
         except (RdevError, TimeoutError) as error:
             cause = error.message if isinstance(error, RdevError) else "the process did not answer"

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -102,6 +102,7 @@ class Order:
         owner: Who attaches, as `user@laptop`.
         client_pid: The client's process on its own machine; 0 if it does not say.
         takes_over: The client can go on with a session whose own client is gone.
+        job_name: For errors; the manager finds it.
     """
 
     job_id: str
@@ -112,11 +113,12 @@ class Order:
     owner: str = ""
     client_pid: int = 0
     takes_over: bool = False
+    job_name: str = ""
 
     @property
     def action(self) -> str:
         """What is attempted, for an error."""
-        return f"debug rank {self.rank} of job {self.job_id}"
+        return f"debug rank {self.rank} of the job {self.job_name!r}"
 
 
 @dataclass(slots=True)
@@ -192,6 +194,7 @@ class DebugManager:
             InvalidRequest: There is no such rank.
             JobNotRunning: The job has ended.
         """
+        order = replace(order, job_name=(await self._jobs.get(order.job_id)).name)
         place = await self._take_place(order)
         if place.session is not None:
             return self._inherit(place, place.session, order)
@@ -252,11 +255,11 @@ class DebugManager:
         Raises:
             DebuggerBusy: Nobody could attach then, for somebody is.
         """
-        action = f"let job {job_id} wait for a debugger"
+        action = f"let the job {(await self._jobs.get(job_id)).name!r} wait for a debugger"
         job = await running_job(self._jobs, job_id, action)
         if stops != DebugStart():
             self._require_free(job, rank, action, all_of_them=bool(stops.from_step))
-        return await set_stops(self._jobs, job.id, stops, rank=rank, token=token)
+        return await set_stops(self._jobs, job, stops, rank=rank, token=token)
 
     def _require_free(self, job: Job, rank: int | None, action: str, *, all_of_them: bool) -> None:
         ranks = range(job.ranks) if rank is None else (rank,)

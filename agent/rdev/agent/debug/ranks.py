@@ -219,7 +219,7 @@ class Ranks:
         found = hindrances(state.members)
         if found and not unsafe:
             raise DebuggerUnavailable(
-                f"stop one rank of job {job_id}",
+                "stop one rank of the job",
                 "; ".join(found),
                 hint="`--unsafe` attaches all the same: a stop that lasts longer than the shortest"
                 " timeout of its process groups would end the job",
@@ -278,7 +278,7 @@ class Ranks:
         gone = sorted(member.rank for member in before if member.pid not in alive)
         if gone:
             cause = f"{_ranks(gone)} ended meanwhile"
-            raise DebuggerUnavailable(f"stop one rank of job {job_id}", cause)
+            raise DebuggerUnavailable("stop one rank of the job", cause)
 
     async def _keep(self, job_id: str, state: _Armed) -> None:
         """Renews, tells the ranks when one of them is held, and arms those that come later."""

@@ -69,7 +69,7 @@ async def stacks(
         DebuggerUnavailable: No process has a hook, and there is no py-spy.
         JobNotRunning: The job has ended or has not begun.
     """
-    action = f"show the stacks of job {job_id}"
+    action = f"show the stacks of the job {(await jobs.get(job_id)).name!r}"
     try:
         job = await running_job(jobs, job_id, action)
         hooks = await hooks_of(jobs, job_id, rank)
