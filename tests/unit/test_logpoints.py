@@ -34,6 +34,7 @@ def said(message):
         ("{sizes['a']} {sizes['a']:02d} {dict(b=1)['b']}", "3 03 1"),
         ("{ {1: step}[1] }", "7"),
         ("{'a:b'.upper()} {[1, 2, 3][0:1]}", "A:B [1]"),
+        ("{sizes['a'], step} {step  # now}", "(3, 7) 7"),
         ("100% of {step}", "100% of 7"),
         ("100% and no value", "100% and no value"),
         ("{}{step}", "7"),
@@ -44,7 +45,9 @@ def test_a_message_says_what_was_meant(message, expected):
     assert said(message) == expected
 
 
-@pytest.mark.parametrize("message", ["{loss +}", "{loss", "{import os}", "{step:{}", "{a b}"])
+@pytest.mark.parametrize(
+    "message", ["{loss +}", "{loss", "{import os}", "{step:{}", "{a b}", "{'}'}"]
+)
 def test_a_message_that_no_job_can_say_is_an_error(message):
     with pytest.raises(ValueError, match="message"):
         prepared(message)

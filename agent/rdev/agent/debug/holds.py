@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,6 @@ async def set_stops(
         for peer in await jobs.peers(job.id)
         if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
     ]
-    told: dict[int, list[Mapping[str, Any]]] = {}
-    cause = "no process of it has the debug hook"
     args = {
         "exception": stops.on_exception,
         "step": stops.step,
@@ -59,19 +58,19 @@ async def set_stops(
         "from_step": stops.from_step,
         "token": token,
     }
-    for peer in peers:
-        number = int(peer.get("rank", 0))
-        try:
-            answer = await jobs.command(
-                job.id, "hook", number, "stops", args, pid=peer.get("pid"), timeout=ANSWER_SECONDS
-            )
-        except (RdevError, TimeoutError) as error:
-            cause = error.message if isinstance(error, RdevError) else "the process did not answer"
-            continue
-        if (stops.from_step or stops.on_nan) and "reached" not in answer:
+    # All at once: one that is silent neither delays the others nor, when it is given up, spares
+    # them what is taken back.
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
+    told: dict[int, list[Mapping[str, Any]]] = {}
+    cause = "no process of it has the debug hook"
+    for peer, (answer, failure) in zip(peers, (one.result() for one in asked), strict=True):
+        if answer is None:
+            cause = failure
+        elif (stops.from_step or stops.on_nan) and "reached" not in answer:
             cause = "it was started by an earlier release of rdev, which cannot"
-            continue
-        told.setdefault(number, []).append(answer)
+        else:
+            told.setdefault(int(peer.get("rank", 0)), []).append(answer)
     if not told:
         raise DebuggerUnavailable(action, cause)
     ranks = sorted(told)
@@ -80,6 +79,21 @@ async def set_stops(
         tuple(number for number in ranks if not any(_counts(a, stops) for a in told[number])),
         {number: _blind(told[number]) for number in ranks if _blind(told[number])},
     )
+
+
+async def _told(
+    jobs: Jobs, job_id: str, peer: Mapping[str, Any], args: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, str]:
+    rank, pid = int(peer.get("rank", 0)), peer.get("pid")
+    try:
+        answer = await jobs.command(
+            job_id, "hook", rank, "stops", args, pid=pid, timeout=ANSWER_SECONDS
+        )
+    except RdevError as error:
+        return None, error.message
+    except TimeoutError:
+        return None, "the process did not answer"
+    return answer, ""
 
 
 def _counts(answer: Mapping[str, Any], stops: DebugStart) -> bool:

@@ -8,59 +8,69 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    text: str
-    is_value: bool
+from itertools import accumulate
 
 
 def prepared(message: str) -> str:
     """The message as debugpy understands it.
 
     Args:
-        message: What the person wrote, with expressions in braces, each as in an f-string.
+        message: What the person wrote, with expressions in braces, each with or without the
+            conversion and format of an f-string. There is no escape: every brace begins one.
 
     Raises:
         ValueError: It cannot be evaluated anywhere; the text says why.
     """
     pieces = list(_pieces(message))
-    if not any(piece.is_value for piece in pieces):
+    if not any(is_value for _, is_value in pieces):
         return message
     return "".join(
-        f"{{{_expression(piece.text)}}}" if piece.is_value else piece.text.replace("%", "%%")
-        for piece in pieces
+        f"{{{text}}}" if is_value else text.replace("%", "%%") for text, is_value in pieces
     )
 
 
-def _pieces(message: str) -> Iterator[_Piece]:
-    """Text and values in turn; braces nest, and an empty pair is nothing."""
-    start = depth = 0
-    for place, letter in enumerate(message):
-        if letter == "{":
-            if not depth:
-                yield _Piece(message[start:place], is_value=False)
-                start = place + 1
-            depth += 1
-        elif letter == "}" and depth:
-            depth -= 1
-            if not depth:
-                if value := message[start:place].strip():
-                    yield _Piece(value, is_value=True)
-                start = place + 1
-    if depth:
+def _pieces(message: str) -> Iterator[tuple[str, bool]]:
+    """Texts, and expressions as debugpy takes them; an empty pair of braces is nothing."""
+    start = 0
+    while (opening := message.find("{", start)) >= 0:
+        yield message[start:opening], False
+        expression, start = _value(message, opening + 1)
+        if expression:
+            yield expression, True
+    yield message[start:], False
+
+
+def _value(message: str, start: int) -> tuple[str, int]:
+    """The expression that begins here, and where it has ended.
+
+    Braces may be in it, in a dictionary or a text: it ends at the first that makes it one.
+    """
+    place = first = message.find("}", start)
+    if first < 0:
         raise ValueError("a brace in the message is not closed")
-    yield _Piece(message[start:], is_value=False)
+    while place >= 0:
+        value = message[start:place].strip()
+        expression = _expression(value) if value else ""
+        if expression is not None:
+            _require_balanced(expression)
+            return expression, place + 1
+        place = message.find("}", place + 1)
+    raise ValueError(f"`{message[start:first].strip()}` in the message is no expression")
 
 
-def _expression(value: str) -> str:
-    formatted = f'f"""{{{value}}}"""'
-    for candidate in (value, formatted):
+def _require_balanced(expression: str) -> None:
+    depths = list(accumulate((letter == "{") - (letter == "}") for letter in expression))
+    if depths and (min(depths) < 0 or depths[-1]):
+        raise ValueError(f"`{expression}` in the message has a brace in a text")
+
+
+def _expression(value: str) -> str | None:
+    for candidate in (value, f'f"""{{{value}}}"""'):
         try:
-            ast.parse(candidate, mode="eval")
+            tree = ast.parse(candidate, mode="eval")
         except (SyntaxError, ValueError):
             continue
-        return candidate
-    raise ValueError(f"`{value}` in the message is no expression")
+        # It becomes one of a tuple: its own commas and comments stay within it.
+        is_loose = isinstance(tree.body, ast.Tuple) or "#" in candidate
+        return ast.unparse(tree) if is_loose else candidate
+    return None
