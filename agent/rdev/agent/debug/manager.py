@@ -298,10 +298,12 @@ class DebugManager:
         return place
 
     def _inherit(self, place: _Place, session: DebugSession, order: Order) -> DebugSession:
-        former, name = session.attached.session_id, secrets.token_hex(16)
+        name = secrets.token_hex(16)
         session.inherit(name, self._hands(order, place.pid), allow_kill=order.allow_kill)
         place.order, place.since = order, time.monotonic()
-        self._sessions[former] = (order, session)  # to tell its client who has it
+        for former, (_, known) in self._sessions.items():
+            if known is session:
+                self._sessions[former] = (order, session)  # to tell its client who has it
         self._remember(order, session)
         return session
 
