@@ -7,10 +7,10 @@ would end with SIGABRT (torch's operations give the interpreter's lock away, and
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-
-from rdev.hook.release import live_threads
+from weakref import WeakSet
 
 
 class Aside(threading.Thread):
@@ -28,9 +28,11 @@ class Aside(threading.Thread):
         Raises:
             RuntimeError: The process is about to end, or no thread can be started.
         """
-        if _is_over:
-            raise RuntimeError("the process is about to end")
-        super().start()
+        with _starting:
+            if _is_over:
+                raise RuntimeError("the process is about to end")
+            super().start()
+            _started.add(self)
 
     def interrupt(self) -> None:
         """Raises SystemExit in it, once it runs Python and not C; nothing if it has ended."""
@@ -43,13 +45,25 @@ class Aside(threading.Thread):
 def finish(seconds: float) -> bool:
     """None is started any more, and those that run are waited for; False if that took longer."""
     global _is_over
-    _is_over = True
     until = time.monotonic() + seconds
-    running = [thread for thread in live_threads() if isinstance(thread, Aside)]
+    is_told = _starting.acquire(timeout=seconds)  # one that is being started is none of these yet
+    _is_over = True
+    if is_told:
+        _starting.release()
+    running = [thread for thread in list(_started) if thread.is_alive()]
     for thread in running:
         if thread is not threading.current_thread():
             thread.join(max(0.0, until - time.monotonic()))
     return not any(thread.is_alive() for thread in running)
 
 
+def _begin() -> None:
+    # In a forked child: the one who held the lock is not in it, and it has an end of its own.
+    global _starting, _is_over
+    _starting, _is_over = threading.Lock(), False
+
+
+_starting = threading.Lock()
+_started: WeakSet[Aside] = WeakSet()  # `threading` lists one a moment after it has been started
 _is_over = False
+os.register_at_fork(after_in_child=_begin)

@@ -117,6 +117,9 @@ class Groups:
     def leave(self) -> None:
         """The process ends: the thread that watches must not be in torch then, see `aside`."""
         self._end()
+        # One whose time is over has taken itself out already, and restores under the lock.
+        if self._lock.acquire(timeout=LEAVE_SECONDS):
+            self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: nothing is armed, and its groups are its parent's."""
