@@ -4,6 +4,8 @@ import array
 import fcntl
 import select
 import signal
+import subprocess
+import sys
 import termios
 import time
 from functools import partial
@@ -55,6 +57,44 @@ def test_ctrl_c_that_is_lost_on_its_way_reaches_the_job_all_the_same(rdev, relay
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == b"saved\n"
         assert process.wait(DEADLINE) == 9
+
+
+# What `rdev run` does once its job is there, and Ctrl-C before it has begun to listen.
+AT_ONCE = """
+import asyncio, signal, sys
+from rdev.client.cli.attending import attend, output_of
+from rdev.client.connection import connect
+from rdev.client.jobs import Jobs
+
+async def main():
+    async with connect("local") as connection:
+        job = await Jobs(connection).get("train")
+        async with output_of(job) as output:
+            signal.raise_signal(signal.SIGINT)
+            return await attend(connection, job, output)
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+def test_ctrl_c_before_anybody_listens_reaches_the_job_all_the_same(rdev):
+    rdev.write("train.py", SAVES)
+    assert rdev.run("run", "-q", "-d", "train.py").returncode == 0
+    with rdev.started("logs", "-f") as following:
+        assert following.stdout.readline() == b"ready\n"
+        done = subprocess.run(
+            [sys.executable, "-c", AT_ONCE],
+            cwd=rdev.cwd,
+            env=rdev.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.stdout == "ready\nsaved\n", done.stderr
+        assert done.returncode == 9
+        assert following.wait(DEADLINE) == 0
 
 
 def test_ctrl_c_at_a_terminal_outlives_a_break_of_the_connection(rdev, terminal, relaying):

@@ -64,11 +64,13 @@ async def test_what_is_no_failure_of_its_own_is_not_tried_again(jobs):
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, ())
 
 
+@pytest.mark.slow
 async def test_the_timeout_is_that_of_each_attempt(jobs):
-    source = "[ $RDEV_ATTEMPT = 2 ] && exec sleep 60; sleep 0.4; exit 1"
-    ended = await jobs.run("sh", "-c", source, retries=2, timeout=0.8)
+    # Two attempts together take longer than one may.
+    source = "[ $RDEV_ATTEMPT = 2 ] && exec sleep 600; sleep 2.1; exit 1"
+    ended = await jobs.run("sh", "-c", source, retries=2, timeout=4.0)
     assert (ended.reason, ended.attempt) == (Reason.TIMEOUT, 2)
-    assert ended.ended - ended.started >= 0.8
+    assert ended.ended - ended.started >= 4.0
 
 
 STUBBORN_DAEMON = (

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.jobs import DEADLINE
 from tests.support.sync import Host, content_of, workspace_at
 
 from rdev.client.sync.sender import WorkspaceSync
@@ -16,10 +17,15 @@ from rdev.client.sync.watcher import InotifyWatcher, ObserverWatcher
 from rdev.client.workspaces import endpoints
 
 
+# watchdog's observer warns when it meets a new folder on two ways at once, and watches it then.
+@pytest.mark.filterwarnings("ignore:Callback with id")
 @pytest.mark.parametrize("make", [InotifyWatcher, ObserverWatcher])
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 async def test_a_save_is_pushed(host: Host, laptop: Path, make):
-    async with asyncio.timeout(30), WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing:
+    async with (
+        asyncio.timeout(DEADLINE),
+        WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing,
+    ):
         receipts = watch(syncing, str(laptop), make, on_hold=print)
         await anext(receipts)
 
@@ -51,7 +57,10 @@ async def test_a_save_is_pushed(host: Host, laptop: Path, make):
 
 async def test_a_watched_root_that_is_emptied_is_held(host: Host, laptop: Path):
     held = asyncio.Event()
-    async with asyncio.timeout(30), WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing:
+    async with (
+        asyncio.timeout(DEADLINE),
+        WorkspaceSync(workspace_at(laptop), endpoints(host)) as syncing,
+    ):
         receipts = watch(syncing, str(laptop), InotifyWatcher, on_hold=lambda _: held.set())
         await anext(receipts)
         subprocess.run(["find", str(laptop), "-mindepth", "1", "-delete"], check=True)

@@ -15,7 +15,7 @@ import enum
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator
 
 from rdev.client.cli.lagging import tell_lag
 from rdev.client.cli.narrating import (
@@ -125,28 +125,24 @@ async def follow_to_end(
     keep_buffers()
     departure = Departure()
     feed = Feed(connection, job, source, tell=output.say) if source is not None else None
-    async with asyncio.TaskGroup() as group:
-        streaming = group.create_task(follow(connection, job.id, output, lines=lines))
-        departure.of(streaming)
-        person = _Person(
-            connection, job, on_interrupt, output=output, source=source, departure=departure
-        )
-        beside = [group.create_task(person.act())]
-        if feed is not None:
-            beside.append(group.create_task(feed.run()))
-        if job.state is JobState.PENDING:
-            beside.append(group.create_task(explain_waiting(connection, job, output.note)))
-        beside.append(group.create_task(explain_block(connection, job, output.say)))
-        beside.append(group.create_task(tell_pauses(connection, job, output.say)))
-        attach = phrase("attach", connection.host, job.name)
-        keys = "Ctrl-C" if on_interrupt is OnInterrupt.DETACH else "Ctrl-C and d"
-        remedy = f"{keys}, then `{attach}` shows the latest"
-        lag = tell_lag(connection, job, output, remedy=remedy, is_from_start=lines is None)
-        beside.append(group.create_task(lag))
-        attempts = Attempts(job, output.note)
-        if job.spec.retries:
-            beside.append(group.create_task(attempts.watch(connection)))
-        streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
+    person = _Person(
+        connection, job, on_interrupt, output=output, source=source, departure=departure
+    )
+    attempts = Attempts(job, output.note)
+    keys = "Ctrl-C" if on_interrupt is OnInterrupt.DETACH else "Ctrl-C and d"
+    with person.listening():
+        await person.catch_up()
+        async with asyncio.TaskGroup() as group:
+            streaming = group.create_task(follow(connection, job.id, output, lines=lines))
+            departure.of(streaming)
+            beside = [group.create_task(person.act())]
+            if feed is not None:
+                beside.append(group.create_task(feed.run()))
+            if job.spec.retries:
+                beside.append(group.create_task(attempts.watch(connection)))
+            told = _told(connection, job, output, keys=keys, is_from_start=lines is None)
+            beside.extend(group.create_task(work) for work in told)
+            streaming.add_done_callback(lambda _: [task.cancel() for task in beside])
     if streaming.cancelled():
         say_detached(connection, job, is_fed=feed is None or feed.is_complete)
         return departure.code
@@ -155,6 +151,18 @@ async def follow_to_end(
     for line in () if output.is_quiet else attempts.untold(ended):
         say(line)
     return closed(ended, is_quiet=output.is_quiet)
+
+
+def _told(
+    connection: Connection, job: Job, output: Output, *, keys: str, is_from_start: bool
+) -> Iterator[Coroutine[None, None, None]]:
+    """What is said beside the output: why it waits, is blocked, paused, or behind."""
+    if job.state is JobState.PENDING:
+        yield explain_waiting(connection, job, output.note)
+    yield explain_block(connection, job, output.say)
+    yield tell_pauses(connection, job, output.say)
+    remedy = f"{keys}, then `{phrase('attach', connection.host, job.name)}` shows the latest"
+    yield tell_lag(connection, job, output, remedy=remedy, is_from_start=is_from_start)
 
 
 class Feed:
@@ -216,17 +224,27 @@ class _Person:
 
     async def act(self) -> None:
         """Serves signals one after the other, for as long as the job is followed."""
-        with self._listening():
-            while True:
-                if await self._arrived.get() is not signal.SIGINT:
-                    continue  # a key that was pressed after the answer
-                try:
-                    await self._interrupted()
-                except RdevError as error:  # the job may just have ended; following tells
-                    await self._tell(self._output.say(error.message))
+        while True:
+            if await self._arrived.get() is not signal.SIGINT:
+                continue  # a key that was pressed after the answer
+            try:
+                await self._interrupted()
+            except RdevError as error:  # the job may just have ended; following tells
+                await self._tell(self._output.say(error.message))
+
+    async def catch_up(self) -> None:
+        """Serves a Ctrl-C of the moment before `listening`, which asks this task to end."""
+        task = asyncio.current_task()
+        try:
+            await asyncio.sleep(0)  # a cancellation that is due is raised here
+        except asyncio.CancelledError:
+            if task is None or task.uncancel():
+                raise
+            self._arrived.put_nowait(signal.SIGINT)
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
+        """Signals are ours to serve for as long as the block runs."""
         loop = asyncio.get_running_loop()
         heard = unless_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in heard:
