@@ -101,13 +101,11 @@ def test_a_home_of_any_name_and_length_works(rdev, tmp_path, name):
     assert not (rdev.home / ".rdev").exists()
 
 
+# Laid over /etc, not bound to its files: a user who is added meanwhile replaces those, and what was
+# bound to them is gone.
 CONTAINER = """
 set -e
-mount --bind /etc /etc
-mount --bind {empty} /etc/machine-id
-mount --bind {empty} /etc/passwd
-mount --bind {names} /etc/nsswitch.conf
-mount -o remount,bind,ro /etc
+mount -t overlay overlay -o lowerdir={etc}:/etc /etc
 echo container > /proc/sys/kernel/hostname
 exec "$@"
 """
@@ -120,9 +118,12 @@ _NOBODYS = ("USER", "LOGNAME", "SHELL", "HOME", "RDEV_HOME")
 @pytest.fixture
 def contained(rdev: Rdev, tmp_path: Path):
     """Runs a command as root in a container: no name, no machine id, a read-only /etc."""
-    (tmp_path / "empty").touch()
-    (tmp_path / "names").write_text("passwd: files\n")
-    script = CONTAINER.format(empty=tmp_path / "empty", names=tmp_path / "names")
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    for name in ("machine-id", "passwd"):
+        (etc / name).touch()
+    (etc / "nsswitch.conf").write_text("passwd: files\n")
+    script = CONTAINER.format(etc=etc)
 
     def run(*command: str, **variables: str) -> subprocess.CompletedProcess:
         own = {k: v for k, v in rdev.environment.items() if k not in _NOBODYS}
