@@ -4,14 +4,16 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from tests.support.jobs import jobs_in, tidy
+from tests.support.jobs import DEADLINE, jobs_in, tidy
 from tests.support.probed import PLAIN, probed
 
 from rdev.agent.control.manager import ControlManager, Order
 from rdev.agent.jobs.resolve import Surroundings
 from rdev.hook import PLANT
+from rdev.protocol.errors import TimedOut
 from rdev.wire.control import Verb
 
 pytest.importorskip("torch")
@@ -236,3 +238,60 @@ async def test_ranks_that_are_armed_one_after_another_are_held_after_the_same_st
             if order.verb is not Verb.RESUME:
                 assert own(0) == own(1), outcomes
         assert await control.set_probe(job.id, armed=False) == [0, 1]
+
+
+# A loop of its own, which each rank begins when it is told to.
+BEGINS = """
+import os, time
+import torch
+import torch.distributed as dist
+from rdev.loop import Loop
+dist.init_process_group("gloo")
+torch.set_num_threads(1)
+rank = dist.get_rank()
+model = torch.nn.Linear(8, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+def step(state):
+    optimizer.step()
+    dist.all_reduce(torch.ones(1))
+    time.sleep(0.005)
+
+open(f"{__file__}.ready-{rank}", "w").close()
+while not os.path.exists(f"{__file__}.go-{rank}"):
+    time.sleep(0.01)
+Loop(step, range(10**6)).run()
+"""
+
+
+@pytest.mark.slow
+async def test_a_rank_that_has_not_begun_its_own_loop_is_waited_for_also_if_it_is_watched(tmp_path):
+    around = Surroundings(dict(os.environ), 0o022, PLANT)
+    (tmp_path / "train.py").write_text(BEGINS)
+    async with tidy(tmp_path / "jobs") as place, jobs_in(place, surroundings=around) as jobs:
+        job = await jobs.start(sys.executable, str(tmp_path / "train.py"), processes=2)
+        control = ControlManager(jobs.manager, jobs.inotify)
+
+        async def until(condition):
+            async with asyncio.timeout(DEADLINE):
+                while not condition():
+                    await asyncio.sleep(0.02)
+
+        def probes():
+            return Path(jobs.files(job).events).read_text().count('"probe_armed"')
+
+        await until(lambda: all((tmp_path / f"train.py.ready-{rank}").exists() for rank in (0, 1)))
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(control.set_probe(job.id, armed=True))
+            await until(lambda: probes() == 2)
+            (tmp_path / "train.py.go-0").touch()
+            async with asyncio.timeout(
+                DEADLINE
+            ):  # rank 0 has a run of its own now, and rank 1 none
+                assert await watching == [0, 1]
+        with pytest.raises(TimedOut, match="rank 1 has begun no run"):
+            await control.control(Order(job.id, "early", Verb.PAUSE, patience=1.0))
+        (tmp_path / "train.py.go-1").touch()
+        outcomes = await control.control(Order(job.id, "later", Verb.PAUSE))
+        assert [outcome.cause for outcome in outcomes] == ["", ""]
+        assert len({outcome.step for outcome in outcomes}) == 1

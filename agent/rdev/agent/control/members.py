@@ -59,7 +59,7 @@ async def gathered(
     until = time.monotonic() + patience
     while True:
         asked = await _asked(jobs, job)
-        begun = {one.rank for one in asked if one.where.get("stage") != "none"}
+        begun = _begun(asked)
         missing = set(range(max(1, job.ranks))) - begun
         if not missing or time.monotonic() >= until:
             return _running(asked, action), missing
@@ -81,6 +81,14 @@ async def _asked(jobs: Jobs, job: Job, timeout: float = ASK_SECONDS) -> list[Mem
         )
     )
     return [member for member in asked if member is not None]
+
+
+def _begun(asked: Sequence[Member]) -> set[int]:
+    """The ranks that have begun a run; one that is only watched while others have a run of their
+    own has not: it will begin that too, and its probe gives way."""
+    kinds = {one.rank: one.where.get("kind") for one in asked if one.where.get("stage") != "none"}
+    are_own = any(kind != "probe" for kind in kinds.values())
+    return {rank for rank, kind in kinds.items() if kind != "probe" or not are_own}
 
 
 def _running(found: Sequence[Member], action: str) -> list[Member]:
