@@ -33,7 +33,7 @@ def test_edit_then_run_is_compared_with_rsync_and_ssh():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_following_is_compared_with_a_pipe_and_ssh():
     for program in ("sshd", "ssh"):
         require_peer(program)
@@ -44,7 +44,7 @@ def test_following_is_compared_with_a_pipe_and_ssh():
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=360,
         check=False,
     )
     assert done.returncode == 0, done.stderr

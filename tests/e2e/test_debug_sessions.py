@@ -272,12 +272,13 @@ def test_a_debugger_that_was_killed_leaves_its_stop_to_the_next_one_of_the_same_
     assert f"paused at train.py:{STEP}" in done.stdout
 
 
+@pytest.mark.slow
 async def test_who_follows_the_job_is_told_of_its_stop_and_why_it_ended(person, environment):
     with person.started("logs", "-f") as following:
         os.set_blocking(following.stderr.fileno(), False)
         async with connect("local") as connection:
             job = await Jobs(connection).get()
-            terms = Terms(lease=5.0)
+            terms = Terms(lease=15.0)  # in which `ps` answers on a busy machine, too
             async with (
                 attached(connection, job.id, terms=terms) as pipe,
                 debugging(pipe) as client,
@@ -294,7 +295,7 @@ async def test_who_follows_the_job_is_told_of_its_stop_and_why_it_ended(person, 
                 await asyncio.sleep(0.02)
     first, second = told.decode().splitlines()
     assert re.fullmatch(
-        r"rdev: train is paused at train.py:4 by the debugger \(goes on by itself in \d s\)", first
+        r"rdev: train is paused at train.py:4 by the debugger \(goes on by itself in \d+ s\)", first
     )
     assert re.fullmatch(
         r"rdev: train goes on after \d+ s: nothing was asked of its debugger in time", second

@@ -392,3 +392,32 @@ async def test_who_comes_to_a_rank_that_waits_has_as_long_as_the_others_still_wa
         await ranks.leave(training.id)
     await training.await_events("debug_resumed", 1)
     assert await training.finish() == unharmed(2)
+
+
+@pytest.mark.slow
+async def test_whoever_steps_at_a_stop_that_others_wait_for_gains_no_time_by_it(training):
+    await training.start(2, 20.0)
+    await training.told("trains")
+    training.tell("break-1")
+    [paused] = await training.await_events("debug_paused", 1)
+    await training.waits(0)
+    async with (
+        DebugManager(training.jobs.manager) as manager,
+        manager.session(training.id, 1) as session,
+        debugging(SessionPipe(session)) as client,
+    ):
+        await client.attach([])
+        async with asyncio.timeout(DEADLINE):
+            stop = await client.halted()
+            for _ in range(2):
+                await client.resume("next", stop.thread)
+                stop = await client.halted()
+                known = len(training.events("debug_renewed"))
+                while len(training.events("debug_renewed")) == known:  # by what is asked for
+                    frame, *_ = await client.stack(stop.thread)
+                    await client.evaluate("number", frame)
+                    await asyncio.sleep(0.1)
+            while "lease" not in [event["cause"] for event in training.events("debug_resumed")]:
+                await asyncio.sleep(0.05)
+        assert time.time() < paused["time"] + 20.0
+    assert await training.finish() == unharmed(2)

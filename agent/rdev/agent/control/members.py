@@ -84,8 +84,10 @@ async def _asked(jobs: Jobs, job: Job, timeout: float = ASK_SECONDS) -> list[Mem
 
 
 def _begun(asked: Sequence[Member]) -> set[int]:
-    """The ranks that have begun a run; one that is only watched while others have a run of their
-    own has not: it will begin that too, and its probe gives way."""
+    """The ranks that have begun a run.
+
+    One that is only watched, while others have a run of their own, has not: it will begin that too.
+    """
     kinds = {one.rank: one.where.get("kind") for one in asked if one.where.get("stage") != "none"}
     are_own = any(kind != "probe" for kind in kinds.values())
     return {rank for rank, kind in kinds.items() if kind != "probe" or not are_own}

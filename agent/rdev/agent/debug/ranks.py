@@ -144,6 +144,7 @@ class _Armed:
     is_settled: bool = False
     is_held: bool = False
     held_since: float | None = None
+    pending_since: float = 0.0  # The collective that may be in flight began here, at the latest.
     keeper: asyncio.Task[None] | None = None
 
 
@@ -208,9 +209,11 @@ class Ranks:
         state = self._armed.get(job_id)
         if state is None:
             return asked
+        now = time.time()
         if state.held_since is not None:
-            held = max(held, time.time() - state.held_since)
-        return lease_of(state.members, asked, held=held, is_settled=state.is_settled)
+            held = max(held, now - state.held_since)
+        pending = None if state.is_settled else now - state.pending_since
+        return lease_of(state.members, asked, held=held, pending=pending)
 
     async def _arm(self, job_id: str, state: _Armed, *, unsafe: bool, notice: Notice) -> Arming:
         state.members = await self._arm_all(job_id)
@@ -238,6 +241,8 @@ class Ranks:
                 break
             state.held_since = _held_since(await self._jobs.get(job_id))
             if unsafe or state.held_since is not None:
+                # Stops that follow, as at the next line, are of no concern to it.
+                state.pending_since = state.held_since or time.time()
                 return False  # Whoever is held issues nothing, and waiting would only cost time.
             waited = time.monotonic() - began
             if waited > PATIENCE_SECONDS and waited > 2 * told:
@@ -297,7 +302,7 @@ class Ranks:
                 if time.monotonic() - renewed > RENEW_SECONDS:
                     renewed = time.monotonic()
                     await self._renew(job_id, state)
-                if not state.is_settled and not is_held:
+                if not state.is_settled:  # whoever steps may step over what it waits for
                     await self._look(job_id, state)
             except RdevError as error:
                 _log.info("the ranks of job %s do not answer: %s", job_id, error)
@@ -361,16 +366,27 @@ class Ranks:
         return list(await asyncio.gather(*calls))
 
 
-def lease_of(members: Sequence[Member], asked: float, *, held: float, is_settled: bool) -> float:
-    """The lease of a stop, in seconds from now; see `Ranks.lease`."""
+def lease_of(
+    members: Sequence[Member], asked: float, *, held: float, pending: float | None
+) -> float:
+    """The lease of a stop, in seconds from now; see `Ranks.lease`.
+
+    Args:
+        members: The ranks.
+        asked: What the client would like.
+        held: How long the stop has lasted.
+        pending: How long a collective has waited that may have begun before the arming, over all
+            stops since; None if there is none.
+    """
     lease = asked
     for member in members:
         if member.armed is not None:
             lease = min(lease, member.armed / 2, member.armed - MARGIN_SECONDS - held)
         # An operation that began before the arming, or in a group that cannot be armed, keeps its
         # own timeout.
-        if member.shortest is not None and (member.refused or not is_settled):
-            lease = min(lease, member.shortest - MARGIN_SECONDS - held)
+        if member.shortest is not None and (member.refused or pending is not None):
+            waited = max(held, pending or 0.0)
+            lease = min(lease, member.shortest - MARGIN_SECONDS - waited)
     if hindrances(members):
         shortest = min((m.shortest for m in members if m.shortest is not None), default=asked)
         lease = min(lease, shortest - MARGIN_SECONDS - held)

@@ -48,6 +48,10 @@ _CHUNK = 1 << 20
 # is waited for.
 _OVERDUE = 30.0
 
+# A stop may last less than the one before while a collective of other ranks waits; of what it may
+# last longer a moment is not worth an event.
+_SHORTER, _LONGER = 0.1, 1.0
+
 # A renewal that was refused is tried again after so long.
 _AGAIN = 1.0
 
@@ -369,8 +373,8 @@ class DebugSession:
         self._is_checked = self._watch.is_held
         if not is_new:
             return False
-        permitted = self._hands.permitted(self._watch.held(now))
-        return abs(permitted - self._watch.seconds) > 1.0
+        more = self._hands.permitted(self._watch.held(now)) - self._watch.seconds
+        return more < -_SHORTER or more > _LONGER
 
     async def _renew(self, now: float) -> None:
         seconds = self._hands.permitted(self._watch.held(now))
