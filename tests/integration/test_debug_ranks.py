@@ -288,7 +288,7 @@ async def test_ranks_that_validate_without_collectives_are_not_waited_for(traini
     async with asyncio.timeout(DEADLINE):
         while any((training.folder / f"hang-{rank}").exists() for rank in (0, 1)):
             await asyncio.sleep(0.02)
-    async with ranks_of(training) as ranks, asyncio.timeout(10):
+    async with ranks_of(training) as ranks, asyncio.timeout(40):
         assert (await ranks.join(training.id)).warnings == ()
         training.tell("back")
         await ranks.leave(training.id)

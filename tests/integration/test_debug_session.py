@@ -286,7 +286,7 @@ async def test_what_would_end_the_program_is_answered_at_a_stop(tmp_path):
         async with attached(manager) as client:
             await hit(client, job)
             frame = (await client.stack(1))[0]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 for line in ("sys.exit(3)", "raise SystemExit(3)"):
                     with pytest.raises(DebuggerUnavailable, match="SystemExit: 3"):
                         await client.evaluate(line, frame)
@@ -362,7 +362,7 @@ async def test_the_adapter_is_killed_at_a_stop_and_later_attaches_still_hit(
                 await hit(client, job)
                 [adapter] = adapters()
                 os.kill(adapter, signal.SIGKILL)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(40):
                     assert isinstance(await client.halted(), Ended)
                 await job.event("debug_resumed", 2 * number - 1)
             async with attached(manager) as client:

@@ -75,8 +75,12 @@ async def test_daemons_that_ignore_term_are_gone_after_a_stop(jobs):
 
 
 async def test_a_job_that_ends_takes_its_children_along_but_no_daemon(jobs, tmp_path):
-    source = "sleep 600 & echo $!; setsid sleep 600 >/dev/null 2>&1 & echo $!"
-    job = await jobs.start("sh", "-c", source)
+    # The daemon is one before the job ends, however long it takes to become one.
+    source = (
+        'sleep 600 & echo $!; setsid sh -c \'echo > "$0"; exec sleep 600\' "$0" >/dev/null 2>&1 &'
+        ' echo $!; until [ -e "$0" ]; do sleep 0.01; done'
+    )
+    job = await jobs.start("sh", "-c", source, str(tmp_path / "is a daemon"))
     await jobs.end(job)
     child, daemon = (int(word) for word in (await jobs.printed(job)).stdout.split())
     try:

@@ -37,7 +37,7 @@ async def test_the_end_cuts_off_work_that_does_not_end(monkeypatch):
         finally:
             cut_off.set()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         async with Once[None]() as work:
             waiting = asyncio.ensure_future(work.do("key", hang))
             await begun.wait()
