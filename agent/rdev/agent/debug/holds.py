@@ -23,11 +23,13 @@ class Told:
         steps: Of each that was told, the step that has begun last; 0 if none has.
         uncounted: Those in which nobody counts the steps that are waited for.
         blind: Those that see no number that is not finite, each with the cause.
+        silent: The ranks that could not be told, each with the cause.
     """
 
     steps: Mapping[int, int]
     uncounted: tuple[int, ...]
     blind: Mapping[int, str]
+    silent: Mapping[int, str]
 
 
 async def set_stops(
@@ -63,21 +65,24 @@ async def set_stops(
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
     told: dict[int, list[Mapping[str, Any]]] = {}
-    cause = "no process of it has the debug hook"
+    wanted = range(max(1, job.ranks)) if rank is None else (rank,)
+    silent = dict.fromkeys(wanted, "no process of it has the debug hook")
     for peer, (answer, failure) in zip(peers, (one.result() for one in asked), strict=True):
+        number = int(peer.get("rank", 0))
         if answer is None:
-            cause = failure
+            silent[number] = failure
         elif (stops.from_step or stops.on_nan) and "reached" not in answer:
-            cause = "it was started by an earlier release of rdev, which cannot"
+            silent[number] = "it was started by an earlier release of rdev, which cannot"
         else:
-            told.setdefault(int(peer.get("rank", 0)), []).append(answer)
+            told.setdefault(number, []).append(answer)
     if not told:
-        raise DebuggerUnavailable(action, cause)
+        raise DebuggerUnavailable(action, next(iter(silent.values())))
     ranks = sorted(told)
     return Told(
         {number: max(int(a.get("reached") or 0) for a in told[number]) for number in ranks},
         tuple(number for number in ranks if not any(_counts(a, stops) for a in told[number])),
         {number: _blind(told[number]) for number in ranks if _blind(told[number])},
+        {number: cause for number, cause in silent.items() if number not in told},
     )
 
 

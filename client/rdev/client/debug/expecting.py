@@ -114,6 +114,7 @@ async def until_it_waits(
             tell(_uncounted(job, list(answer.uncounted)))
         for cause in sorted(set(answer.blind.values())):
             tell(f"nothing is seen in {job.name} yet: {cause}")
+        tell_silent(answer, tell)
         tell(f"waiting for {expected.words} in {job.name}; Ctrl-C takes it back")
         try:
             async with asyncio.timeout(expected.timeout):
@@ -171,6 +172,12 @@ async def ask(
     with translating(f"let {job.name} wait for a debugger"):
         response: pb.SetStopsResponse = await stub.SetStops(request, timeout=_TOLD_SECONDS)
     return response
+
+
+def tell_silent(answer: pb.SetStopsResponse, tell: Callable[[str], None]) -> None:
+    """Says which ranks do not know what is waited for; one that answers too late does."""
+    for rank, cause in sorted(answer.silent.items()):
+        tell(f"rank {rank} was not told: {cause}")
 
 
 def _uncounted(job: Job, ranks: list[int]) -> str:
