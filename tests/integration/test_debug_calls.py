@@ -7,6 +7,7 @@ import shutil
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from typing import cast
 
 import grpc
 import pytest
@@ -18,7 +19,8 @@ from rdev.agent.debug.holds import set_stops
 from rdev.agent.debug.manager import DebugManager
 from rdev.agent.debug.session import Over
 from rdev.agent.services.debug import _feed
-from rdev.client.debug.expecting import tell_silent
+from rdev.client.connection import Connection
+from rdev.client.debug import expecting
 from rdev.client.debug.session import Breakpoint, DebugClient, Inherited, Stopped, debugging
 from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, DebugSessionLost, InvalidRequest
 from rdev.v1 import debug_pb2 as pb
@@ -49,6 +51,7 @@ class Ground:
     def __init__(self, job: HookedJob, manager: DebugManager, channel: grpc.aio.Channel) -> None:
         self.job = job
         self.manager = manager
+        self.channel = channel
         self.stub = DebugServiceStub(channel)
 
     def client(self, pipe: CallPipe) -> AbstractAsyncContextManager[DebugClient]:
@@ -167,10 +170,24 @@ async def test_a_rank_that_does_not_know_what_is_waited_for_is_named_with_the_ca
     told = await set_stops(ground.job, job, stops, rank=None, token="a")
     assert (set(told.steps), dict(told.silent)) == ({0}, {1: "no process of it has the debug hook"})
     lines: list[str] = []
-    tell_silent(pb.SetStopsResponse(silent=told.silent), lines.append)
-    assert lines == ["rank 1 was not told: no process of it has the debug hook"]
+    expecting.tell_silent(pb.SetStopsResponse(silent=told.silent), lines.append)
+    assert lines == ["rank 1 is not told yet: no process of it has the debug hook"]
     with pytest.raises(DebuggerUnavailable, match="no process of it has the debug hook"):
         await set_stops(ground.job, job, stops, rank=1, token="a")
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_what_is_waited_for_is_asked_again_and_again_so_that_nobody_waits_for_the_dead(
+    ground, monkeypatch
+):
+    monkeypatch.setattr(expecting, "_AGAIN_SECONDS", 0.01)
+    connection, job = cast("Connection", ground), await ground.job.get(JOB)
+    wanted = expecting.Expected(DebugStart(on_nan=True))
+    async with expecting.asked_again(connection, job, wanted, "a"), asyncio.timeout(20):
+        while len(ground.job.orders) < 3:
+            await asyncio.sleep(0.01)
+    assert {(order["token"], order["nan"]) for order in ground.job.orders} == {("a", True)}
+    assert all(60 < order["kept"] < 600 for order in ground.job.orders)
     assert await ground.job.end() == "ended\n"
 
 

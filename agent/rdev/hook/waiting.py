@@ -101,7 +101,7 @@ class Waiting:
         self._audits = False
         self._asks = Asks()
         self._held_for: set[str] = set()  # who is about to come
-        self._non_finite = NonFinite(self._hold_nan)
+        self._non_finite = NonFinite(self._hold_nan, self._is_nan_wanted)
         # Of the stop that waits: until when, and how long its process groups let it.
         self._deadline: float | None = None
         self._latest = 0.0
@@ -121,23 +121,37 @@ class Waiting:
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `stops`: all that `token` waits for, see `Ask`; what others do stays.
 
+        Args:
+            args: Besides, `kept`: for how many seconds, unless it is asked again.
+
         Returns:
             `counted`: whether somebody in this process counts steps, `loop`: whether somebody may
             begin to, `reached`: the step that has begun last, `blind`: why no number that is not
             finite can be seen yet.
         """
-        blind = self._ask(str(args.get("token") or ""), Ask(args))
+        blind = self._ask(str(args.get("token") or ""), Ask(args), float(args.get("kept") or 0))
         answer = {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
         return {**answer, "blind": blind}
 
-    def _ask(self, who: str, ask: Ask) -> str:
-        self._asks.put(who, ask)
+    def _ask(self, who: str, ask: Ask, seconds: float = 0.0) -> str:
+        self._asks.put(who, ask, seconds)
         if ask.is_empty and who:  # an earlier release takes its own back before it attaches
             self._held_for.discard(who)
         if ask.exception or ask.nan:
             self._audit_events()
         self._close_gate()
         return self._non_finite.watch() if self._asks.nan else self._non_finite.leave()
+
+    def _drop_overdue(self) -> None:
+        """Whoever asked may be gone: looked at before anybody is waited for."""
+        if self._asks.drop_overdue():
+            self._close_gate()
+            if not self._asks.nan:
+                self._non_finite.leave()
+
+    def _is_nan_wanted(self) -> bool:
+        self._drop_overdue()
+        return self._asks.nan
 
     def prolong(self, seconds: float) -> float | None:
         """Somebody is on the way: a stop that waits does so from now, as long as it may.
@@ -180,8 +194,11 @@ class Waiting:
         close(step, lambda: self._hold_step(step))
 
     def _hold_step(self, step: int) -> None:
+        self._drop_overdue()
         is_stop, self._held_for = self._asks.reach(step)
         self._close_gate()
+        if not self._held_for:
+            return
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
         stop = _stop(frame, f"step {step}")
         if not is_stop:
@@ -230,7 +247,10 @@ class Waiting:
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "import":
             self._non_finite.importing()
-        elif event == "sys.excepthook" and self._asks.exception:
+        elif event == "sys.excepthook":
+            self._drop_overdue()
+            if not self._asks.exception:
+                return
             # What is raised here takes the place of the program's traceback, or, if it is a
             # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
             with contextlib.suppress(Exception):

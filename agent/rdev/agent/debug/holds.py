@@ -33,7 +33,13 @@ class Told:
 
 
 async def set_stops(
-    jobs: Jobs, job: Job, stops: DebugStart, *, rank: int | None, token: str = ""
+    jobs: Jobs,
+    job: Job,
+    stops: DebugStart,
+    *,
+    rank: int | None,
+    token: str = "",
+    kept: float = 0.0,
 ) -> Told:
     """Tells every process with a hook; `rank` None means those of all ranks.
 
@@ -43,6 +49,7 @@ async def set_stops(
         stops: When to stop.
         rank: Which.
         token: Who waits; what others wait for stays.
+        kept: For how many seconds, unless asked again under the token; 0 is for ever.
 
     Raises:
         DebuggerUnavailable: No process of that rank has a hook, or none answered.
@@ -59,6 +66,7 @@ async def set_stops(
         "nan": stops.on_nan,
         "from_step": stops.from_step,
         "token": token,
+        "kept": kept,
     }
     # All at once: one that is silent neither delays the others nor, when it is given up, spares
     # them what is taken back.

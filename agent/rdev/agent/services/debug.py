@@ -128,7 +128,11 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         job_id = require(JOB_ID, request.job_id, "job id")
         rank = request.rank if request.HasField("rank") else None
         told = await self._of(job_id).set_stops(
-            job_id, start_from_proto(request.stops), rank=rank, token=request.token
+            job_id,
+            start_from_proto(request.stops),
+            rank=rank,
+            token=request.token,
+            kept=request.kept.seconds + request.kept.nanos / 1e9,
         )
         return pb.SetStopsResponse(
             ranks=told.steps,
