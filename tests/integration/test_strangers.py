@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from tests.support.interpreters import interpreters
 
+import rdev.hook
 from rdev.agent.debug import entering
 from rdev.agent.debug.preflight import Found, libc_of, look, refusal, rights
 from rdev.agent.debug.strangers import Strangers
 from rdev.agent.debug.symbols import addresses
+from rdev.client.bootstrap.install import _is_used_here
 from rdev.protocol.errors import (
     DebuggerUnavailable,
     JobConflict,
@@ -337,6 +339,27 @@ async def test_a_main_thread_that_waits_for_a_disk_this_moment_is_entered_the_ne
             pipe.open("w").close()
             await reaching
             assert finished(process, tmp_path) == ""
+
+
+async def test_the_release_that_a_dormant_hook_is_of_is_not_removed_as_unused(tmp_path):
+    link = tmp_path / "release"
+    link.symlink_to(Path(rdev.hook.__file__).parents[1])
+    source = """
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            time.sleep(0.01)
+    """
+    with running(tmp_path, source) as process:
+
+        def is_used() -> bool:
+            return _is_used_here(str(link), processes=lambda: [str(process.pid)])
+
+        assert not is_used()
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            await strangers.reach(process.pid)
+            until(is_used)
+        assert finished(process, tmp_path) == ""
 
 
 @pytest.mark.slow
