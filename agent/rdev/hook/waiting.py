@@ -69,6 +69,16 @@ _FRAMES = 10
 _NAMES = 20
 
 
+class _Term:
+    """Of a thread that waits: until when it does, and until when its process groups let it."""
+
+    __slots__ = ("end", "latest")
+
+    def __init__(self, end: float, latest: float) -> None:
+        self.end = end
+        self.latest = latest
+
+
 class Waiting:
     """The stops of one process.
 
@@ -102,9 +112,8 @@ class Waiting:
         self._asks = Asks()
         self._held_for: set[str] = set()  # who is about to come
         self._non_finite = NonFinite(self._hold_nan, self._is_nan_wanted)
-        # Of the stop that waits: until when, and how long its process groups let it.
-        self._deadline: float | None = None
-        self._latest = 0.0
+        # One for each thread that waits, the first first.
+        self._terms: list[_Term] = []
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -159,12 +168,11 @@ class Waiting:
         Returns:
             The seconds that it has; None if none waits. It is never shortened.
         """
-        deadline = self._deadline
-        if deadline is None:
-            return None
+        terms = list(self._terms)
         now = time.monotonic()
-        self._deadline = max(deadline, min(now + seconds, self._latest))
-        return self._deadline - now
+        for term in terms:
+            term.end = max(term.end, min(now + seconds, term.latest))
+        return terms[0].end - now if terms else None
 
     # Each way in.
 
@@ -276,16 +284,17 @@ class Waiting:
         patient = patience()
         seconds = min(seconds, patient)
         began = time.monotonic()
-        self._deadline, self._latest = began + seconds, began + patient
+        term = _Term(began + seconds, began + patient)
+        self._terms.append(term)
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)
         is_ready = False
         try:
-            while not is_ready and is_wanted() and time.monotonic() < self._deadline:
+            while not is_ready and is_wanted() and time.monotonic() < term.end:
                 time.sleep(TICK)
                 is_ready = self._debugger.is_ready()
         finally:
-            self._deadline = None
+            self._terms.remove(term)
             self._stops.leave("client" if is_ready else "unattended")
         return is_ready
 
