@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_job, add_json, host_of
+from rdev.client.cli.options import add_host, add_job, add_json, host_of, pid
 from rdev.client.cli.options import rank as a_rank
 
 
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     add_job(parser)
     parser.add_argument("--rank", type=a_rank, metavar="R", help="only this rank")
-    parser.add_argument("--pid", type=int, metavar="PID", help="a process that rdev did not start")
+    parser.add_argument("--pid", type=pid, metavar="PID", help="a process that rdev did not start")
     parser.add_argument("--native", action="store_true", help="frames of native code, too")
     add_json(parser)
 
