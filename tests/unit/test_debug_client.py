@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
-from rdev.client.debug.session import Ended, debugging
+from rdev.client.debug.dialogue import Dialogue, Plan, Reports
+from rdev.client.debug.prompt import Scripted
+from rdev.client.debug.seat import Seat
+from rdev.client.debug.session import Ended, Frame, Stopped, debugging
+from rdev.client.debug.view import View
 from rdev.protocol.dap import Framer, encode
 from rdev.protocol.errors import DebuggerUnavailable
 
@@ -35,6 +40,31 @@ class Written:
 
     async def receive(self) -> bytes:
         return await self._stream.get()
+
+
+class Silent:
+    """An agent's end that takes everything and says nothing."""
+
+    async def send(self, data: bytes) -> None:
+        pass
+
+    async def receive(self) -> bytes:
+        return await asyncio.Future()
+
+
+async def test_tab_in_a_thread_that_is_busy_with_an_answer_completes_nothing_and_holds_up_no_key():
+    async with debugging(Silent()) as client:
+        seat = Seat(0, client, Stopped(1, "breakpoint"), [Frame(1, "train.py", 3, "step")])
+        dialogue = Dialogue(
+            [seat],
+            view=cast("View", None),
+            console=Scripted([]),
+            reports=cast("Reports", None),
+            plan=Plan(),
+        )
+        async with asyncio.timeout(20):
+            assert await dialogue._complete("p los", 5) == []
+            assert await dialogue._complete("wai", 3) == ["t"]
 
 
 async def test_a_request_that_meets_the_end_of_the_lease_is_told_of_the_lease():

@@ -40,6 +40,9 @@ _STEP_SECONDS = 1.0
 
 _NO_ANSWER = "its answer is not waited for; what was asked goes on in the job until it is done"
 
+# It takes milliseconds, unless the thread is busy with what was asked before; keys wait meanwhile.
+_COMPLETION_SECONDS = 2.0
+
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
 
@@ -496,8 +499,9 @@ class Dialogue:
             if known:
                 return [name[len(begun) :] for name in known]
         try:
-            found = await self.seat.client.completions(text, cursor, self.seat.frame)
-        except RdevError:
+            async with asyncio.timeout(_COMPLETION_SECONDS):
+                found = await self.seat.client.completions(text, cursor, self.seat.frame)
+        except (RdevError, TimeoutError):
             return []
         return [word[length:] for word, length in found]
 
