@@ -485,6 +485,24 @@ async def _refused(folder: Path, pid: int) -> str:
     return caught.value.cause
 
 
+async def test_what_is_no_file_has_no_source_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with running(tmp_path, READS) as process:
+        async with Strangers(str(tmp_path / "s"), NoJobs(), patience=0.1) as strangers:
+            with pytest.raises(TimedOut):
+                await strangers.reach(process.pid)
+            [job_id] = strangers._known
+            text = await strangers.source(job_id, str(tmp_path / "script.py"))
+            assert text is not None
+            assert b"readline" in text
+            for name in ("pipe.py", "", "none.py"):
+                try:
+                    assert await strangers.source(job_id, str(tmp_path / name)) is None
+                finally:  # whoever waits for a writer can go on
+                    with contextlib.suppress(OSError):
+                        os.close(os.open(tmp_path / "pipe.py", os.O_WRONLY | os.O_NONBLOCK))
+
+
 async def test_a_site_without_hooks_has_none_in_strangers_either(tmp_path):
     with running(tmp_path, "print('begun', flush=True); input()") as process:
         async with Strangers(str(tmp_path / "s"), NoJobs(), is_allowed=False) as strangers:

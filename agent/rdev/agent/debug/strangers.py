@@ -463,7 +463,8 @@ def _failure(folder: str) -> str:
 
 def _read(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        # A pipe would be waited for until somebody writes to it, and the agent's end with it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
             is_source = stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_SOURCE
             return file.read(_MOST_SOURCE) if is_source else None

@@ -75,8 +75,7 @@ class Gate:
         answer = await self._ask()
         self._require_counted(answer)
         if self._is_past(answer):
-            reached = min(self._reached(answer), default=0)
-            self._tell(f"step {self._step} is past, {self._job.name} is at {reached}: set at once")
+            self._tell(self._past(answer))
             return False
         tell_silent(answer, self._tell)
         waiting = f"waiting for step {self._step} in {self._job.name}, attached to nothing"
@@ -117,6 +116,10 @@ class Gate:
     def _is_past(self, answer: pb.SetStopsResponse) -> bool:
         """Whether the step has begun already, in each rank that is wanted."""
         return min(self._reached(answer), default=0) >= self._step
+
+    def _past(self, answer: pb.SetStopsResponse) -> str:
+        reached = min(self._reached(answer), default=0)
+        return f"step {self._step} is past, {self._job.name} is at {reached}: set at once"
 
     def _reached(self, answer: pb.SetStopsResponse) -> list[int]:
         """The steps that have begun last in the ranks that are wanted."""
