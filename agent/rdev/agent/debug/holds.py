@@ -54,12 +54,6 @@ async def set_stops(
     Raises:
         DebuggerUnavailable: No process of that rank has a hook, or none answered.
     """
-    action = f"let the job {job.name!r} wait for a debugger"
-    peers = [
-        peer
-        for peer in await jobs.peers(job.id)
-        if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
-    ]
     args = {
         "exception": stops.on_exception,
         "step": stops.step,
@@ -68,15 +62,10 @@ async def set_stops(
         "token": token,
         "kept": kept,
     }
-    # All at once: one that is silent neither delays the others nor, when it is given up, spares
-    # them what is taken back.
-    async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
-    told: dict[int, list[Mapping[str, Any]]] = {}
     wanted = range(max(1, job.ranks)) if rank is None else (rank,)
     silent = dict.fromkeys(wanted, "no process of it has the debug hook")
-    for peer, (answer, failure) in zip(peers, (one.result() for one in asked), strict=True):
-        number = int(peer.get("rank", 0))
+    told: dict[int, list[Mapping[str, Any]]] = {}
+    for number, answer, failure in await _tell_all(jobs, job, rank, args):
         if answer is None:
             silent[number] = failure
         elif (stops.from_step or stops.on_nan) and "reached" not in answer:
@@ -84,6 +73,7 @@ async def set_stops(
         else:
             told.setdefault(number, []).append(answer)
     if not told:
+        action = f"let the job {job.name!r} wait for a debugger"
         raise DebuggerUnavailable(action, next(iter(silent.values())))
     ranks = sorted(told)
     return Told(
@@ -92,6 +82,24 @@ async def set_stops(
         {number: _blind(told[number]) for number in ranks if _blind(told[number])},
         {number: cause for number, cause in silent.items() if number not in told},
     )
+
+
+async def _tell_all(
+    jobs: Jobs, job: Job, rank: int | None, args: Mapping[str, Any]
+) -> list[tuple[int, Mapping[str, Any] | None, str]]:
+    """Of each process with a hook its rank, and what it answered or why it did not."""
+    peers = [
+        peer
+        for peer in await jobs.peers(job.id)
+        if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
+    ]
+    # All at once: one that is silent neither delays the others nor, when it is given up, spares
+    # them what is taken back.
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
+    return [
+        (int(peer.get("rank", 0)), *one.result()) for peer, one in zip(peers, asked, strict=True)
+    ]
 
 
 async def _told(

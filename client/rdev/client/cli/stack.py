@@ -39,9 +39,10 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import say
 
     async with connect(host_of(options)) as connection:
+        is_stranger = False
         if options.pid is not None:
             reached = await reach(connection, options.pid, say)
-            job, options.rank = reached.job, reached.rank
+            job, options.rank, is_stranger = reached.job, reached.rank, reached.is_stranger
         else:
             job = await find_job(connection, options.job)
         found = await stacks(connection, job.id, rank=options.rank, native=options.native)
@@ -50,7 +51,6 @@ async def execute(options: argparse.Namespace) -> int:
             return 0
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         paper = Paper(has_colours=sys.stdout.isatty() and not plain)
-        is_stranger = options.pid is not None and reached.is_stranger
         texts = (
             texts_of_process(connection, job) if is_stranger else texts_of(connection, job, here())
         )
