@@ -114,6 +114,47 @@ def test_ctrl_c_twice_leaves_a_job_that_cannot_be_stopped_just_now(rdev):
         assert terminal.is_as_before
 
 
+HANGS = """\
+import os
+import time
+
+class Slow:
+    def __repr__(self):
+        open("asked", "w").close()
+        while not os.path.exists("answer"):
+            time.sleep(0.01)
+        return "at last"
+
+slow = Slow()
+while not os.path.exists("stop"):
+    time.sleep(0.01)
+    number = 1
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_gives_up_an_answer_that_does_not_come_and_the_prompt_is_back(rdev):
+    rdev.write("hangs.py", HANGS)
+    assert rdev.run("run", "-d", "hangs.py").returncode == 0
+    there = Path(rdev.jobs()[0]["directory"])
+    with in_terminal(rdev, "debug", "hangs.py:14") as terminal:
+        terminal.expect(b"paused at hangs.py:14")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"slow\r")
+        terminal.until((there / "asked").exists, "the question")
+        terminal.type(b"\x03")
+        terminal.expect(b"its answer is not waited for")
+        terminal.expect(b"(rdev) ")
+        (there / "answer").touch()
+        terminal.type(b"p number + 41\r")
+        terminal.expect(b"42")
+        assert b"at last" not in terminal.seen
+        terminal.type(b"q\r")
+        terminal.expect(b"detached; the job goes on")
+        assert terminal.wait() == 0
+    (there / "stop").touch()
+
+
 @pytest.mark.slow
 def test_a_stop_whose_time_is_over_says_so_and_offers_to_come_back(job):
     with in_terminal(job, "debug", "train.py:9", "--lease", "3s") as terminal:

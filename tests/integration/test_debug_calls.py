@@ -6,6 +6,8 @@ import asyncio
 import shutil
 import time
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import cast
 
 import grpc
 import pytest
@@ -13,11 +15,17 @@ from google.protobuf.duration_pb2 import Duration
 from tests.support.calls import JOB, CallPipe, served
 from tests.support.hooked import HookedJob, adapters, hooked_job
 
+from rdev.agent.debug.holds import set_stops
 from rdev.agent.debug.manager import DebugManager
+from rdev.agent.debug.session import Over
+from rdev.agent.services.debug import _feed
+from rdev.client.connection import Connection
+from rdev.client.debug import expecting
 from rdev.client.debug.session import Breakpoint, DebugClient, Inherited, Stopped, debugging
 from rdev.protocol.errors import DebuggerBusy, DebuggerUnavailable, DebugSessionLost, InvalidRequest
 from rdev.v1 import debug_pb2 as pb
 from rdev.v1.debug_pb2_grpc import DebugServiceStub
+from rdev.wire.job import DebugStart
 
 # Line 5 is inside the step.
 TRAIN = """\
@@ -43,6 +51,7 @@ class Ground:
     def __init__(self, job: HookedJob, manager: DebugManager, channel: grpc.aio.Channel) -> None:
         self.job = job
         self.manager = manager
+        self.channel = channel
         self.stub = DebugServiceStub(channel)
 
     def client(self, pipe: CallPipe) -> AbstractAsyncContextManager[DebugClient]:
@@ -132,6 +141,53 @@ async def test_a_new_client_goes_on_at_the_stop_of_one_that_is_gone(ground):
                 assert int(await value(second, "number")) == int(number) + 2
             assert ground.job.count("debug_attached") == 1
             await second.detach()
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_the_end_of_a_call_that_was_replaced_is_not_the_sessions(ground):
+    pipe = CallPipe(ground.stub)
+    opened = await pipe.open()
+    async with ground.client(pipe) as client:
+        await ground.hit(client)
+        session = ground.manager.find(opened.session_id, JOB, 0)
+        former, current = session.join(session.received), session.join(session.received)
+
+        async def ends(*last: pb.AttachDebuggerRequest):
+            for request in last:
+                yield request
+
+        await _feed(session, former, ends())
+        await _feed(session, former, ends(pb.AttachDebuggerRequest(close=pb.DebugClose())))
+        assert session.over is None
+        await _feed(session, current, ends())
+        assert session.over is Over.LEFT
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_a_rank_that_does_not_know_what_is_waited_for_is_named_with_the_cause(ground):
+    job = replace(await ground.job.get(JOB), ranks=2)
+    stops = DebugStart(on_exception=True)
+    told = await set_stops(ground.job, job, stops, rank=None, token="a")
+    assert (set(told.steps), dict(told.silent)) == ({0}, {1: "no process of it has the debug hook"})
+    lines: list[str] = []
+    expecting.tell_silent(pb.SetStopsResponse(silent=told.silent), lines.append)
+    assert lines == ["rank 1 is not told yet: no process of it has the debug hook"]
+    with pytest.raises(DebuggerUnavailable, match="no process of it has the debug hook"):
+        await set_stops(ground.job, job, stops, rank=1, token="a")
+    assert await ground.job.end() == "ended\n"
+
+
+async def test_what_is_waited_for_is_asked_again_and_again_so_that_nobody_waits_for_the_dead(
+    ground, monkeypatch
+):
+    monkeypatch.setattr(expecting, "_AGAIN_SECONDS", 0.01)
+    connection, job = cast("Connection", ground), await ground.job.get(JOB)
+    wanted = expecting.Expected(DebugStart(on_nan=True))
+    async with expecting.asked_again(connection, job, wanted, "a"), asyncio.timeout(20):
+        while len(ground.job.orders) < 3:
+            await asyncio.sleep(0.01)
+    assert {(order["token"], order["nan"]) for order in ground.job.orders} == {("a", True)}
+    assert all(60 < order["kept"] < 600 for order in ground.job.orders)
     assert await ground.job.end() == "ended\n"
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from tests.support.interpreters import interpreters
 
-from rdev.agent.debug.preflight import look, refusal, rights
+import rdev.hook
+from rdev.agent.debug import entering
+from rdev.agent.debug.preflight import Found, libc_of, look, refusal, rights
 from rdev.agent.debug.strangers import Strangers
 from rdev.agent.debug.symbols import addresses
+from rdev.client.bootstrap.install import _is_used_here
 from rdev.protocol.errors import (
     DebuggerUnavailable,
     JobConflict,
@@ -110,24 +115,45 @@ def finished(process: subprocess.Popen, folder: Path) -> str:
     return output
 
 
-def asked(pid: int, source: str) -> float:
-    """Has a process run a line, once; for how long its main thread stood."""
-    found = look(pid)
-    assert refusal(found, rights()) is None
-    assert found.interpreter is not None
-    own = found.interpreter.file
-    places = addresses(own.path, own.start, ("Py_AddPendingCall", "PyRun_SimpleString"))
-    [libc] = [file for file in found.files if os.path.basename(file.path).startswith("libc.so")]
-    places |= addresses(libc.path, libc.start, ("mmap",))
-    asking = (
-        "import sys; from rdev.agent.debug.tracer import *;"
-        "print(run_in(int(sys.argv[1]), sys.argv[2], Places(*map(int, sys.argv[3:]))))"
+def asked(found: Found, source: str = "pass\n", **places: int) -> dict[str, object]:
+    """Has a process run a line, once; what its tracer says."""
+    order = {
+        "pid": found.pid,
+        "ticks": found.ticks,
+        "vector": found.vector.hex(),
+        "source": source,
+        "places": entering._places(found) | places,
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", entering._TRACER],
+        input=json.dumps(order) + "\n",
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=2 * DEADLINE,
+        check=True,
     )
-    names = ("mmap", "Py_AddPendingCall", "PyRun_SimpleString")
-    words = [sys.executable, "-c", asking, str(pid), source, *(str(places[n]) for n in names)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+    return json.loads(done.stdout)
+
+
+def asleep(found: Found, seconds: float) -> dict[str, int]:
+    """Places of which the second call is a sleep in C, which ends well."""
+    libc = libc_of(found.files)
+    assert libc is not None
+    [sleep] = addresses(libc.path, libc.start, ("usleep",)).values()
+    return {"add_pending_call": sleep, "run_simple_string": int(seconds * 1e6)}
+
+
+def mapped_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines]
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +170,10 @@ def test_a_busy_process_is_entered_again_and_again_and_computes_what_it_would(
 ):
     with running(tmp_path, BUSY, python=SERVED[version]) as process:
         told = tmp_path / "told"
+        found = look(process.pid)
+        assert refusal(found, rights()) is None
         for _ in range(rounds):
-            asked(process.pid, f"open({str(told)!r}, 'a').write('x')\n")
+            assert "stopped" in asked(found, f"open({str(told)!r}, 'a').write('x')\n")
         deadline = time.monotonic() + DEADLINE
         while not told.exists() or len(told.read_text()) < rounds:
             assert time.monotonic() < deadline
@@ -154,34 +182,228 @@ def test_a_busy_process_is_entered_again_and_again_and_computes_what_it_would(
         assert finished(process, tmp_path) == "right True True\n"
 
 
-async def test_a_main_thread_that_executes_no_python_is_waited_for_and_entered_later(tmp_path):
+# Its main thread sits in C until it is sent a line, twice.
+READS = """
+    import sys
+    print("begun", flush=True)
+    sys.stdin.readline()
+    print("read", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def let_read(process: subprocess.Popen) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "read\n"
+
+
+def test_a_process_that_became_another_program_since_it_was_looked_at_is_left_alone(tmp_path):
     source = """
-        import sys
+        import os, sys
         print("begun", flush=True)
+        sys.stdin.readline()
+        os.execv("/bin/sh", ["sh", "-c", "echo read; read line; exit 7"])
+    """
+    with running(tmp_path, source) as process:
+        before = look(process.pid)
+        let_read(process)
+        assert look(process.pid).ticks == before.ticks  # by which the process is known
+        assert asked(before)["error"] == "it has become another program meanwhile"
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 7
+
+
+def test_a_process_that_was_stopped_since_it_was_looked_at_stays_so(tmp_path):
+    with running(tmp_path, READS) as process:
+        before = look(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert asked(before)["error"] == "it was stopped by a signal"
+        assert look(process.pid).state == "T"
+        process.send_signal(signal.SIGCONT)
+        let_read(process)
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+def test_a_stop_signal_in_the_middle_of_a_call_waits_for_its_end(tmp_path):
+    with running(tmp_path, READS) as process:
+        found = look(process.pid)
+
+        def stop() -> None:
+            # 230 is the system call that sleeps: the thread is in our call.
+            system_call = Path(f"/proc/{process.pid}/syscall")
+            until(lambda: system_call.read_text().startswith("230 "))
+            process.send_signal(signal.SIGSTOP)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        answer = asked(found, **asleep(found, 1.0))
+        stopper.join(DEADLINE)
+        assert "stopped" in answer, answer
+        until(lambda: look(process.pid).state == "T")
+        process.send_signal(signal.SIGCONT)
+        let_read(process)
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_call_that_does_not_return_is_taken_back(tmp_path):
+    with running(tmp_path, READS) as process:
+        found = look(process.pid)
+        answer = asked(found, **asleep(found, 600.0))
+        assert answer["error"] == "the call does not return: another thread keeps a lock"
+        let_read(process)
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+def test_a_queue_that_is_full_is_said_and_no_memory_stays_behind(tmp_path):
+    source = """
+        import ctypes, sys, threading
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+        nothing = kind(lambda _: 0)
+        def fill():
+            while ctypes.pythonapi.Py_AddPendingCall(nothing, None) == 0:
+                pass
+            print("begun", flush=True)
+        threading.Timer(0.2, fill).start()
         sys.stdin.readline()
         print("read", flush=True)
         sys.stdin.readline()
     """
     with running(tmp_path, source) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        found = look(process.pid)
+        # The thread that has filled it is over, and its stack no more in the map.
+        until(lambda: len(os.listdir(f"/proc/{process.pid}/task")) == 1)
+        before = mapped_bytes(process.pid)
+        assert asked(found)["error"] == "its queue of pending calls is full"
+        assert mapped_bytes(process.pid) == before
+        let_read(process)
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+async def test_whoever_waits_behind_one_who_gave_up_reaches_the_process(tmp_path):
+    with running(tmp_path, READS) as process:
+        async with Strangers(str(tmp_path / "strangers"), NoJobs(), patience=2.0) as strangers:
+            first = asyncio.create_task(strangers.reach(process.pid))
+            second = asyncio.create_task(strangers.reach(process.pid))
+            with pytest.raises(TimedOut):
+                await first
+            let_read(process)
+            reached = await second
+            answer = await strangers.command(reached.job.id, "hook", 0, "status")
+            assert answer["pid"] == process.pid
+        # Nothing of it is left for the loop's end, which would say so with a traceback.
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_main_thread_that_executes_no_python_is_asked_once_however_often_one_tries(
+    tmp_path,
+):
+    with running(tmp_path, READS) as process:
+        sizes = []
+        async with Strangers(str(tmp_path / "strangers"), NoJobs(), patience=0.1) as strangers:
+            for _ in range(3):
+                with pytest.raises(TimedOut, match="its main thread executes no Python"):
+                    await strangers.reach(process.pid)
+                sizes.append(mapped_bytes(process.pid))
+        assert len(set(sizes)) == 1
+        let_read(process)
+
+
+async def test_a_main_thread_that_waits_for_a_disk_this_moment_is_entered_the_next(tmp_path):
+    # Until its child has opened the file, the parent is in the kernel's uninterruptible sleep.
+    source = """
+        import os
+        print("begun", flush=True)
+        opening = [(os.POSIX_SPAWN_OPEN, 0, "pipe", os.O_RDONLY, 0)]
+        child = os.posix_spawn("/bin/true", ["true"], {}, file_actions=opening)
+        os.waitpid(child, 0)
+        while not os.path.exists("stop"):
+            pass
+    """
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with running(tmp_path, source) as process:
+        until(lambda: look(process.pid).state == "D")
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            reaching = asyncio.create_task(strangers.reach(process.pid))
+            done, _ = await asyncio.wait([reaching], timeout=0.3)
+            assert not done
+            pipe.open("w").close()
+            await reaching
+            assert finished(process, tmp_path) == ""
+
+
+async def test_the_release_that_a_dormant_hook_is_of_is_not_removed_as_unused(tmp_path):
+    link = tmp_path / "release"
+    link.symlink_to(Path(rdev.hook.__file__).parents[1])
+    source = """
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists("stop"):
+            time.sleep(0.01)
+    """
+    with running(tmp_path, source) as process:
+
+        def is_used() -> bool:
+            return _is_used_here(str(link), processes=lambda: [str(process.pid)])
+
+        assert not is_used()
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            await strangers.reach(process.pid)
+            until(is_used)
+        assert finished(process, tmp_path) == ""
+
+
+@pytest.mark.slow
+async def test_a_child_that_inherited_the_hook_is_named_with_its_parent(tmp_path):
+    source = """
+        import os, time
+        print("begun", flush=True)
+        while not os.path.exists("fork"):
+            time.sleep(0.01)
+        child = os.fork()
+        while not os.path.exists("stop"):
+            time.sleep(0.01)
+        if child:
+            os.waitpid(child, 0)
+    """
+    with running(tmp_path, source) as process:
+        async with Strangers(str(tmp_path / "strangers"), NoJobs()) as strangers:
+            reached = await strangers.reach(process.pid)
+            (tmp_path / "fork").touch()
+            async with asyncio.timeout(DEADLINE):
+                while len(peers := await strangers.peers(reached.job.id)) < 2:
+                    await asyncio.sleep(0.01)
+            [child] = {int(peer["pid"]) for peer in peers} - {process.pid}
+            with pytest.raises(DebuggerUnavailable, match=f"process {process.pid} has forked it"):
+                await strangers.reach(child)
+            finished(process, tmp_path)
+
+
+async def test_a_main_thread_that_executes_no_python_is_waited_for_and_entered_later(tmp_path):
+    with running(tmp_path, READS) as process:
         async with Strangers(str(tmp_path / "strangers"), NoJobs(), patience=0.5) as strangers:
             with pytest.raises(TimedOut, match="its main thread executes no Python") as caught:
                 await strangers.reach(process.pid)
             assert caught.value.hint == (
                 "the hook comes in when that ends; the same command attaches then"
             )
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "read\n"
+            let_read(process)
             reached = await strangers.reach(process.pid)
             answer = await strangers.command(reached.job.id, "hook", 0, "status")
             assert answer["pid"] == process.pid
             with pytest.raises(JobConflict, match="rdev did not start it"):
                 await strangers.stop(reached.job.id)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.wait(DEADLINE) == 0
+        process.communicate("\n", timeout=DEADLINE)
+        assert process.returncode == 0
 
 
 @pytest.mark.slow
@@ -249,7 +471,7 @@ async def test_the_hook_of_another_agent_is_left_alone(tmp_path):
             Strangers(str(tmp_path / "other"), NoJobs()) as other,
         ):
             reached = await one.reach(process.pid)
-            with pytest.raises(DebuggerUnavailable, match="another agent has its hook in it"):
+            with pytest.raises(DebuggerUnavailable, match="it has the hook of another agent"):
                 await other.reach(process.pid)
             answer = await one.command(reached.job.id, "hook", 0, "status")
             assert answer["pid"] == process.pid
@@ -261,6 +483,24 @@ async def _refused(folder: Path, pid: int) -> str:
         with pytest.raises(RdevError) as caught:
             await strangers.reach(pid)
     return caught.value.cause
+
+
+async def test_what_is_no_file_has_no_source_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with running(tmp_path, READS) as process:
+        async with Strangers(str(tmp_path / "s"), NoJobs(), patience=0.1) as strangers:
+            with pytest.raises(TimedOut):
+                await strangers.reach(process.pid)
+            [job_id] = strangers._known
+            text = await strangers.source(job_id, str(tmp_path / "script.py"))
+            assert text is not None
+            assert b"readline" in text
+            for name in ("pipe.py", "", "none.py"):
+                try:
+                    assert await strangers.source(job_id, str(tmp_path / name)) is None
+                finally:  # whoever waits for a writer can go on
+                    with contextlib.suppress(OSError):
+                        os.close(os.open(tmp_path / "pipe.py", os.O_WRONLY | os.O_NONBLOCK))
 
 
 async def test_a_site_without_hooks_has_none_in_strangers_either(tmp_path):

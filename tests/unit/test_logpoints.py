@@ -38,6 +38,8 @@ def said(message):
         ("100% of {step}", "100% of 7"),
         ("100% and no value", "100% and no value"),
         ("{}{step}", "7"),
+        ("{{loss}} is {loss:.1f}, {{{step}}}", "{loss} is 0.1, {7}"),
+        ("a {{ b", "a { b"),
         ("", ""),
     ],
 )

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from rdev.client.cli.main import parser_for
-from rdev.client.cli.options import attempt, gpu_request, line_count, processes, rank, retries
+from rdev.client.cli.options import attempt, gpu_request, line_count, pid, processes, rank, retries
 from rdev.wire.job import ONE_PER_GPU, GpuRequest
 
 
@@ -51,9 +51,10 @@ def test_ranks_and_retries():
         (attempt, "0", "'0' is no attempt from 1"),
         (rank, "-1", "'-1' is no rank from 0"),
         (rank, "\u0663", "is no rank"),
+        (pid, "99999999999", "'99999999999' is no process id from 1"),
     ],
 )
-def test_what_no_log_has_is_refused_in_words(parse, word, said):
+def test_what_there_cannot_be_is_refused_in_words(parse, word, said):
     with pytest.raises(argparse.ArgumentTypeError, match=said):
         parse(word)
     assert parse("3") == 3

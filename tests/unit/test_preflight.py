@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,13 @@ def test_nothing_speaks_against_an_ordinary_process():
             DebuggerUnavailable,
             "its python3.12 was replaced on disk",
         ),
+        (
+            replace(FOUND, files=(PYTHON, Mapped("/lib/libc.so.6", 1, is_deleted=True))),
+            RIGHTS,
+            DebuggerUnavailable,
+            "its libc.so.6 was replaced on disk",
+        ),
+        (FOUND, replace(RIGHTS, pid=FOUND.pid), DebuggerUnavailable, "it is rdev's own agent"),
         (replace(FOUND, is_elsewhere=True), RIGHTS, DebuggerUnavailable, "it runs in a container"),
         (replace(FOUND, tracer=5), RIGHTS, DebuggerUnavailable, "process 5 traces it already"),
         (replace(FOUND, state="D"), RIGHTS, DebuggerUnavailable, "it is in an uninterruptible"),
@@ -168,6 +176,23 @@ def test_a_process_that_is_gone_or_only_waits_to_be_reaped_is_not_found():
     process.wait()
     with pytest.raises(NotFound, match="there is no such process"):
         look(process.pid)
+
+
+def test_a_thread_is_no_process_though_the_kernel_has_it_under_its_number():
+    going = threading.Event()
+    thread = threading.Thread(target=going.wait)
+    thread.start()
+    try:
+        with pytest.raises(NotFound, match=f"it is a thread of process {os.getpid()}"):
+            look(thread.native_id)
+    finally:
+        going.set()
+        thread.join()
+
+
+async def test_a_program_that_is_gone_from_disk_is_one_line():
+    with pytest.raises(DebuggerUnavailable, match="/gone/python cannot be executed: No such file"):
+        await entering._run(("/gone/python",), b"", 77)
 
 
 def test_what_a_process_is_to_execute_raises_nothing_and_leaves_no_name(monkeypatch):

@@ -1,11 +1,13 @@
 """Whose processes are whose."""
 
+import inspect
 import os
 import subprocess
 import time
 
 import pytest
 
+from rdev.supervisor import processes
 from rdev.supervisor.membership import Membership, Scope
 from rdev.supervisor.processes import Process, is_alive, look_at
 from rdev.supervisor.stopping import Sweep
@@ -68,6 +70,25 @@ def test_neither_stop_nor_end_of_a_job_touches_who_has_its_id_by_now(bystander, 
         sweep.begin(kill_at=time.monotonic())
     assert sweep.step(is_over=True)
     assert bystander.poll() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount, and another user, take root")
+def test_processes_of_others_that_the_machine_hides_are_not_there():
+    """Clusters mount /proc so that their users do not see one another."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody have mounts of their own")
+    hide = "mount -t proc -o hidepid=1 proc /proc || exit 77; exec setpriv --reuid=65534"
+    look = f"""
+{inspect.getsource(processes)}
+mine = [process.pid for process in all_processes()]
+print(os.getpid() in mine, look_at(1), is_alive(1, ticks=0))
+"""
+    command = f"{hide} --regid=65534 --clear-groups /usr/bin/python3 -"
+    words = ["unshare", "--mount", "sh", "-c", command]
+    done = subprocess.run(words, input=look, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this machine lets nothing be mounted")
+    assert done.stdout == "True None False\n", done.stderr
 
 
 def test_a_repeated_stop_does_not_put_off_the_next_look(bystander):

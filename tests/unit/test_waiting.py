@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -180,3 +181,29 @@ def test_groups_that_cannot_be_asked_do_not_break_the_program_at_its_breakpoint(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     breakpoint()  # noqa: T100
     assert process.kinds == ["debug_paused", "debug_resumed"]
+
+
+def test_threads_that_wait_at_the_same_time_go_on_each_by_itself(process):
+    ends: list[str] = []
+
+    def stop(name: str) -> None:
+        process.waiting.breakpoint(sys._getframe())
+        ends.append(name)
+
+    def meanwhile(*_: object) -> None:
+        # As a signal handler does, on the thread that waits.
+        stop("nested")
+
+    threads = [threading.Thread(target=stop, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+        process.waiting._off.clear()
+    before = signal.signal(signal.SIGALRM, meanwhile)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        process.waiting.breakpoint(sys._getframe())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ends) == ["nested", "one", "two"]

@@ -1,9 +1,12 @@
 """What a process is to stop at: what its job was started with, and what each who waits asked for.
 
 Nobody's asking takes away another's: the process stops at whatever comes first of all of it.
+Who asks for a time has to ask again within it: nobody may be there any more who would come.
 """
 
 from __future__ import annotations
+
+import time
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -41,9 +44,33 @@ class Asks:
 
     def __init__(self) -> None:
         self._asks: dict[str, Ask] = {}
+        self._ends: dict[str, float] = {}
 
-    def put(self, who: str, ask: Ask) -> None:
-        """The last word of `who`."""
+    def put(self, who: str, ask: Ask, seconds: float = 0.0) -> None:
+        """The last word of `who`; with a time it counts once, and is renewed by the next.
+
+        Args:
+            who: Who waits.
+            ask: For what; for nothing takes it back.
+            seconds: For how long; 0 is for ever.
+        """
+        is_known = who in self._ends
+        self._ends = {name: end for name, end in self._ends.items() if name != who}
+        if seconds and not ask.is_empty:
+            self._ends[who] = time.monotonic() + seconds
+            if is_known:
+                return  # what has come already does not count again
+        self._set(who, ask)
+
+    def drop_overdue(self) -> bool:
+        """Takes back what nobody has asked for again in its time; whether there was any."""
+        now = time.monotonic()
+        over = [who for who, end in self._ends.items() if end < now]
+        for who in over:
+            self.put(who, Ask({}))
+        return bool(over)
+
+    def _set(self, who: str, ask: Ask) -> None:
         asks = {**self._asks, who: ask}
         self._asks = {name: one for name, one in asks.items() if not one.is_empty}
 
@@ -77,7 +104,7 @@ class Asks:
             rest = Ask({"exception": ask.exception, "nan": ask.nan})
             rest.step = ask.step if ask.step > step else 0
             rest.from_step = ask.from_step if ask.from_step > step else 0
-            self.put(who, rest)
+            self._set(who, rest)
         return is_stop, waiting
 
     def found(self) -> set[str]:
@@ -85,7 +112,7 @@ class Asks:
         waiting = {who for who, ask in self._asks.items() if ask.nan}
         for who, ask in self._asks.items():
             args = {"exception": ask.exception, "step": ask.step, "from_step": ask.from_step}
-            self.put(who, Ask(args))
+            self._set(who, Ask(args))
         return waiting
 
 

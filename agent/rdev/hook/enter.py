@@ -43,4 +43,4 @@ def _enter(socket: str) -> None:
         armed.arm(socket)
     found = sys.modules["rdev.hook.arm"].armed_with()
     if found != socket:
-        raise RuntimeError(f"another agent has its hook in it, which dials {found}")
+        raise RuntimeError(f"it has the hook of another agent, or of its parent: it dials {found}")

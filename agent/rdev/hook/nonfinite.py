@@ -28,10 +28,12 @@ class NonFinite:
 
     Args:
         found: Called with what was found, for a person, on the training's thread.
+        is_wanted: Whether anybody still waits for it; asked there before each look.
     """
 
-    def __init__(self, found: Callable[[str], None]) -> None:
+    def __init__(self, found: Callable[[str], None], is_wanted: Callable[[], bool]) -> None:
         self._found = found
+        self._is_wanted = is_wanted
         self._is_on = self._awaits_torch = False
 
     def watch(self) -> str:
@@ -39,7 +41,7 @@ class NonFinite:
         self._is_on = True
         watch(self._look)
         if hasattr(sys.modules.get(_OPTIMIZER), _REGISTER):
-            return str(loop_module(_WATCH).watch(self._found))
+            return str(loop_module(_WATCH).watch(self._found, self._is_wanted))
         self._awaits_torch = True
         return "" if counted() else "no torch is loaded in it, and no run of rdev.loop begun"
 
@@ -57,11 +59,11 @@ class NonFinite:
         if self._awaits_torch and hasattr(sys.modules.get(_OPTIMIZER), _REGISTER):
             self._awaits_torch = False  # looking imports as well
             try:
-                loop_module(_WATCH).watch(self._found)
+                loop_module(_WATCH).watch(self._found, self._is_wanted)
             except Exception:  # noqa: BLE001 - what is raised here ends the program's import
                 self._awaits_torch = True  # torch is half made, and complete the next time
 
     def _look(self, state: Any) -> None:  # noqa: ANN401 - the state of a run
-        what = loop_module(_WATCH).seen(state)
+        what = loop_module(_WATCH).seen(state) if self._is_wanted() else ""
         if what:
             self._found(what)

@@ -69,6 +69,16 @@ _FRAMES = 10
 _NAMES = 20
 
 
+class _Term:
+    """Of a thread that waits: until when it does, and until when its process groups let it."""
+
+    __slots__ = ("end", "latest")
+
+    def __init__(self, end: float, latest: float) -> None:
+        self.end = end
+        self.latest = latest
+
+
 class Waiting:
     """The stops of one process.
 
@@ -101,10 +111,9 @@ class Waiting:
         self._audits = False
         self._asks = Asks()
         self._held_for: set[str] = set()  # who is about to come
-        self._non_finite = NonFinite(self._hold_nan)
-        # Of the stop that waits: until when, and how long its process groups let it.
-        self._deadline: float | None = None
-        self._latest = 0.0
+        self._non_finite = NonFinite(self._hold_nan, self._is_nan_wanted)
+        # One for each thread that waits, the first first.
+        self._terms: list[_Term] = []
 
     def arm(self, environment: Any) -> None:  # noqa: ANN401 - os.environ, or like it
         """Does what the job's variable asks for.
@@ -121,17 +130,20 @@ class Waiting:
     def stop_at(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `stops`: all that `token` waits for, see `Ask`; what others do stays.
 
+        Args:
+            args: Besides, `kept`: for how many seconds, unless it is asked again.
+
         Returns:
             `counted`: whether somebody in this process counts steps, `loop`: whether somebody may
             begin to, `reached`: the step that has begun last, `blind`: why no number that is not
             finite can be seen yet.
         """
-        blind = self._ask(str(args.get("token") or ""), Ask(args))
+        blind = self._ask(str(args.get("token") or ""), Ask(args), float(args.get("kept") or 0))
         answer = {"counted": counted(), "loop": _LOOP in sys.modules, "reached": reached()}
         return {**answer, "blind": blind}
 
-    def _ask(self, who: str, ask: Ask) -> str:
-        self._asks.put(who, ask)
+    def _ask(self, who: str, ask: Ask, seconds: float = 0.0) -> str:
+        self._asks.put(who, ask, seconds)
         if ask.is_empty and who:  # an earlier release takes its own back before it attaches
             self._held_for.discard(who)
         if ask.exception or ask.nan:
@@ -139,18 +151,28 @@ class Waiting:
         self._close_gate()
         return self._non_finite.watch() if self._asks.nan else self._non_finite.leave()
 
+    def _drop_overdue(self) -> None:
+        """Whoever asked may be gone: looked at before anybody is waited for."""
+        if self._asks.drop_overdue():
+            self._close_gate()
+            if not self._asks.nan:
+                self._non_finite.leave()
+
+    def _is_nan_wanted(self) -> bool:
+        self._drop_overdue()
+        return self._asks.nan
+
     def prolong(self, seconds: float) -> float | None:
         """Somebody is on the way: a stop that waits does so from now, as long as it may.
 
         Returns:
             The seconds that it has; None if none waits. It is never shortened.
         """
-        deadline = self._deadline
-        if deadline is None:
-            return None
+        terms = list(self._terms)
         now = time.monotonic()
-        self._deadline = max(deadline, min(now + seconds, self._latest))
-        return self._deadline - now
+        for term in terms:
+            term.end = max(term.end, min(now + seconds, term.latest))
+        return terms[0].end - now if terms else None
 
     # Each way in.
 
@@ -180,8 +202,11 @@ class Waiting:
         close(step, lambda: self._hold_step(step))
 
     def _hold_step(self, step: int) -> None:
+        self._drop_overdue()
         is_stop, self._held_for = self._asks.reach(step)
         self._close_gate()
+        if not self._held_for:
+            return
         frame = _users_frame(sys._getframe(1))  # noqa: SLF001 - the training's thread is here
         stop = _stop(frame, f"step {step}")
         if not is_stop:
@@ -230,7 +255,10 @@ class Waiting:
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "import":
             self._non_finite.importing()
-        elif event == "sys.excepthook" and self._asks.exception:
+        elif event == "sys.excepthook":
+            self._drop_overdue()
+            if not self._asks.exception:
+                return
             # What is raised here takes the place of the program's traceback, or, if it is a
             # RuntimeError, swallows that; and the user's own `__str__` is called, for one.
             with contextlib.suppress(Exception):
@@ -256,16 +284,17 @@ class Waiting:
         patient = patience()
         seconds = min(seconds, patient)
         began = time.monotonic()
-        self._deadline, self._latest = began + seconds, began + patient
+        term = _Term(began + seconds, began + patient)
+        self._terms.append(term)
         stop.lease, stop.unattended = seconds, True
         self._stops.enter(stop)
         is_ready = False
         try:
-            while not is_ready and is_wanted() and time.monotonic() < self._deadline:
+            while not is_ready and is_wanted() and time.monotonic() < term.end:
                 time.sleep(TICK)
                 is_ready = self._debugger.is_ready()
         finally:
-            self._deadline = None
+            self._terms.remove(term)
             self._stops.leave("client" if is_ready else "unattended")
         return is_ready
 

@@ -30,14 +30,17 @@ Found = Callable[[str], None]
 class _Updates(Watcher):
     """Looks at each update before it is made, and lets it be made."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, is_wanted: Callable[[], bool]) -> None:
         self.found: Found | None = found
+        self.is_wanted = is_wanted
         self.has_seen = False
 
     def before_update(self, optimizer: Any, losses: Losses) -> bool:  # noqa: ANN401  # torch's
         self.has_seen = True
         # Overflows of mixed precision are the scaler's, which passes such an update over itself.
         if self.found is None or getattr(optimizer, "found_inf", None) is not None:
+            return True
+        if not self.is_wanted():
             return True
         try:
             what = _seen_before(optimizer, losses)
@@ -62,11 +65,12 @@ def _seen_before(optimizer: Any, losses: Losses) -> str:  # noqa: ANN401  # torc
 _updates: _Updates | None = None
 
 
-def watch(found: Found) -> str:
+def watch(found: Found, is_wanted: Callable[[], bool] = lambda: True) -> str:
     """Begins to look at updates; torch has been imported.
 
     Args:
         found: Called with what was found, for a person, on the training's thread.
+        is_wanted: Whether anybody still waits for it; asked there before each update.
 
     Returns:
         Why nothing can be seen; empty if it can.
@@ -77,7 +81,7 @@ def watch(found: Found) -> str:
     thread = _training_thread()
     if thread != threading.get_ident() and not wait_until_idle():
         return "an optimizer's step is held in a hook of somebody else's"
-    updates = _Updates(found)
+    updates = _Updates(found, is_wanted)
     watch_updates(updates, thread=thread)
     _updates = updates
     return ""

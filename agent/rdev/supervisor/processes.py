@@ -33,11 +33,11 @@ class Process:
 
 
 def look_at(pid: int) -> Process | None:
-    """That process, or None if there is none."""
+    """That process, or None if there is none, or one of somebody else's that is hidden from us."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             content = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # /proc with `hidepid=1`
         return None
     # The name may hold anything, blanks and parentheses too: fields are counted from the last one.
     head, _, tail = content.rpartition(b")")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import rdev.hook
-from rdev.agent.debug.preflight import REMOTE_EXEC, Found, not_permitted
+from rdev.agent.debug.preflight import REMOTE_EXEC, Found, libc_of, not_permitted
 from rdev.agent.debug.symbols import addresses
 from rdev.protocol.errors import DebuggerUnavailable, NotFound, TimedOut
 
@@ -25,9 +25,7 @@ _TRACER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tracer.py")
 _ENTER = os.path.join(os.path.dirname(os.path.abspath(rdev.hook.__file__)), "enter.py")
 
 _PYTHON = ("Py_AddPendingCall", "PyRun_SimpleString")
-
-# Where `mmap` is: glibc of today and of old, and musl.
-_LIBC = ("libc.so.", "libc-", "ld-musl-", "libc.musl-")
+_MEMORY = ("mmap", "munmap")
 
 # What the process executes. It must raise nothing, whatever has become of names there, and leave
 # none behind. `threading` takes the thread that imports it first for the main one.
@@ -75,7 +73,13 @@ async def enter(found: Found, socket: str) -> None:
         await _by_remote_exec(found, socket)
         return
     places = await asyncio.to_thread(_places, found)
-    order = {"pid": found.pid, "source": line(socket), "places": places}
+    order = {
+        "pid": found.pid,
+        "ticks": found.ticks,
+        "vector": found.vector.hex(),
+        "source": line(socket),
+        "places": places,
+    }
     code, output, complaint = await _run(
         (sys.executable, "-I", _TRACER), json.dumps(order).encode() + b"\n", found.pid
     )
@@ -93,29 +97,29 @@ def _judge(found: Found, answer: dict[str, object]) -> None:
             _action(found), "it has ended", hint="`ps -ef` on the host lists those that run"
         )
     if cause:
-        raise DebuggerUnavailable(_action(found), str(cause), hint="it runs on; try again")
+        raise DebuggerUnavailable(
+            _action(found), str(cause), hint="it was left as it is; try again"
+        )
     _log.info("process %d: its main thread was stopped for %s s", found.pid, answer.get("stopped"))
 
 
 def _places(found: Found) -> dict[str, int]:
     """Where in the process the functions are that are called in it."""
     assert found.interpreter is not None
-    of_python, of_libc = found.interpreter.file, None
-    for file in found.files:
-        if os.path.basename(file.path).startswith(_LIBC):
-            of_libc = of_libc or file
+    of_python, of_libc = found.interpreter.file, libc_of(found.files)
     places: dict[str, int] = {}
     try:
         places |= addresses(of_python.path, of_python.start, _PYTHON)
         if of_libc is not None:
-            places |= addresses(of_libc.path, of_libc.start, ("mmap",))
-        names = ("mmap", *_PYTHON)
-        mmap, add_pending_call, run_simple_string = (places[name] for name in names)
+            places |= addresses(of_libc.path, of_libc.start, _MEMORY)
+        add_pending_call, run_simple_string = (places[name] for name in _PYTHON)
+        mmap, munmap = (places[name] for name in _MEMORY)
     except (OSError, ValueError, KeyError) as error:
         cause = f"its Python does not say where its functions are: {error}"
         raise DebuggerUnavailable(_action(found), cause) from error
     return {
         "mmap": mmap,
+        "munmap": munmap,
         "add_pending_call": add_pending_call,
         "run_simple_string": run_simple_string,
     }
@@ -166,6 +170,9 @@ async def _run(words: tuple[str, ...], order: bytes, pid: int) -> tuple[int, byt
             done = await asyncio.to_thread(run)
     except TimeoutError as error:
         raise TimedOut(f"debug process {pid}", "whoever was to ask it did not come back") from error
+    except OSError as error:
+        cause = f"{words[0]} cannot be executed: {error.strerror}"
+        raise DebuggerUnavailable(f"debug process {pid}", cause) from error
     return done.returncode, done.stdout, done.stderr
 
 

@@ -23,15 +23,23 @@ class Told:
         steps: Of each that was told, the step that has begun last; 0 if none has.
         uncounted: Those in which nobody counts the steps that are waited for.
         blind: Those that see no number that is not finite, each with the cause.
+        silent: The ranks that could not be told, each with the cause.
     """
 
     steps: Mapping[int, int]
     uncounted: tuple[int, ...]
     blind: Mapping[int, str]
+    silent: Mapping[int, str]
 
 
 async def set_stops(
-    jobs: Jobs, job: Job, stops: DebugStart, *, rank: int | None, token: str = ""
+    jobs: Jobs,
+    job: Job,
+    stops: DebugStart,
+    *,
+    rank: int | None,
+    token: str = "",
+    kept: float = 0.0,
 ) -> Told:
     """Tells every process with a hook; `rank` None means those of all ranks.
 
@@ -41,44 +49,57 @@ async def set_stops(
         stops: When to stop.
         rank: Which.
         token: Who waits; what others wait for stays.
+        kept: For how many seconds, unless asked again under the token; 0 is for ever.
 
     Raises:
         DebuggerUnavailable: No process of that rank has a hook, or none answered.
     """
-    action = f"let the job {job.name!r} wait for a debugger"
-    peers = [
-        peer
-        for peer in await jobs.peers(job.id)
-        if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
-    ]
     args = {
         "exception": stops.on_exception,
         "step": stops.step,
         "nan": stops.on_nan,
         "from_step": stops.from_step,
         "token": token,
+        "kept": kept,
     }
-    # All at once: one that is silent neither delays the others nor, when it is given up, spares
-    # them what is taken back.
-    async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
+    wanted = range(max(1, job.ranks)) if rank is None else (rank,)
+    silent = dict.fromkeys(wanted, "no process of it has the debug hook")
     told: dict[int, list[Mapping[str, Any]]] = {}
-    cause = "no process of it has the debug hook"
-    for peer, (answer, failure) in zip(peers, (one.result() for one in asked), strict=True):
+    for number, answer, failure in await _tell_all(jobs, job, rank, args):
         if answer is None:
-            cause = failure
+            silent[number] = failure
         elif (stops.from_step or stops.on_nan) and "reached" not in answer:
-            cause = "it was started by an earlier release of rdev, which cannot"
+            silent[number] = "it was started by an earlier release of rdev, which cannot"
         else:
-            told.setdefault(int(peer.get("rank", 0)), []).append(answer)
+            told.setdefault(number, []).append(answer)
     if not told:
-        raise DebuggerUnavailable(action, cause)
+        action = f"let the job {job.name!r} wait for a debugger"
+        raise DebuggerUnavailable(action, next(iter(silent.values())))
     ranks = sorted(told)
     return Told(
         {number: max(int(a.get("reached") or 0) for a in told[number]) for number in ranks},
         tuple(number for number in ranks if not any(_counts(a, stops) for a in told[number])),
         {number: _blind(told[number]) for number in ranks if _blind(told[number])},
+        {number: cause for number, cause in silent.items() if number not in told},
     )
+
+
+async def _tell_all(
+    jobs: Jobs, job: Job, rank: int | None, args: Mapping[str, Any]
+) -> list[tuple[int, Mapping[str, Any] | None, str]]:
+    """Of each process with a hook its rank, and what it answered or why it did not."""
+    peers = [
+        peer
+        for peer in await jobs.peers(job.id)
+        if peer.get("role") == "hook" and rank in (None, peer.get("rank"))
+    ]
+    # All at once: one that is silent neither delays the others nor, when it is given up, spares
+    # them what is taken back.
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_told(jobs, job.id, peer, args)) for peer in peers]
+    return [
+        (int(peer.get("rank", 0)), *one.result()) for peer, one in zip(peers, asked, strict=True)
+    ]
 
 
 async def _told(

@@ -248,7 +248,13 @@ class DebugManager:
                 await place.gone.wait()
 
     async def set_stops(
-        self, job_id: str, stops: DebugStart, *, rank: int | None, token: str = ""
+        self,
+        job_id: str,
+        stops: DebugStart,
+        *,
+        rank: int | None,
+        token: str = "",
+        kept: float = 0.0,
     ) -> Told:
         """Tells a running job when to stop and wait for a debugger; see `holds`.
 
@@ -259,7 +265,7 @@ class DebugManager:
         job = await running_job(self._jobs, job_id, action)
         if stops != DebugStart():
             self._require_free(job, rank, action, all_of_them=bool(stops.from_step))
-        return await set_stops(self._jobs, job, stops, rank=rank, token=token)
+        return await set_stops(self._jobs, job, stops, rank=rank, token=token, kept=kept)
 
     def _require_free(self, job: Job, rank: int | None, action: str, *, all_of_them: bool) -> None:
         ranks = range(job.ranks) if rank is None else (rank,)

@@ -25,6 +25,9 @@ _SCOPE = "/proc/sys/kernel/yama/ptrace_scope"
 _SYS_PTRACE = 1 << 19  # CAP_SYS_PTRACE, see capabilities(7)
 
 _PYTHON = re.compile(r"(?:lib)?python(?P<major>3)\.(?P<minor>\d+)(?P<free>t?)d?(?:\.so.*)?")
+# glibc of today and of old, and musl.
+_LIBC = ("libc.so.", "libc-", "ld-musl-", "libc.musl-")
+
 _EXTENSION = re.compile(r"\.cpython-3(?P<minor>\d+)(?P<free>t?)-")
 
 
@@ -58,6 +61,7 @@ class Found:
         directory: Its working folder; empty if that is not known.
         program: Path of its program.
         files: What it has mapped.
+        vector: Its auxiliary vector, which no other program has, see getauxval(3).
         interpreter: Its Python; None if it has none.
         is_elsewhere: It sees other files or process ids than the agent.
         job_id: The job that its environment names.
@@ -73,6 +77,7 @@ class Found:
     directory: str = ""
     program: str = ""
     files: tuple[Mapped, ...] = field(default=(), repr=False)
+    vector: bytes = field(default=b"", repr=False)
     interpreter: Interpreter | None = None
     is_elsewhere: bool = False
     job_id: str = ""
@@ -87,12 +92,14 @@ class Rights:
         may_trace_any: It has CAP_SYS_PTRACE.
         scope: `kernel.yama.ptrace_scope`; 0 where the kernel has none.
         machine: As `platform.machine` says.
+        pid: Its process.
     """
 
     uid: int
     may_trace_any: bool = False
     scope: int = 0
     machine: str = "x86_64"
+    pid: int = 0
 
 
 def refusal(found: Found, rights: Rights) -> RdevError | None:
@@ -135,7 +142,8 @@ def _let_trace(scope: int) -> str:
 
 
 def _unsuitable(found: Found, rights: Rights) -> tuple[str, str] | None:
-    del rights
+    if found.pid == rights.pid:  # a stop in it would hold the way to every debugger
+        return "it is rdev's own agent", "`ps -ef` on the host lists the others"
     if found.is_elsewhere:
         return (
             "it runs in a container, or sees other files than the agent",
@@ -150,11 +158,10 @@ def _unsuitable(found: Found, rights: Rights) -> tuple[str, str] | None:
         return f"it runs Python {version}", "3.11 to 3.14 can be debugged"
     if found.interpreter.is_free_threaded:
         return f"it runs Python {version} without an interpreter lock", _AS_A_JOB
-    if found.interpreter.file.is_deleted:
-        return (
-            f"its {os.path.basename(found.interpreter.file.path)} was replaced on disk",
-            "it can be debugged after a restart",
-        )
+    for file in (found.interpreter.file, libc_of(found.files)):
+        if file is not None and file.is_deleted:  # its functions are elsewhere in the new one
+            name = os.path.basename(file.path)
+            return f"its {name} was replaced on disk", "it can be debugged after a restart"
     return None
 
 
@@ -189,6 +196,9 @@ def look(pid: int) -> Found:
         raise NotFound(action, "it has ended", hint="`ps -ef` on the host lists those that run")
     try:
         status = _status(pid)
+        if (group := int(status.get("Tgid", pid))) != pid:
+            hint = f"`rdev debug --pid {group}` is the process's"
+            raise NotFound(action, f"it is a thread of process {group}", hint=hint)
         uid = int(status.get("Uid", "0 0").split()[1])
         if uid != os.geteuid():
             return Found(pid, process.ticks, uid)
@@ -208,11 +218,14 @@ def rights() -> Rights:
     except (OSError, ValueError):  # a kernel without Yama
         scope = 0
     capabilities = int(_status(os.getpid()).get("CapEff", "0"), 16)
-    return Rights(os.geteuid(), bool(capabilities & _SYS_PTRACE), scope, platform.machine())
+    may_trace_any = bool(capabilities & _SYS_PTRACE)
+    return Rights(os.geteuid(), may_trace_any, scope, platform.machine(), os.getpid())
 
 
 def _inspected(pid: int, ticks: int, status: dict[str, str]) -> Found:
     folder = f"/proc/{pid}"
+    with open(f"{folder}/auxv", "rb") as vector_of:  # before the map that it is to vouch for
+        vector = vector_of.read()
     with open(f"{folder}/maps", encoding="utf-8", errors="surrogateescape") as file:
         files = tuple(mapped(file.read()))
     program = os.readlink(f"{folder}/exe").removesuffix(" (deleted)")
@@ -227,6 +240,7 @@ def _inspected(pid: int, ticks: int, status: dict[str, str]) -> Found:
         directory=os.readlink(f"{folder}/cwd"),
         program=program,
         files=files,
+        vector=vector,
         interpreter=interpreter_of(files, program),
         is_elsewhere=any(
             os.readlink(f"{folder}/{name}") != os.readlink(f"/proc/self/{name}")
@@ -252,6 +266,11 @@ def interpreter_of(files: tuple[Mapped, ...], program: str) -> Interpreter | Non
             version = 3, int(match["minor"])
             return Interpreter(version, own, is_free_threaded=bool(match["free"]))
     return Interpreter((), own) if os.path.basename(program).startswith("python") else None
+
+
+def libc_of(files: tuple[Mapped, ...]) -> Mapped | None:
+    """The C library among what a process has mapped; None if it is part of the program."""
+    return next((f for f in files if os.path.basename(f.path).startswith(_LIBC)), None)
 
 
 def _status(pid: int) -> dict[str, str]:

@@ -256,9 +256,13 @@ class DebugSession:
         self._ring()
         return self._call
 
+    def serves(self, call: Call) -> bool:
+        """Whether that call is the client's, and no later one."""
+        return self._call is call
+
     def leave(self, call: Call) -> None:
         """The client's call has broken; it may return."""
-        if self._call is call:
+        if self.serves(call):
             self._call, self._broken = None, time.monotonic()
             self._ring()
 

@@ -50,6 +50,9 @@ ARRIVAL_SECONDS = 60.0
 # A hook whose agent went dials again within its longest back-off.
 RETURN_SECONDS = 6.0
 
+# Who reads from a disk sleeps uninterruptibly for milliseconds, or seconds where it is far away.
+SLEEP_SECONDS = 5.0
+
 _TICK = 0.02
 _READ_BYTES = 1 << 18
 
@@ -57,6 +60,9 @@ _READ_BYTES = 1 << 18
 _MOST_SOURCE = 1 << 20
 
 _SOCKET = "hook.sock"
+
+# So many turns of the event loop after it was accepted a connection is served.
+_TURNS = 3
 
 
 class Jobs(Protocol):
@@ -102,6 +108,7 @@ class _Stranger:
     answers: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_asked: bool = False  # a line of ours waits in it for its main thread
 
 
 class Strangers:
@@ -127,6 +134,7 @@ class Strangers:
         self._folder = folder
         self._jobs = jobs
         self._known: dict[str, _Stranger] = {}
+        self._serving: set[asyncio.Task[Any]] = set()
         self._ids = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -143,6 +151,10 @@ class Strangers:
         self._forget_ended()
         for stranger in self._known.values():
             _hang_up(stranger)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        while self._serving:  # each has been hung up, and has only to see it
+            await asyncio.wait(self._serving)
 
     def knows(self, job_id: str) -> bool:
         """Whether the id is one of a process that was reached."""
@@ -164,17 +176,38 @@ class Strangers:
         found = await asyncio.to_thread(look, pid)
         if (owned := await self._in_a_job(found)) is not None:
             return owned
+        self._require_unforked(found)
         stranger = self._stranger(found)
         async with stranger.lock:
+            # Whoever waited for the lock may find that the one before has given it up.
+            self._known.setdefault(stranger.job.id, stranger)
             if pid not in stranger.writers:
-                if not self._is_allowed:
-                    cause = "the host's /etc/rdev/agent.toml says `hook = false`"
-                    raise PermissionRefused(f"debug process {pid}", cause, hint="ask its owner")
-                if (error := refusal(found, await asyncio.to_thread(rights))) is not None:
-                    self._forget(stranger)
-                    raise error
-                await self._enter(stranger)
+                await self._admit(stranger)
         return Reached(stranger.job, 0, is_stranger=True)
+
+    def _require_unforked(self, found: Found) -> None:
+        """A child inherits the hook, which dials where its parent's does."""
+        for stranger in self._known.values():
+            if found.pid != stranger.found.pid and found.pid in stranger.writers:
+                raise DebuggerUnavailable(
+                    f"debug process {found.pid}",
+                    f"process {stranger.found.pid} has forked it since the hook came into that one",
+                    hint=f"`rdev stack --pid {stranger.found.pid}` shows both",
+                )
+
+    async def _admit(self, stranger: _Stranger) -> None:
+        if not self._is_allowed:
+            self._forget(stranger)
+            cause = "the host's /etc/rdev/agent.toml says `hook = false`"
+            raise PermissionRefused(
+                f"debug process {stranger.found.pid}", cause, hint="ask its owner"
+            )
+        found = await _awake(stranger.found.pid)
+        if (error := refusal(found, await asyncio.to_thread(rights))) is not None:
+            self._forget(stranger)
+            raise error
+        stranger.found = found
+        await self._enter(stranger)
 
     async def source(self, job_id: str, path: str) -> bytes | None:
         """A source file as it is now; None if there is none of a readable size."""
@@ -270,18 +303,21 @@ class Strangers:
             raise JobNotFound(action, "it has ended, or was never reached") from None
 
     async def _enter(self, stranger: _Stranger) -> None:
-        has_been_asked = await asyncio.to_thread(os.path.isdir, stranger.folder)
+        has_folder = await asyncio.to_thread(os.path.isdir, stranger.folder)
         try:
             await self._listen(stranger)
-            if has_been_asked:
-                # By an agent before this one, or by a call that did not wait for it to the end.
+            if not stranger.is_asked and has_folder:
+                # By an agent before this one, or by a call that was cut off meanwhile.
                 with contextlib.suppress(TimedOut):
                     await self._arrival(stranger, RETURN_SECONDS)
                     return
-            await enter(stranger.found, os.path.join(stranger.folder, _SOCKET))
+            if not stranger.is_asked:
+                await enter(stranger.found, os.path.join(stranger.folder, _SOCKET))
+                # Whoever asks again only waits: Python's queue has 32 places.
+                stranger.is_asked = True
             await self._arrival(stranger, self._patience)
-        except BaseException:
-            if not stranger.writers and not has_been_asked:
+        except RdevError:
+            if not stranger.writers and not stranger.is_asked and not has_folder:
                 self._forget(stranger)
             raise
 
@@ -307,6 +343,7 @@ class Strangers:
             if not is_alive(pid, ticks=stranger.found.ticks):
                 raise JobNotRunning(action, "it has ended")
             if cause := await asyncio.to_thread(_failure, stranger.folder):
+                self._forget(stranger)
                 raise DebuggerUnavailable(action, f"its hook did not start: {cause}")
             if waited > seconds:
                 hint = "the hook comes in when that ends; the same command attaches then"
@@ -319,7 +356,12 @@ class Strangers:
         self, stranger: _Stranger, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         pid, lines = 0, channel.LineBuffer()
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
+            if stranger.server is None:
+                return  # it came as all were hung up
             if peer_uid(writer.get_extra_info("socket")) != os.geteuid():
                 return
             while data := await reader.read(_READ_BYTES):
@@ -331,6 +373,7 @@ class Strangers:
         except (OSError, channel.ChannelError) as error:
             _log.info("the hook of process %d: %s", pid, error)
         finally:
+            self._serving.discard(task)
             writer.close()
             self._gone(stranger, pid, writer)
 
@@ -367,6 +410,16 @@ class Strangers:
         self._known.pop(stranger.job.id, None)
         _hang_up(stranger)
         shutil.rmtree(stranger.folder, ignore_errors=True)
+
+
+async def _awake(pid: int) -> Found:
+    """A process as it is now, or when it has read what it reads from a disk at the moment."""
+    until = time.monotonic() + SLEEP_SECONDS
+    while True:
+        found = await asyncio.to_thread(look, pid)
+        if found.state != "D" or time.monotonic() > until:
+            return found
+        await asyncio.sleep(_TICK)
 
 
 _WAITS = "its main thread executes no Python: it is in one long call of C code"
@@ -410,7 +463,8 @@ def _failure(folder: str) -> str:
 
 def _read(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        # A pipe would be waited for until somebody writes to it, and the agent's end with it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
             is_source = stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_SOURCE
             return file.read(_MOST_SOURCE) if is_source else None

@@ -1,7 +1,8 @@
 """Makes a process that rdev did not start run a line of Python, by ptrace; a program of its own.
 
-Run by path as `python -I tracer.py`. Stdin is its order, one JSON object {pid, source, places}; it
-writes one JSON object to stdout, {"stopped": SECONDS} or {"error": CAUSE, "errno": N}.
+Run by path as `python -I tracer.py`. Stdin is its order, one JSON object {pid, ticks, vector,
+source, places}; it writes one JSON object to stdout, {"stopped": SECONDS} or {"error": CAUSE,
+"errno": N}.
 
     seized --interrupted--> stopped --calls mmap, then Py_AddPendingCall--> restored --> let go
                                 '--a call that crashes or takes too long--^
@@ -69,10 +70,26 @@ class _Vector(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """The program that is meant: it may have made way for another since it was looked at.
+
+    Attributes:
+        pid: Its process.
+        ticks: When that started, in clock ticks since boot.
+        vector: Its auxiliary vector in hex, see getauxval(3): every exec makes another one.
+    """
+
+    pid: int
+    ticks: int
+    vector: str
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """Addresses of functions in the process."""
 
     mmap: int
+    munmap: int
     add_pending_call: int
     run_simple_string: int
 
@@ -88,8 +105,8 @@ def _ptrace(request: int, pid: int, address: int = 0, data: Any = 0) -> None:  #
         raise OSError(number, os.strerror(number))
 
 
-def run_in(pid: int, source: str, places: Places) -> float:
-    """Has the main thread of `pid` run `source` once it executes Python again.
+def run_in(image: Image, source: str, places: Places) -> float:
+    """Has the main thread of a process run `source` once it executes Python again.
 
     Returns:
         For how many seconds that thread was stopped.
@@ -98,20 +115,32 @@ def run_in(pid: int, source: str, places: Places) -> float:
         TraceError: It could not be asked to; it goes on as if nobody had tried.
         OSError: It may not be traced, or has ended.
     """
-    content = source.encode() + b"\0"
+    pid, content = image.pid, source.encode() + b"\0"
     if len(content) > _PAGE:
         raise TraceError("the source is longer than a page")
     began = time.monotonic()
     with _stopped(pid):
+        if not _is_still(image):
+            raise TraceError("it has become another program meanwhile")
         with _set_aside(pid) as saved:
             page = _call(pid, saved, places.mmap, (0, _PAGE, 3, 0x22, (1 << 64) - 1, 0))
             if page >= _MAP_FAILED:
                 raise TraceError("it has no memory left")
             _write(pid, page, content)
             outcome = _call(pid, saved, places.add_pending_call, (places.run_simple_string, page))
-        if outcome & 0xFFFFFFFF:
+            is_full = bool(outcome & 0xFFFFFFFF)
+            if is_full:
+                _call(pid, saved, places.munmap, (page, _PAGE))
+        if is_full:
             raise TraceError("its queue of pending calls is full")
     return time.monotonic() - began
+
+
+def _is_still(image: Image) -> bool:
+    with open(f"/proc/{image.pid}/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    with open(f"/proc/{image.pid}/auxv", "rb") as file:
+        return (ticks, file.read().hex()) == (image.ticks, image.vector)
 
 
 @contextmanager
@@ -119,29 +148,43 @@ def _stopped(pid: int) -> Iterator[None]:
     _ptrace(_SEIZE, pid)
     # From here on the kernel lets go of it by itself if this process ends.
     _ptrace(_INTERRUPT, pid)
-    _await_stop(pid, STOP_SECONDS)
+    until = time.monotonic() + STOP_SECONDS
+    while (stop := _next_stop(pid, until)) is not None and not stop.is_event:
+        _ptrace(_CONT, pid, 0, stop.signal)  # a signal of its own, which it is to have
+    if stop is None:
+        raise TraceError("its main thread does not stop: it is in an uninterruptible sleep")
     try:
+        if stop.signal != signal.SIGTRAP:
+            raise TraceError("it was stopped by a signal")
         yield
     finally:
         _ptrace(_DETACH, pid)
 
 
-def _await_stop(pid: int, seconds: float) -> int:
-    """The signal of the next stop that is ours; a signal that arrives before it is passed on."""
-    until = time.monotonic() + seconds
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Why a traced thread stands.
+
+    Attributes:
+        signal: The signal that is about to be delivered, or that has stopped the process.
+        is_event: It was asked to, or the whole process was stopped; else a signal is delivered.
+    """
+
+    signal: int
+    is_event: bool
+
+
+def _next_stop(pid: int, until: float) -> _Stop | None:
+    """The next stop of a thread that runs; None if it does not come in time."""
     while time.monotonic() < until:
         found, status = os.waitpid(pid, os.WNOHANG | _WALL)
         if not found:
             time.sleep(0.0002)
-            continue
-        if not os.WIFSTOPPED(status):
+        elif os.WIFSTOPPED(status):
+            return _Stop(os.WSTOPSIG(status), bool(status >> 16))
+        else:
             raise ProcessLookupError(errno.ESRCH, "it ended meanwhile")
-        if status >> 16:  # PTRACE_EVENT_STOP
-            return 0
-        if os.WSTOPSIG(status) == signal.SIGSEGV:
-            return signal.SIGSEGV
-        _ptrace(_CONT, pid, 0, os.WSTOPSIG(status))
-    raise TraceError("its main thread does not stop: it is in an uninterruptible sleep")
+    return None
 
 
 @contextmanager
@@ -186,17 +229,34 @@ def _call(pid: int, saved: list[int], function: int, arguments: tuple[int, ...])
     registers[_RSP], registers[_RIP], registers[_RAX] = stack, function, 0
     registers[_ORIG_RAX] = (1 << 64) - 1  # no system call to be begun again meanwhile
     _set_registers(pid, _GENERAL, b"".join(value.to_bytes(8, "little") for value in registers))
-    _ptrace(_CONT, pid)
-    try:
-        _await_stop(pid, CALL_SECONDS)
-    except TraceError:
+    has_returned = _went_on_to_a_fault(pid, CALL_SECONDS)
+    if not has_returned:
         _ptrace(_INTERRUPT, pid)
-        _await_stop(pid, RESCUE_SECONDS)
-        raise TraceError("the call does not return: another thread keeps a lock") from None
+        if _next_stop(pid, time.monotonic() + RESCUE_SECONDS) is None:
+            raise TraceError("the call does not return, nor does it let itself be stopped")
     after = _registers(pid, _GENERAL, _REGISTERS * 8)
     if int.from_bytes(after[_RIP * 8 : _RIP * 8 + 8], "little"):
-        raise TraceError("the call failed")
+        cause = "failed" if has_returned else "does not return: another thread keeps a lock"
+        raise TraceError(f"the call {cause}")
     return int.from_bytes(after[_RAX * 8 : _RAX * 8 + 8], "little")
+
+
+def _went_on_to_a_fault(pid: int, seconds: float) -> bool:
+    """Lets the thread run until it faults; False if it has not in time.
+
+    Whatever else stops it, such as a SIGSTOP to the process, has to wait: half a call may keep a
+    lock for ever.
+    """
+    until = time.monotonic() + seconds
+    passed_on = 0
+    while True:
+        _ptrace(_CONT, pid, 0, passed_on)
+        stop = _next_stop(pid, until)
+        if stop is None:
+            return False
+        if not stop.is_event and stop.signal == signal.SIGSEGV:
+            return True
+        passed_on = 0 if stop.is_event else stop.signal
 
 
 def _write(pid: int, address: int, content: bytes) -> None:
@@ -213,8 +273,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     answer: dict[str, object] = {}
     try:
+        image = Image(int(order["pid"]), int(order["ticks"]), str(order["vector"]))
         places = Places(**order["places"])
-        answer["stopped"] = run_in(int(order["pid"]), str(order["source"]), places)
+        answer["stopped"] = run_in(image, str(order["source"]), places)
     except TraceError as error:
         answer = {"error": str(error)}
     except OSError as error:

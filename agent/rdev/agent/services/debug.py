@@ -128,13 +128,18 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
         job_id = require(JOB_ID, request.job_id, "job id")
         rank = request.rank if request.HasField("rank") else None
         told = await self._of(job_id).set_stops(
-            job_id, start_from_proto(request.stops), rank=rank, token=request.token
+            job_id,
+            start_from_proto(request.stops),
+            rank=rank,
+            token=request.token,
+            kept=request.kept.seconds + request.kept.nanos / 1e9,
         )
         return pb.SetStopsResponse(
             ranks=told.steps,
             uncounted=told.uncounted,
             steps=told.steps.values(),
             blind=told.blind,
+            silent=told.silent,
         )
 
     async def ReachProcess(
@@ -210,6 +215,8 @@ async def _feed(session: DebugSession, call: Call, requests: _Requests) -> None:
     """Passes on what the client sends, to the end of its call."""
     try:
         async for request in requests:
+            if not session.serves(call):
+                return  # the client has come back by another call, which is the one that counts
             match request.WhichOneof("item"):
                 case "data":
                     await session.take(request.data)
@@ -218,7 +225,8 @@ async def _feed(session: DebugSession, call: Call, requests: _Requests) -> None:
                 case "close":
                     session.end(Over.LEFT)
         await asyncio.sleep(_SETTLE)
-        session.end(Over.LEFT)
+        if session.serves(call):
+            session.end(Over.LEFT)
     except Exception:  # noqa: BLE001 - grpc raises what it likes when a peer goes
         _log.info("a debug client's call broke", exc_info=True)
         session.leave(call)

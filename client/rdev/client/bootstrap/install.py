@@ -523,13 +523,15 @@ def _is_used_here(
     path: str, *, processes: Callable[[], list[str]] = lambda: os.listdir("/proc")
 ) -> bool:
     """Whether a process of ours was started from it, has loaded a part of it, or will."""
-    needle = os.fsencode(path) + b"/"
+    # A memory map names files without the symbolic links on the way to them.
+    needles = {os.fsencode(name) + b"/" for name in (path, os.path.realpath(path))}
     for pid in processes():
         if not pid.isdigit() or int(pid) == os.getpid():
             continue
         for kind in ("cmdline", "environ", "maps"):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/{kind}", "rb") as file:
-                if needle in file.read():
+                content = file.read()
+                if any(needle in content for needle in needles):
                     return True
     return False
 

@@ -24,6 +24,7 @@ from rdev.client.cli.options import (
     add_yes,
     confirm_of,
     host_of,
+    pid,
     rank_or_all,
     stop_condition,
     stops_at,
@@ -84,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wait at most S s for the stop")
     parser.add_argument(
-        "--pid", type=int, metavar="PID", help="a process of the host that is no job; terminal only"
+        "--pid", type=pid, metavar="PID", help="a process of the host that is no job; terminal only"
     )
     add_terms(parser)
     _add_port(parser)

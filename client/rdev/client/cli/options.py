@@ -126,6 +126,11 @@ def rank_or_all(word: str) -> int | None:
     return None if word == "all" else rank(word)
 
 
+def pid(word: str) -> int:
+    """A process id as typed, for argparse."""
+    return _count(word, "process id", least=1, most=_MOST_IDS)
+
+
 def attempt(word: str) -> int:
     """An attempt as typed, for argparse; the first is 1."""
     return _count(word, "attempt", least=1, most=_MOST)
@@ -187,6 +192,9 @@ _DEVICE = re.compile(r"[0-9]{1,5}|GPU-[0-9A-Za-z-]*")
 
 # What the wire holds.
 _MOST_LINES = 0xFFFFFFFF
+
+# As many as the protocol can name; the kernel has fewer.
+_MOST_IDS = 0x7FFFFFFF
 
 # No machine has as many ranks or GPUs; the agent has limits of its own.
 _MOST = 1 << 16

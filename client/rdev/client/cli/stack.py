@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from rdev.client.cli.options import add_host, add_job, add_json, host_of
+from rdev.client.cli.options import add_host, add_job, add_json, host_of, pid
 from rdev.client.cli.options import rank as a_rank
 
 
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_host(parser)
     add_job(parser)
     parser.add_argument("--rank", type=a_rank, metavar="R", help="only this rank")
-    parser.add_argument("--pid", type=int, metavar="PID", help="a process that rdev did not start")
+    parser.add_argument("--pid", type=pid, metavar="PID", help="a process that rdev did not start")
     parser.add_argument("--native", action="store_true", help="frames of native code, too")
     add_json(parser)
 
@@ -39,9 +39,10 @@ async def execute(options: argparse.Namespace) -> int:
     from rdev.client.ui.output import say
 
     async with connect(host_of(options)) as connection:
+        is_stranger = False
         if options.pid is not None:
             reached = await reach(connection, options.pid, say)
-            job, options.rank = reached.job, reached.rank
+            job, options.rank, is_stranger = reached.job, reached.rank, reached.is_stranger
         else:
             job = await find_job(connection, options.job)
         found = await stacks(connection, job.id, rank=options.rank, native=options.native)
@@ -50,7 +51,6 @@ async def execute(options: argparse.Namespace) -> int:
             return 0
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         paper = Paper(has_colours=sys.stdout.isatty() and not plain)
-        is_stranger = options.pid is not None and reached.is_stranger
         texts = (
             texts_of_process(connection, job) if is_stranger else texts_of(connection, job, here())
         )

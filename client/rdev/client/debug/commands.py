@@ -90,7 +90,7 @@ class Commands:
             self._table.say(error.message, Ink.WARNING)
         return Outcome.STAY
 
-    async def shown_again(self) -> None:
+    async def shown_again(self) -> Outcome:
         """Shows what is displayed at every stop."""
         for expression in self._displayed:
             try:
@@ -98,6 +98,7 @@ class Commands:
                 self._table.say(f"{expression} = {cut(value.value)}")
             except DebuggerUnavailable as error:
                 self._table.say(f"{expression}: {_raised(error.cause)}")
+        return Outcome.STAY
 
     def _known(self) -> dict[str, Callable[[str], Awaitable[Outcome]]]:
         commands = {
@@ -164,8 +165,7 @@ class Commands:
     async def _display(self, expression: str) -> Outcome:
         if expression and expression not in self._displayed:
             self._displayed.append(expression)
-        await self.shown_again()
-        return Outcome.STAY
+        return await self.shown_again()
 
     async def _undisplay(self, expression: str) -> Outcome:
         self._displayed = [one for one in self._displayed if expression and one != expression]

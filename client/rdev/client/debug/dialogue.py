@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,11 @@ _NOT_LOADED = "Waiting for code"
 # A step of one rank of several is over by then; if it waits for a rank that is held, that one is
 # gone to.
 _STEP_SECONDS = 1.0
+
+_NO_ANSWER = "its answer is not waited for; what was asked goes on in the job until it is done"
+
+# It takes milliseconds, unless the thread is busy with what was asked before; keys wait meanwhile.
+_COMPLETION_SECONDS = 2.0
 
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
@@ -119,6 +124,7 @@ class Dialogue:
         self._queue: asyncio.Queue[_Happened | _Line | _Signal] = asyncio.Queue()
         self._group = asyncio.TaskGroup()
         self._listening: asyncio.Task[None] | None = None
+        self._asking: asyncio.Timeout | None = None
         self._is_at_prompt = False
         self._unshown: set[int] = set()
         self._has_stopped = False
@@ -157,7 +163,12 @@ class Dialogue:
         return ended
 
     def interrupt(self) -> None:
-        """Takes note of Ctrl-C."""
+        """Takes note of Ctrl-C; an answer of a held rank's is waited for no more."""
+        if self._asking is not None and self.seat.stop is not None:
+            if not self._asking.expired():
+                self._asking.reschedule(0.0)
+            if self._console.is_person:
+                return
         self._queue.put_nowait(_Signal())
 
     def tell(self, line: str) -> None:
@@ -327,7 +338,7 @@ class Dialogue:
         if self._current in self._unshown and self.seat.stop is not None:
             self._unshown.discard(self._current)
             await self._show_stop(self.seat, self.seat.stop)
-            await self.commands.shown_again()
+            await self._ask(self.commands.shown_again())
 
     async def _show_stop(self, seat: Seat, stop: Stopped) -> None:
         why = "" if stop.reason in _ORDINARY else f" ({stop.reason})"
@@ -393,13 +404,24 @@ class Dialogue:
             if event.text.strip():  # it ran on while the line was typed
                 self.say(TOO_LATE, Ink.WARNING)
             return True
-        outcome = await self.commands.execute(event.text)
+        outcome = await self._ask(self.commands.execute(event.text))
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]
             self._is_waiting = bool(running)
             waiting = "waiting for the next stop; Ctrl-C returns"
             self.say(waiting if running else "nothing runs that could stop")
         return outcome is not Outcome.DETACH
+
+    async def _ask(self, work: Coroutine[None, None, Outcome]) -> Outcome:
+        """Waits for what the job is asked, which may be code of its own that does not return."""
+        try:
+            async with asyncio.timeout(None) as self._asking:  # ended by Ctrl-C
+                return await work
+        except TimeoutError:
+            self.say(_NO_ANSWER, Ink.WARNING)
+            return Outcome.STAY
+        finally:
+            self._asking = None
 
     async def _happened(self, seat: Seat, halt: Halt) -> None:
         self._is_waiting = False
@@ -477,8 +499,9 @@ class Dialogue:
             if known:
                 return [name[len(begun) :] for name in known]
         try:
-            found = await self.seat.client.completions(text, cursor, self.seat.frame)
-        except RdevError:
+            async with asyncio.timeout(_COMPLETION_SECONDS):
+                found = await self.seat.client.completions(text, cursor, self.seat.frame)
+        except (RdevError, TimeoutError):
             return []
         return [word[length:] for word, length in found]
 

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
+
 from rdev.client.connection import UNARY_DEADLINE, Connection, translating
 from rdev.client.jobs import Jobs
 from rdev.protocol.convert_job import start_to_proto
@@ -26,6 +28,11 @@ from rdev.wire.job import DebugStart, Job
 
 # Each rank's hook answers at once, unless its process sits in C code: the agent waits 10 s then.
 _TOLD_SECONDS = 2 * UNARY_DEADLINE
+
+# Who is killed takes nothing back, and a laptop may sleep: what is not asked for again in that time
+# is not waited for, and costs the job nothing any more.
+_KEPT_SECONDS = 180
+_AGAIN_SECONDS = 30.0
 
 # Taking stops back must not keep who leaves.
 _TAKEN_BACK_SECONDS = 5.0
@@ -114,17 +121,50 @@ async def until_it_waits(
             tell(_uncounted(job, list(answer.uncounted)))
         for cause in sorted(set(answer.blind.values())):
             tell(f"nothing is seen in {job.name} yet: {cause}")
+        tell_silent(answer, tell)
         tell(f"waiting for {expected.words} in {job.name}; Ctrl-C takes it back")
         try:
             async with asyncio.timeout(expected.timeout):
-                async for now in Jobs(connection).watch(job.id):
-                    if here := held(now, expected):
-                        return Arrival(connection, job, token, here[0])
-                    if now.state.is_final:
-                        raise JobNotRunning(action, f"it has ended ({now.state.value})")
+                async with asked_again(connection, job, expected, token):
+                    return Arrival(
+                        connection, job, token, await _until_held(connection, job, expected, action)
+                    )
         except TimeoutError as error:
             cause = f"it did not come within {expected.timeout:g} s"
             raise TimedOut(action, cause, hint="give it more time with --timeout") from error
+
+
+@asynccontextmanager
+async def asked_again(
+    connection: Connection, job: Job, expected: Expected, token: str
+) -> AsyncIterator[None]:
+    """Renews what is waited for while the block runs; whoever did not answer is told, too."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(RdevError):  # the host is away, or the job has ended
+                await ask(connection, job, expected, token=token)
+
+    failure: RdevError | None = None
+    async with asyncio.TaskGroup() as group:
+        renewing = group.create_task(renew())
+        try:
+            yield
+        except RdevError as error:  # a group would wrap it
+            failure = error
+        finally:
+            renewing.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _until_held(connection: Connection, job: Job, expected: Expected, action: str) -> int:
+    async for now in Jobs(connection).watch(job.id):
+        if here := held(now, expected):
+            return here[0]
+        if now.state.is_final:
+            raise JobNotRunning(action, f"it has ended ({now.state.value})")
     raise JobNotRunning(action, "it has ended")
 
 
@@ -164,13 +204,27 @@ async def take_back(connection: Connection, job: Job, rank: int | None, token: s
 async def ask(
     connection: Connection, job: Job, expected: Expected, *, token: str
 ) -> pb.SetStopsResponse:
-    """Tells the hooks what is waited for under that token; they answer what they know of it."""
-    stops = start_to_proto(expected.stops)
-    request = pb.SetStopsRequest(job_id=job.id, rank=expected.rank, stops=stops, token=token)
+    """Tells the hooks what is waited for under that token; they answer what they know of it.
+
+    Again and again, or they forget it; what has come by then does not count a second time.
+    """
+    request = pb.SetStopsRequest(
+        job_id=job.id,
+        rank=expected.rank,
+        stops=start_to_proto(expected.stops),
+        token=token,
+        kept=Duration(seconds=_KEPT_SECONDS),
+    )
     stub = debug_pb2_grpc.DebugServiceStub(connection.channel)
     with translating(f"let {job.name} wait for a debugger"):
         response: pb.SetStopsResponse = await stub.SetStops(request, timeout=_TOLD_SECONDS)
     return response
+
+
+def tell_silent(answer: pb.SetStopsResponse, tell: Callable[[str], None]) -> None:
+    """Says which ranks do not know what is waited for; one that answers too late does."""
+    for rank, cause in sorted(answer.silent.items()):
+        tell(f"rank {rank} is not told yet: {cause}")
 
 
 def _uncounted(job: Job, ranks: list[int]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rdev.client.connection import Connection
-from rdev.client.debug.expecting import Arrival, Expected, ask, asking, held
+from rdev.client.debug.expecting import Arrival, Expected, ask, asking, held, tell_silent
 from rdev.client.jobs import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, TimedOut
 from rdev.v1 import debug_pb2 as pb
@@ -75,9 +75,9 @@ class Gate:
         answer = await self._ask()
         self._require_counted(answer)
         if self._is_past(answer):
-            reached = f"{self._job.name} is at {max(answer.steps)}"
-            self._tell(f"step {self._step} is past, {reached}: set at once")
+            self._tell(self._past(answer))
             return False
+        tell_silent(answer, self._tell)
         waiting = f"waiting for step {self._step} in {self._job.name}, attached to nothing"
         self._tell(f"{waiting}; Ctrl-C takes it back")
         try:
@@ -115,10 +115,17 @@ class Gate:
 
     def _is_past(self, answer: pb.SetStopsResponse) -> bool:
         """Whether the step has begun already, in each rank that is wanted."""
+        return min(self._reached(answer), default=0) >= self._step
+
+    def _past(self, answer: pb.SetStopsResponse) -> str:
+        reached = min(self._reached(answer), default=0)
+        return f"step {self._step} is past, {self._job.name} is at {reached}: set at once"
+
+    def _reached(self, answer: pb.SetStopsResponse) -> list[int]:
+        """The steps that have begun last in the ranks that are wanted."""
         steps = dict(zip(answer.ranks, answer.steps, strict=True))
         rank = self._wanted.rank
-        reached = steps.values() if rank is None else [steps.get(rank, 0)]
-        return min(reached, default=0) >= self._step
+        return list(steps.values()) if rank is None else [steps.get(rank, 0)]
 
     def _require_counted(self, answer: pb.SetStopsResponse) -> None:
         uncounted = [r for r in answer.uncounted if self._wanted.rank in (None, r)]

@@ -7,8 +7,11 @@ cent sign beside a value breaks it, and an expression that cannot be read is a f
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import accumulate
+
+_BRACE = re.compile(r"\{\{|\}\}|\{")
 
 
 def prepared(message: str) -> str:
@@ -16,7 +19,7 @@ def prepared(message: str) -> str:
 
     Args:
         message: What the person wrote, with expressions in braces, each with or without the
-            conversion and format of an f-string. There is no escape: every brace begins one.
+            conversion and format of an f-string. As there, `{{` and `}}` are braces.
 
     Raises:
         ValueError: It cannot be evaluated anywhere; the text says why.
@@ -32,9 +35,13 @@ def prepared(message: str) -> str:
 def _pieces(message: str) -> Iterator[tuple[str, bool]]:
     """Texts, and expressions as debugpy takes them; an empty pair of braces is nothing."""
     start = 0
-    while (opening := message.find("{", start)) >= 0:
-        yield message[start:opening], False
-        expression, start = _value(message, opening + 1)
+    while (found := _BRACE.search(message, start)) is not None:
+        yield message[start : found.start()], False
+        start = found.end()
+        if found[0] != "{":
+            yield f"chr({ord(found[0][0])})", True  # debugpy has no escape
+            continue
+        expression, start = _value(message, start)
         if expression:
             yield expression, True
     yield message[start:], False

@@ -20,6 +20,12 @@ from rdev.protocol.errors import DebuggerUnavailable, RdevError
 # An answer needs the job's interpreter, which may sit in a long call of C code.
 ANSWER_SECONDS = 30.0
 
+# What debugpy's adapter answers for a process that has let go of the debugger.
+_LOST = "disconnected unexpectedly"
+
+# The agent says why once the process is detached, which takes it at most ten seconds.
+END_SECONDS = 12.0
+
 # With it the agent ends what it says of a session that is over while the process is not.
 _GOES_ON = "; the job goes on"
 
@@ -404,11 +410,18 @@ class DebugClient:
             cause = f"no answer within {ANSWER_SECONDS:g} s"
             raise DebuggerUnavailable(_asking(command), cause) from error
         if not response.get("success"):
-            raise DebuggerUnavailable(
-                _asking(command), str(response.get("message") or "it refused")
-            )
+            cause = str(response.get("message") or "it refused")
+            raise DebuggerUnavailable(_asking(command), await self._truly(cause))
         body = response.get("body")
         return body if isinstance(body, dict) else {}
+
+    async def _truly(self, cause: str) -> str:
+        """Why the process let go, where all that the adapter knows is that it has."""
+        if cause.endswith(_LOST):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    return (await self.over()).cause
+        return cause
 
     def _take(self, message: Message) -> None:
         if message.get("type") == "response":
