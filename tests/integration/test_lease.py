@@ -159,6 +159,14 @@ async def test_an_adapter_that_dies_at_a_stop_ends_it_at_once_and_is_named(tmp_p
         assert await job.end() == UNCHANGED
 
 
+async def test_an_adapter_whose_end_the_agent_sees_first_is_named_as_well(tmp_path):
+    async with hooked_job(tmp_path, TRAIN) as job, DebugManager(job) as manager:
+        async with held(manager, job):
+            await job.command("0", "hook", 0, "detach", {"lost": True})
+            assert await resumed(job) == "adapter_lost"
+        assert await job.end() == UNCHANGED
+
+
 # The main thread is stopped while it holds locks that much of the standard library wants.
 GRASPING = """\
 import logging

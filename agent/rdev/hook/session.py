@@ -111,7 +111,7 @@ class Session:
             return quick[name]()
         actions: dict[str, Callable[[], Mapping[str, Any]]] = {
             "attach": lambda: self._attach(args),
-            "detach": partial(self._detach, "detached"),
+            "detach": lambda: self._detach("adapter_lost" if args.get("lost") else "detached"),
             "stops": lambda: self._waiting.stop_at(args),
             "probe": lambda: probe(args),
             **{name: partial(action, args) for name, action in self._groups.commands.items()},

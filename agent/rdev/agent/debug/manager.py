@@ -409,15 +409,18 @@ class DebugManager:
             _log.exception("the debug session of process %s broke", opened.pid)
             session.end(Over.ADAPTER)
         finally:
-            session.closed(await self._close(opened))
+            session.closed(await self._close(opened, is_lost=session.over is Over.ADAPTER))
         reason = session.over.value if session.over is not None else ""
         _log.info("the debug session of process %s is over: %s", opened.pid, reason)
 
     async def _undo(self, opened: _Open) -> None:
         await self._close(opened)
 
-    async def _close(self, opened: _Open) -> str:
-        """Undoes an attach; returns why the process let go of the debugger, in the hook's word."""
+    async def _close(self, opened: _Open, *, is_lost: bool = False) -> str:
+        """Undoes an attach; returns why the process let go of the debugger, in the hook's word.
+
+        `is_lost` if the adapter has ended: the process may see that later than we do.
+        """
         ending = ""
         job_id, rank = opened.order.job_id, opened.order.rank
         try:
@@ -425,9 +428,8 @@ class DebugManager:
                 # A job that has ended, or lost its supervisor, has nobody to answer; ending the
                 # adapter makes a hook that lives detach by itself.
                 with contextlib.suppress(RdevError, TimeoutError):
-                    answer = await self._jobs.command(
-                        job_id, "hook", rank, "detach", pid=opened.pid, timeout=DETACH_SECONDS
-                    )
+                    send = partial(self._jobs.command, job_id, "hook", rank, pid=opened.pid)
+                    answer = await send("detach", {"lost": is_lost}, timeout=DETACH_SECONDS)
                     ending = str(answer.get("ending", ""))
                 await opened.adapter.close()
             if opened.has_joined:
