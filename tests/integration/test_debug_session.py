@@ -596,3 +596,32 @@ async def test_isolated_python_has_no_hook_and_the_error_says_why(tmp_path):
                 pass
         assert adapters() == []
         assert await job.end() == UNCHANGED
+
+
+# It has twice as long as the stop takes for what a busy machine does around it.
+LOADING = """\
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+class Data(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        if number == 2:
+            breakpoint()
+        return number
+
+print([int(n) for n in DataLoader(Data(), batch_size=None, num_workers=1, timeout=30)])
+"""
+
+
+@pytest.mark.slow
+async def test_a_worker_that_nobody_attends_goes_on_before_its_batch_is_given_up(tmp_path):
+    async with hooked_job(tmp_path, LOADING) as job:
+        async with asyncio.timeout(120):
+            output, _ = await job.process.communicate()
+        assert output.decode() == "[0, 1, 2, 3]\n"
+        paused = await job.event("debug_paused")
+        assert (paused["function"], paused["lease"]) == ("Data.__getitem__", 15)
+        assert (await job.event("debug_resumed"))["cause"] == "unattended"

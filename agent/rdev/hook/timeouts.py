@@ -15,6 +15,8 @@ import math
 import sys
 from functools import partial
 
+from rdev.hook.place import main_frame
+
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
 # A stop that nobody prepared goes on so long before the shortest timeout.
 MARGIN_SECONDS = 1.0
 
+# The process that trains may have begun to wait for a worker's batch well before the worker came to
+# its stop, and waits for the rest of the batch after it: half of the time is theirs.
+LOADER_SHARE = 0.5
+
 _C10D = "torch.distributed.distributed_c10d"
 _LOADER = "torch.utils.data.dataloader"
+_WORKER = "torch.utils.data._utils.worker"
 _CREATE = "_new_process_group_helper"
 
 
@@ -175,10 +182,29 @@ class Timeouts:
 
 
 def patience() -> float:
-    """How long a stop that nobody prepared may last, in seconds; endless without other ranks.
+    """How long a stop that nobody prepared may last, in seconds; endless if nobody waits.
 
-    They wait in a collective that has begun, or will at once, with the timeout of now.
+    Others do: ranks in a collective that has begun, or will at once, with the timeout of now, and
+    the process that trains for the batch of a loader's worker.
     """
+    return min(_patience_of_ranks(), _patience_of_loader())
+
+
+def _patience_of_loader() -> float:
+    # A forked worker runs below the call that made the loader's iterator, with a copy of it. One
+    # that was spawned is not told the timeout.
+    kind: Any = getattr(sys.modules.get(_LOADER), "_MultiProcessingDataLoaderIter", None)
+    worker = getattr(sys.modules.get(_WORKER), "_worker_info", None)
+    frame = main_frame() if kind is not None and worker is not None else None
+    while frame is not None:
+        if frame.f_code is kind.__init__.__code__:
+            timeout = float(getattr(frame.f_locals["self"], "_timeout", 0.0))
+            return timeout * LOADER_SHARE if timeout > 0 else math.inf  # 0 means for ever
+        frame = frame.f_back
+    return math.inf
+
+
+def _patience_of_ranks() -> float:
     try:
         rank, size = Timeouts().world()
         shortest = Timeouts().now()
