@@ -386,6 +386,8 @@ async def _sessions(
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
 
+    from rdev.protocol.dap import STILL_IN
+
     while True:
         said: list[str] = []  # of what the agent has to say
         ended = await _session(
@@ -399,7 +401,10 @@ async def _sessions(
             arrival=arrival,
         )
         text, is_over = await _farewell(connection, job, options, ended)
-        if text not in said[-1:]:
+        is_held = STILL_IN in "".join(said[-1:])
+        if is_held and ended is None:
+            console.say("detached")
+        elif not is_held and text not in said[-1:]:
             console.say(text)
         if ended is None or is_over or not console.is_person:
             return ended
@@ -436,7 +441,7 @@ async def _session(
 
     def tell(line: str) -> None:
         # Why a session is over is said within it, for an IDE, and by its call.
-        if said[-1:] != [f"{line}{_GOES_ON}"]:
+        if not any(one.startswith(f"{line}; ") for one in said[-1:]):
             said.append(line)
             console.say(view.paper.ink(line))
 

@@ -22,7 +22,15 @@ from rdev.client.debug.paper import Ink, Paper
 from rdev.client.debug.prompt import Console
 from rdev.client.debug.ranks import ProcessStack, RankValue
 from rdev.client.debug.seat import Seat
-from rdev.client.debug.session import Breakpoint, Ended, Halt, Placed, Resumed, Stopped
+from rdev.client.debug.session import (
+    Breakpoint,
+    DebugClient,
+    Ended,
+    Halt,
+    Placed,
+    Resumed,
+    Stopped,
+)
 from rdev.client.debug.stacks import brief_place, pages
 from rdev.client.debug.table import Outcome
 from rdev.client.debug.view import AROUND, View
@@ -37,6 +45,14 @@ _NOT_LOADED = "Waiting for code"
 # A step of one rank of several is over by then; if it waits for a rank that is held, that one is
 # gone to.
 _STEP_SECONDS = 1.0
+
+# An evaluation that takes longer is said to, and can be left.
+_SLOW_SECONDS = 3.0
+
+# One that is interrupted where it runs Python is over by then, and else in C code.
+_INTERRUPT_SECONDS = 2.0
+
+_EVALUATING = "what you type waits for the evaluation; Ctrl-C interrupts it, Ctrl-D leaves"
 
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
@@ -124,6 +140,7 @@ class Dialogue:
         self._has_stopped = False
         self._is_pausing = False
         self._is_waiting = False
+        self._is_leaving = False
         self._stepping_until = 0.0
         # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
         self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
@@ -144,6 +161,8 @@ class Dialogue:
         ended: Ended | None = None
         async with self._group:
             tasks = [self._group.create_task(self._forward(s)) for s in self._seats.values()]
+            for seat in self._seats.values():
+                seat.client.show_printed(self.say)
             try:
                 ended = await self._serve()
             except RdevError as error:
@@ -157,8 +176,13 @@ class Dialogue:
         return ended
 
     def interrupt(self) -> None:
-        """Takes note of Ctrl-C."""
+        """Takes note of Ctrl-C; what is evaluated for a person is interrupted, and no more."""
+        client = self.seat.client
+        if client.is_evaluating and self._console.is_person:
+            self._group.create_task(self._interrupt(client))
+            return
         self._queue.put_nowait(_Signal())
+        client.abandon()
 
     def tell(self, line: str) -> None:
         """Says what the agent wants the person to know."""
@@ -327,7 +351,8 @@ class Dialogue:
         if self._current in self._unshown and self.seat.stop is not None:
             self._unshown.discard(self._current)
             await self._show_stop(self.seat, self.seat.stop)
-            await self.commands.shown_again()
+            async with self._attended():
+                await self.commands.shown_again()
 
     async def _show_stop(self, seat: Seat, stop: Stopped) -> None:
         why = "" if stop.reason in _ORDINARY else f" ({stop.reason})"
@@ -393,13 +418,43 @@ class Dialogue:
             if event.text.strip():  # it ran on while the line was typed
                 self.say(TOO_LATE, Ink.WARNING)
             return True
-        outcome = await self.commands.execute(event.text)
+        async with self._attended():
+            outcome = await self.commands.execute(event.text)
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]
             self._is_waiting = bool(running)
             waiting = "waiting for the next stop; Ctrl-C returns"
             self.say(waiting if running else "nothing runs that could stop")
-        return outcome is not Outcome.DETACH
+        return outcome is not Outcome.DETACH and not self._is_leaving
+
+    async def _interrupt(self, client: DebugClient) -> None:
+        try:
+            is_over = await client.interrupt(_INTERRUPT_SECONDS)
+        except RdevError:  # so is the session, and that is told
+            return
+        if not is_over:
+            self.say("it is in C code, and is interrupted once that returns; Ctrl-D leaves")
+
+    @contextlib.asynccontextmanager
+    async def _attended(self) -> AsyncIterator[None]:
+        """Whoever waits for long in the block can leave."""
+        watching = self._group.create_task(self._attend())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _attend(self) -> None:
+        await asyncio.sleep(_SLOW_SECONDS)
+        client = self.seat.client
+        if client.is_evaluating:
+            can = "; Ctrl-C interrupts it" if self._console.is_person else ""
+            self.say(f"still evaluating{can}")
+        await self._console.left(_EVALUATING)
+        self._is_leaving = True
+        self._queue.put_nowait(_Line(None))
+        client.abandon()
 
     async def _happened(self, seat: Seat, halt: Halt) -> None:
         self._is_waiting = False

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rdev.protocol.dap import DapError, Framer, Message, encode, sequence
+from rdev.protocol.dap import STILL_IN, DapError, Framer, Message, encode, sequence
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # An answer needs the job's interpreter, which may sit in a long call of C code.
 ANSWER_SECONDS = 30.0
 
 # With it the agent ends what it says of a session that is over while the process is not.
-_GOES_ON = "; the job goes on"
+_STAYS = f"; the job goes on|; {STILL_IN}"
 
 # What debugpy adds to the name of an exception that is looked at with its frames, and to the frame
 # that is executed: the place says it.
@@ -183,6 +184,13 @@ class DebugClient:
         self._numbers = itertools.count(inherited.first_sequence if inherited else 1)
         self._breakpoints: list[Breakpoint] = []
         self._told = ""
+        self._evaluating: asyncio.Future[Message] | None = None
+        self._show: Callable[[str], None] = lambda _line: None
+        self._printed = ""
+
+    def show_printed(self, show: Callable[[str], None]) -> None:
+        """Shows what an expression prints while it is evaluated, a line at a time."""
+        self._show = show
 
     async def request(self, command: str, arguments: Mapping[str, Any] | None = None) -> Message:
         """Sends one request and returns the body of its response.
@@ -309,15 +317,39 @@ class DebugClient:
         return [_variable(item, str(item.get("name"))) for item in body.get("variables", [])]
 
     async def evaluate(self, expression: str, frame: Frame) -> Variable:
-        """Evaluates an expression, or executes a statement, in a frame.
+        """Evaluates an expression, or executes a statement, in a frame, for as long as it takes.
 
         Raises:
             DebuggerUnavailable: It raised; the cause is the exception.
         """
-        body = await self.request(
-            "evaluate", {"expression": expression, "frameId": frame.id, "context": "repl"}
-        )
+        asking = {"expression": expression, "frameId": frame.id, "context": "repl"}
+        self._evaluating = await self._ask("evaluate", asking)
+        try:
+            body = _body("evaluate", await self._evaluating)
+        finally:
+            self._evaluating = None
+            if self._printed:  # without an end of its line
+                self._print("\n")
         return _variable({**body, "value": body.get("result", "")}, expression)
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether an evaluation is waited for."""
+        return self._evaluating is not None and not self._evaluating.done()
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupts the evaluation that is waited for; False if it goes on for so long."""
+        answer = self._evaluating
+        if answer is None:
+            return True
+        await self._ask("cancel", {})
+        await asyncio.wait({answer}, timeout=seconds)
+        return answer.done()
+
+    def abandon(self) -> None:
+        """Waits for the evaluation no more."""
+        if self._evaluating is not None and not self._evaluating.done():
+            self._evaluating.set_result({"success": False, "message": "left while it is evaluated"})
 
     async def resume(self, command: str, thread: int) -> None:
         """Lets a stopped thread go: `continue`, `next`, `stepIn`, `stepOut`."""
@@ -403,12 +435,7 @@ class DebugClient:
         except TimeoutError as error:
             cause = f"no answer within {ANSWER_SECONDS:g} s"
             raise DebuggerUnavailable(_asking(command), cause) from error
-        if not response.get("success"):
-            raise DebuggerUnavailable(
-                _asking(command), str(response.get("message") or "it refused")
-            )
-        body = response.get("body")
-        return body if isinstance(body, dict) else {}
+        return _body(command, response)
 
     def _take(self, message: Message) -> None:
         if message.get("type") == "response":
@@ -431,12 +458,23 @@ class DebugClient:
             case "continued" if self._state.is_held:
                 self._state.is_held = False
                 self._state.halts.put_nowait(Resumed())
-            case "output" if body.get("category") == "important":
-                self._told = str(body.get("output", "")).rstrip("\n")
-                self._tell(self._told)
+            case "output":
+                self._take_output(str(body.get("category")), str(body.get("output", "")))
             case "terminated" | "exited":
-                why, is_running, _ = self._told.partition(_GOES_ON)
-                self._end(why if is_running else "the process has ended")
+                told = re.split(_STAYS, self._told)
+                self._end(told[0] if len(told) > 1 else "the process has ended")
+
+    def _take_output(self, category: str, text: str) -> None:
+        if category == "important":
+            self._told = text.rstrip("\n")
+            self._tell(self._told)
+        elif category in ("stdout", "stderr"):
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        *lines, self._printed = (self._printed + text).split("\n")
+        for line in lines:
+            self._show(line)
 
     def _end(self, cause: str) -> None:
         if self.end is None:
@@ -448,6 +486,13 @@ def _why_stopped(body: Mapping[str, Any]) -> str:
     """Of an exception its name and its message."""
     parts = (str(body.get(name) or "").partition(_NOTE)[0].strip() for name in _REASONS)
     return ": ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _body(command: str, response: Message) -> Message:
+    if not response.get("success"):
+        raise DebuggerUnavailable(_asking(command), str(response.get("message") or "it refused"))
+    body = response.get("body")
+    return body if isinstance(body, dict) else {}
 
 
 def _asking(command: str) -> str:
