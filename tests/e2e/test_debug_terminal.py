@@ -100,21 +100,21 @@ def test_ctrl_c_interrupts_an_expression_that_does_not_return_and_what_it_prints
         terminal.expect(b"number 0\r\n")
         terminal.expect(b"number 2\r\n")
         terminal.expect(b"(rdev) ")
-        terminal.type(b"time.sleep(100000)\r")
-        terminal.expect(b"still evaluating; Ctrl-C interrupts it\r\n")
+        terminal.type(b"open('begun', 'w').close(); time.sleep(100000)\r")
+        beat = Path(job.jobs()[0]["directory"]) / "beat"
+        terminal.until(lambda: beat.with_name("begun").exists(), "the evaluation")
         terminal.type(b"\x03")
         terminal.expect(b"interrupted\r\n")
         terminal.expect(b"(rdev) ")
-        assert b"PYDEVD" not in terminal.seen
         terminal.type(b"step >= 0\r")  # the same stop
         terminal.expect(b"True\r\n")
         terminal.expect(b"(rdev) ")
         terminal.type(b"while True: pass\r")
-        terminal.expect(b"still evaluating")
+        terminal.expect(b"still evaluating; Ctrl-C interrupts it\r\n")
         terminal.type(b"\x04")
-        terminal.expect(b"detached; the job goes on")
+        terminal.until(lambda: b"detached; the job goes on" in terminal.seen)
+        assert b"PYDEVD" not in terminal.seen
         assert terminal.wait() == 0
-    beat = Path(job.jobs()[0]["directory"]) / "beat"
     held = beat.read_text()
     deadline = time.monotonic() + 60
     while beat.read_text() in ("", held):

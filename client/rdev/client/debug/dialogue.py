@@ -350,6 +350,8 @@ class Dialogue:
     async def _show_new(self) -> None:
         if self._current in self._unshown and self.seat.stop is not None:
             self._unshown.discard(self._current)
+            # What is typed once the stop is shown is for the prompt, and does not wait for a stop.
+            await self._hear_no_more()
             await self._show_stop(self.seat, self.seat.stop)
             async with self._attended():
                 await self.commands.shown_again()
@@ -376,10 +378,15 @@ class Dialogue:
             # What was read is in the queue; another line would come before its time.
             if self._listening.done() or self._is_at_prompt == is_held:
                 return
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+            await self._hear_no_more()
         self._is_at_prompt = is_held
         self._listening = self._group.create_task(self._read(is_held=is_held))
+
+    async def _hear_no_more(self) -> None:
+        if self._listening is not None and not self._listening.done():
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+            self._listening = None
 
     async def _read(self, *, is_held: bool) -> None:
         if not is_held:
