@@ -436,7 +436,7 @@ class DebugManager:
         ask = partial(self._jobs.command, order.job_id, "hook", order.rank, "detach")
         try:
             answer = await ask(pid=opened.pid, timeout=DETACH_SECONDS)
-        except TimeoutError:
+        except (TimeoutError, TimedOut):
             return "", None
         except RdevError:
             # A job that has ended, or lost its supervisor, has nobody to answer; ending the

@@ -436,12 +436,15 @@ async def _session(
     from rdev.client.debug.ranks import JobReports
     from rdev.client.debug.strangers import ProcessReports
     from rdev.client.debug.view import View
+    from rdev.protocol.dap import STILL_IN
 
     view = View(texts, job.name, Paper(has_colours=console.has_colours))
 
     def tell(line: str) -> None:
         # Why a session is over is said within it, for an IDE, and by its call.
-        if not any(one.startswith(f"{line}; ") for one in said[-1:]):
+        told = said[-1] if said else ""
+        is_told = told.startswith(f"{line}; ") or (STILL_IN in told and STILL_IN in line)
+        if not is_told:
             said.append(line)
             console.say(view.paper.ink(line))
 

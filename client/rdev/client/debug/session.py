@@ -7,7 +7,6 @@ opening --attach--> running <--continue, step / stopped--> stopped
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,6 +19,9 @@ from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # An answer needs the job's interpreter, which may sit in a long call of C code.
 ANSWER_SECONDS = 30.0
+
+# Whoever leaves an evaluation that keeps the interpreter to itself is told so after that long.
+LEAVE_SECONDS = 5.0
 
 # With it the agent ends what it says of a session that is over while the process is not.
 _STAYS = f"; the job goes on|; {STILL_IN}"
@@ -186,7 +188,7 @@ class DebugClient:
         self._told = ""
         self._evaluating: asyncio.Future[Message] | None = None
         self._show: Callable[[str], None] = lambda _line: None
-        self._printed = ""
+        self._printed = self._expression = self._left_in = ""
 
     def show_printed(self, show: Callable[[str], None]) -> None:
         """Shows what an expression prints while it is evaluated, a line at a time."""
@@ -323,6 +325,7 @@ class DebugClient:
             DebuggerUnavailable: It raised; the cause is the exception.
         """
         asking = {"expression": expression, "frameId": frame.id, "context": "repl"}
+        self._expression = expression
         self._evaluating = await self._ask("evaluate", asking)
         try:
             body = _body("evaluate", await self._evaluating)
@@ -349,6 +352,7 @@ class DebugClient:
     def abandon(self) -> None:
         """Waits for the evaluation no more."""
         if self._evaluating is not None and not self._evaluating.done():
+            self._left_in = self._expression
             self._evaluating.set_result({"success": False, "message": "left while it is evaluated"})
 
     async def resume(self, command: str, thread: int) -> None:
@@ -395,9 +399,15 @@ class DebugClient:
         """Leaves the process running without a debugger."""
         if self.end is not None:
             return
-        # The adapter says `terminated` first, and may hang up before it answers.
-        with contextlib.suppress(DebuggerUnavailable):
-            await self.request("disconnect", {"terminateDebuggee": False})
+        try:
+            # What follows waits for the agent, which does as much.
+            async with asyncio.timeout(LEAVE_SECONDS if self._left_in else None):
+                await self.request("disconnect", {"terminateDebuggee": False})
+        except DebuggerUnavailable:
+            pass  # the adapter says `terminated` first, and may hang up before it answers
+        except TimeoutError:
+            shown = " ".join(self._left_in.split())
+            self._tell(f"{STILL_IN}`{shown}`, and goes on once that returns")
 
     async def pump(self) -> None:
         """Reads until the stream ends; `debugging` runs it."""
