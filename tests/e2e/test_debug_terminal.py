@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,38 @@ def test_a_person_types_edits_recalls_completes_pauses_and_leaves(job):
         assert terminal.is_as_before
 
 
+def test_ctrl_c_interrupts_an_expression_that_does_not_return_and_what_it_prints_is_shown(
+    job, monkeypatch
+):
+    monkeypatch.setenv("NO_COLOR", "1")
+    with in_terminal(job, "debug", "train", "train.py:9") as terminal:
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"for i in range(3): print('number', i)\r")
+        terminal.expect(b"number 0\r\n")
+        terminal.expect(b"number 2\r\n")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"open('begun', 'w').close(); time.sleep(100000)\r")
+        beat = Path(job.jobs()[0]["directory"]) / "beat"
+        terminal.until(lambda: beat.with_name("begun").exists(), "the evaluation")
+        terminal.type(b"\x03")
+        terminal.expect(b"interrupted\r\n")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"step >= 0\r")  # the same stop
+        terminal.expect(b"True\r\n")
+        terminal.expect(b"(rdev) ")
+        terminal.type(b"while True: pass\r")
+        terminal.expect(b"still evaluating; Ctrl-C interrupts it\r\n")
+        terminal.type(b"\x04")
+        terminal.until(lambda: b"detached; the job goes on" in terminal.seen)
+        assert b"PYDEVD" not in terminal.seen
+        assert terminal.wait() == 0
+    held = beat.read_text()
+    deadline = time.monotonic() + 60
+    while beat.read_text() in ("", held):
+        assert time.monotonic() < deadline, "the job stands still"
+        time.sleep(0.01)
+
+
 def test_ctrl_d_leaves_a_job_that_runs_and_without_colours_there_are_none(job, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     with in_terminal(job, "debug", "train.py:9", "--when", "step < 0") as terminal:
@@ -140,7 +173,7 @@ def test_ctrl_c_gives_up_an_answer_that_does_not_come_and_the_prompt_is_back(rde
     with in_terminal(rdev, "debug", "hangs.py:14") as terminal:
         terminal.expect(b"paused at hangs.py:14")
         terminal.expect(b"(rdev) ")
-        terminal.type(b"slow\r")
+        terminal.type(b"locals\r")
         terminal.until((there / "asked").exists, "the question")
         terminal.type(b"\x03")
         terminal.expect(b"its answer is not waited for")

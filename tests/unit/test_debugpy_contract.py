@@ -63,6 +63,38 @@ EXPRESSIONS = [
         "list(inspect.signature(pydevd.PyDB.handle_breakpoint_condition).parameters)"
         " == ['self', 'info', 'pybreakpoint', 'new_frame']"
     ),
+    # interrupting.py: where what was typed is executed, and a value's text made
+    (
+        "(lambda v: list(inspect.signature(v.evaluate_expression).parameters)"
+        " == ['py_db', 'frame', 'expression', 'is_exec'] and 'eval' not in vars(v)"
+        " and 'eval' in v.eval_in_context.__code__.co_names"
+        " and {'eval', 'Exec'} <= set(v.evaluate_expression.__wrapped__.__code__.co_names))"
+        "(sys.modules['_pydevd_bundle.pydevd_vars'])"
+    ),
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_safe_repr'].SafeRepr.__call__)"
+        ".parameters) == ['self', 'obj']"
+    ),
+    # answering.py: the request that interrupts, the lines that are ours, what is printed
+    (
+        "(lambda m: not hasattr(m, 'on_cancel_request') and list(inspect.signature("
+        "m.on_disconnect_request).parameters) == ['self', 'py_db', 'request'])"
+        "(sys.modules['_pydevd_bundle.pydevd_process_net_command_json'].PyDevJsonCommandProcessor)"
+    ),
+    (
+        "'request' in inspect.signature(sys.modules["
+        "'_pydevd_bundle._debug_adapter.pydevd_base_schema'].build_response).parameters"
+    ),
+    (
+        "(lambda f: list(inspect.signature(f.make_evaluation_timeout_msg).parameters)"
+        " == ['self', 'py_db', 'expression', 'curr_thread'] and list(inspect.signature("
+        "f.make_skipped_step_in_because_of_filters).parameters) == ['self', 'py_db', 'frame'])"
+        "(sys.modules['_pydevd_bundle.pydevd_net_command_factory_json'].NetCommandFactoryJson)"
+    ),
+    (
+        "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_io'].RedirectToPyDBIoMessages"
+        ".write).parameters) == ['self', 's']"
+    ),
     # forgetting.py: what keeps frames, and what is done in its place
     (
         "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_xml'].ExceptionOnEvaluate"

@@ -35,7 +35,7 @@ def test_the_answer_fits_however_many_threads_are_how_deep_in_files_of_long_name
         name = f"worker {number} " + "x" * 5000
         threads.append(threading.Thread(target=wait, args=(40, event), name=name))
         threads[-1].start()
-    answer = stack({})
+    answer = stack({}, {})
     assert len(channel.encode(answer)) < channel.MAX_LINE - 10_000
     workers = [each for each in answer["threads"] if each["name"].startswith("worker")]
     assert len(workers) == 60
@@ -57,6 +57,6 @@ def test_of_a_deep_recursion_both_ends_are_told(deep_recursion, ends):
     threads[0].start()
     frames = []
     while len(frames) <= INNERMOST:
-        frames = next(each["frames"] for each in stack({})["threads"] if each["name"] == name)
+        frames = next(each["frames"] for each in stack({}, {})["threads"] if each["name"] == name)
     assert len(frames) == INNERMOST + 1 + OUTERMOST
     assert frames[INNERMOST][2].startswith("... ")

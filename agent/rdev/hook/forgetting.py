@@ -11,12 +11,15 @@ import contextlib
 import sys
 import threading
 
+from rdev.hook.interrupting import interruptible
+
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any
 
 _PYDEVD = "debugpy/_vendored/pydevd/"
+_INTERRUPTING = interruptible.__code__.co_filename
 
 
 class Raised:
@@ -81,9 +84,10 @@ def _set_tracing_for_untraced_contexts(
 
 
 def _clear(traceback: TracebackType | None) -> None:
-    # pydevd's frames only: one of the program's may be in an exception that it keeps.
+    # pydevd's frames only, and ours: one of the program's may be in an exception that it keeps.
     while traceback is not None:
-        if _PYDEVD in traceback.tb_frame.f_code.co_filename:
+        file = traceback.tb_frame.f_code.co_filename
+        if _PYDEVD in file or file == _INTERRUPTING:
             with contextlib.suppress(RuntimeError):  # it runs
                 traceback.tb_frame.clear()
         traceback = traceback.tb_next

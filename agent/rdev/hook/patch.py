@@ -14,6 +14,9 @@ Measured defects of the stock one, and the remedies:
 - A command that raises SystemExit, as an evaluated `exit()` does, is never answered.
 - A child that is forked by an evaluated `os.fork()` would wait for ever at its parent's stop.
 - A condition that raises is not met, and no client says so: it is said, once a breakpoint.
+- An expression that does not return holds the program for good, whoever leaves: see
+  `rdev.hook.interrupting`; of one that takes long it tells 17 lines.
+- What an expression prints is shown with what other threads print meanwhile.
 - A frame that was stopped in lives on, with the tensors in it: see `rdev.hook.forgetting`.
 - It prints tensors, and every attribute of theirs that is one: see `rdev.hook.summary`.
 """
@@ -25,7 +28,9 @@ import os
 import sys
 import threading
 
+from rdev.hook.answering import interrupt_on_request, show_what_is_printed, tell_in_a_line
 from rdev.hook.forgetting import Raised, forget_frames
+from rdev.hook.interrupting import interruptible
 from rdev.hook.release import parked_threads, set_running, unpark, until
 from rdev.hook.stops import Stop, Stops
 from rdev.hook.summary import message_of, show_arrays
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Any
+
+    from rdev.hook.interrupting import Evaluations
 
 # A parked thread looks at its state every 0.2 s (pydevd's TIMEOUT_SLOW).
 RESUMED_SECONDS = 2.0
@@ -56,10 +63,14 @@ class Patches:
         self.pydevd = pydevd
         self._connection: socket.socket | None = None
         self._ready: Any = None  # the debugger whose client is ready
+        self.evaluations = interruptible()
         pydevd.start_client = self._start_client
         _bracket_stops(pydevd.PyDB, stops)
-        _resume_before_disposal(pydevd.PyDB, stops, on_disposed)
-        _notice_leaving(stops)
+        _resume_before_disposal(pydevd.PyDB, stops, self.evaluations, on_disposed)
+        _notice_leaving(stops, self.evaluations)
+        interrupt_on_request(self.evaluations)
+        tell_in_a_line()
+        show_what_is_printed(self.evaluations)
         _notice_readiness(self._on_ready)
         _look_after_a_command(Raised())
         _tell_of_conditions(pydevd.PyDB)
@@ -132,7 +143,9 @@ class Patches:
         """Takes every breakpoint away and lets every thread run, if a session is on."""
         debugger = self.debugger()
         if debugger is not None:
-            _resume(debugger)
+            _resume(debugger, self.evaluations)
+        else:
+            self.evaluations.stop(RESUMED_SECONDS)
 
     def dispose(self) -> None:
         """Ends pydevd's session in good order, if there is one."""
@@ -147,13 +160,14 @@ class Patches:
         return self._connection
 
 
-def _notice_leaving(stops: Stops) -> None:
+def _notice_leaving(stops: Stops, evaluations: Evaluations) -> None:
     api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI
     original = api.request_disconnect
 
     def request_disconnect(self: Any, py_db: Any, resume_threads: Any) -> None:  # noqa: ANN401 - objects of pydevd's
         stops.end("detached")
         original(self, py_db, resume_threads)
+        evaluations.interrupt()
 
     api.request_disconnect = request_disconnect
 
@@ -313,16 +327,22 @@ def _reason(debugger: Any, thread: Any) -> str:  # noqa: ANN401 - objects of pyd
     return "breakpoint" if reason == constants.CMD_SET_BREAK else "pause"
 
 
-def _resume(debugger: Any) -> None:  # noqa: ANN401 - a PyDB
+def _resume(debugger: Any, evaluations: Evaluations) -> None:  # noqa: ANN401 - a PyDB
     unpark()
+    is_stuck = not evaluations.stop(RESUMED_SECONDS)
     api = sys.modules["_pydevd_bundle.pydevd_api"].PyDevdAPI()
     # A session half made has nothing to disconnect, and pydevd may raise anything then.
     with contextlib.suppress(Exception):
         api.request_disconnect(debugger, resume_threads=True)
-    until(lambda: not parked_threads(), RESUMED_SECONDS)
+    until(lambda: is_stuck or not parked_threads(), RESUMED_SECONDS)
 
 
-def _resume_before_disposal(py_db: Any, stops: Stops, on_disposed: Callable[[], None]) -> None:  # noqa: ANN401 - the class PyDB
+def _resume_before_disposal(
+    py_db: Any,  # noqa: ANN401 - the class PyDB
+    stops: Stops,
+    evaluations: Evaluations,
+    on_disposed: Callable[[], None],
+) -> None:
     original = py_db.dispose_and_kill_all_pydevd_threads
 
     def dispose_and_kill_all_pydevd_threads(
@@ -333,7 +353,7 @@ def _resume_before_disposal(py_db: Any, stops: Stops, on_disposed: Callable[[], 
         # pydevd calls it when nobody is there any more to talk to.
         stops.end("adapter_lost")
         if not self.pydb_disposed:
-            _resume(self)
+            _resume(self, evaluations)
         # pydevd's reader waits for its writer here while the writer waits for the reader, until
         # the time is up. Threads of pydevd's and ours wait for nobody: the release does it.
         here = threading.current_thread()

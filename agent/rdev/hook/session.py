@@ -19,7 +19,7 @@ from rdev.hook.aside import Aside, finish
 from rdev.hook.gentle import gentle
 from rdev.hook.groups import Groups
 from rdev.hook.lease import Lease
-from rdev.hook.patch import Patches
+from rdev.hook.patch import RESUMED_SECONDS, Patches
 from rdev.hook.probing import probe
 from rdev.hook.release import (
     THREADS_GONE,
@@ -104,7 +104,7 @@ class Session:
         """
         quick: dict[str, Callable[[], Mapping[str, Any]]] = {
             "status": self._status,
-            "stack": lambda: stack(self._stops.parked),
+            "stack": lambda: stack(self._stops.parked, self._evaluating()),
             "lease": lambda: self._renew(float(args["seconds"])),
         }
         if name in quick:
@@ -149,6 +149,8 @@ class Session:
         self._stops.forget()
         self._lease.forget()
         self._groups.forget()
+        if self._patches is not None:
+            self._patches.evaluations.forget()
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -160,6 +162,7 @@ class Session:
             if not self._is_left():
                 raise RuntimeError("a debugger is attached already")
             self._release("adapter_lost")
+            self._require_nothing_evaluated()
             self._prolong(ATTACH_SECONDS)
             pydevd = load(str(args["debugpy"]))
             if self._patches is None:
@@ -224,7 +227,20 @@ class Session:
             "paused": stop is not None,
             "lease": self._lease.left,
             "ending": self._stops.ending,  # why the last session ended, if it has
+            # What somebody typed, and holds a thread: also once the debugger has left.
+            "evaluating": next(iter(self._evaluating().values()), ""),
         }
+
+    def _evaluating(self) -> Mapping[int, str]:
+        return self._patches.evaluations.texts() if self._patches is not None else {}
+
+    def _require_nothing_evaluated(self) -> None:
+        if self._patches is None or self._patches.evaluations.stop(RESUMED_SECONDS):
+            return
+        text = next(iter(self._evaluating().values()), "")
+        raise RuntimeError(
+            f"it is still in `{text}`, which was evaluated at a stop: C code that has not returned"
+        )
 
     def _on_disposed(self) -> None:
         # It is called on a thread of pydevd's that must end before the rest can be cleaned.

@@ -33,11 +33,12 @@ _OURS = (_HERE + os.sep, os.path.join(os.path.dirname(_HERE), "wire") + os.sep)
 _DEBUGGER = f"{os.sep}debugpy{os.sep}_vendored{os.sep}"
 
 
-def stack(parked: Container[int]) -> dict[str, Any]:
+def stack(parked: Container[int], evaluating: Mapping[int, str]) -> dict[str, Any]:
     """Serves the command `stack`.
 
     Args:
         parked: Identifiers of the threads that are held.
+        evaluating: What those that evaluate something for the debugger evaluate.
 
     Returns:
         `threads`, the main one first, each with `name`, `ident`, `main`, `paused` and `frames` of
@@ -45,13 +46,15 @@ def stack(parked: Container[int]) -> dict[str, Any]:
     """
     frames = sys._current_frames()  # noqa: SLF001 - the only way to another thread's frames
     try:
-        return {"threads": _threads(frames, parked), "title": _title()}
+        return {"threads": _threads(frames, parked, evaluating), "title": _title()}
     finally:
         # This function's own frame is among them: a cycle that would keep them all, and tensors.
         frames.clear()
 
 
-def _threads(frames: Mapping[int, FrameType], parked: Container[int]) -> list[dict[str, Any]]:
+def _threads(
+    frames: Mapping[int, FrameType], parked: Container[int], evaluating: Mapping[int, str]
+) -> list[dict[str, Any]]:
     main = threading.main_thread().ident
     # Not `enumerate`, whose lock the program may hold; and of one that it did not make only the
     # frames are known.
@@ -69,6 +72,8 @@ def _threads(frames: Mapping[int, FrameType], parked: Container[int]) -> list[di
             "frames": [],
         }
         calls = _calls(frames[ident], ident in parked) if size < MOST_BYTES else []
+        if ident in evaluating:
+            calls.insert(0, ["", 0, f"evaluating `{evaluating[ident]}`"])
         size += len(dump({"": calls}))
         if size < MOST_BYTES:
             told["frames"] = calls

@@ -19,6 +19,9 @@ MAX_HEADER = 4096
 # What is answered to a request for a stop that has ended meanwhile.
 TOO_LATE = "too late: the stop is over"
 
+# Begins the line that tells, after a session, that an expression which does not return holds it.
+STILL_IN = "the job is still in "
+
 Message = dict[str, Any]
 
 

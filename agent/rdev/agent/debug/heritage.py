@@ -32,6 +32,7 @@ class Done:
         files: In which there are breakpoints.
         is_attached: The client was let in and has set what it wanted to.
         stop: The event of the last stop.
+        evaluating: Expressions that are not answered yet, by the number of the request.
     """
 
     def __init__(self) -> None:
@@ -39,13 +40,16 @@ class Done:
         self.files: set[str] = set()
         self.is_attached = False
         self.stop: Message | None = None
+        self.evaluating: dict[int, str] = {}
 
     def asked(self, message: Message) -> None:
         """The client has sent it."""
         self.last_sequence = max(self.last_sequence, sequence(message, "seq"))
+        arguments = message.get("arguments") or {}
+        if message.get("command") == "evaluate":
+            self.evaluating[sequence(message, "seq")] = str(arguments.get("expression", ""))
         if message.get("command") != "setBreakpoints":
             return
-        arguments = message.get("arguments") or {}
         path = (arguments.get("source") or {}).get("path")
         if isinstance(path, str):
             change = self.files.add if arguments.get("breakpoints") else self.files.discard
@@ -53,5 +57,7 @@ class Done:
 
     def answered(self, message: Message) -> None:
         """The adapter has sent it."""
+        if message.get("command") == "evaluate":
+            self.evaluating.pop(sequence(message, "request_seq"), None)
         if message.get("type") == "response" and message.get("command") == "attach":
             self.is_attached |= message.get("success") is True

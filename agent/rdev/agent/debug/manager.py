@@ -409,28 +409,29 @@ class DebugManager:
             _log.exception("the debug session of process %s broke", opened.pid)
             session.end(Over.ADAPTER)
         finally:
-            session.closed(await self._close(opened, is_lost=session.over is Over.ADAPTER))
+            session.closed(*await self._close(opened, is_lost=session.over is Over.ADAPTER))
         reason = session.over.value if session.over is not None else ""
         _log.info("the debug session of process %s is over: %s", opened.pid, reason)
 
     async def _undo(self, opened: _Open) -> None:
         await self._close(opened)
 
-    async def _close(self, opened: _Open, *, is_lost: bool = False) -> str:
-        """Undoes an attach; returns why the process let go of the debugger, in the hook's word.
+    async def _close(self, opened: _Open, *, is_lost: bool = False) -> tuple[str, str | None]:
+        """Undoes an attach.
 
-        `is_lost` if the adapter has ended: the process may see that later than we do.
+        Args:
+            opened: What has become of it.
+            is_lost: The adapter has ended: the process may see that later than we do.
+
+        Returns:
+            Why the process let go of the debugger, in the hook's word, and what it still evaluates;
+            None if it does not answer.
         """
-        ending = ""
+        told: tuple[str, str | None] = ("", "")
         job_id, rank = opened.order.job_id, opened.order.rank
         try:
             if opened.adapter is not None:
-                # A job that has ended, or lost its supervisor, has nobody to answer; ending the
-                # adapter makes a hook that lives detach by itself.
-                with contextlib.suppress(RdevError, TimeoutError):
-                    send = partial(self._jobs.command, job_id, "hook", rank, pid=opened.pid)
-                    answer = await send("detach", {"lost": is_lost}, timeout=DETACH_SECONDS)
-                    ending = str(answer.get("ending", ""))
+                told = await self._ask_to_detach(opened, is_lost=is_lost)
                 await opened.adapter.close()
             if opened.has_joined:
                 await self._ranks.leave(job_id)
@@ -438,7 +439,20 @@ class DebugManager:
             _log.exception("the debug session of rank %d of job %s did not end well", rank, job_id)
         finally:
             self._places.pop((job_id, rank)).gone.set()
-        return ending
+        return told
+
+    async def _ask_to_detach(self, opened: _Open, *, is_lost: bool) -> tuple[str, str | None]:
+        order = opened.order
+        ask = partial(self._jobs.command, order.job_id, "hook", order.rank, "detach")
+        try:
+            answer = await ask({"lost": is_lost}, pid=opened.pid, timeout=DETACH_SECONDS)
+        except (TimeoutError, TimedOut):
+            return "", None
+        except RdevError:
+            # A job that has ended, or lost its supervisor, has nobody to answer; ending the
+            # adapter makes a hook that lives detach by itself.
+            return "", ""
+        return str(answer.get("ending", "")), str(answer.get("evaluating", ""))
 
     def _remember(self, order: Order, session: DebugSession) -> None:
         self._sessions[session.attached.session_id] = (order, session)

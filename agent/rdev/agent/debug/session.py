@@ -21,7 +21,7 @@ from rdev.agent.debug.heritage import Done, Inherited
 from rdev.agent.debug.lease import Action, LeaseWatch
 from rdev.agent.debug.process import AdapterProcess
 from rdev.agent.debug.proxy import Motion, Proxy, important, motion, terminated
-from rdev.protocol.dap import DapError, Framer, Message, encode
+from rdev.protocol.dap import STILL_IN, DapError, Framer, Message, encode
 from rdev.protocol.errors import DebugSessionLost, RdevError
 from rdev.protocol.resend import Unacknowledged
 from rdev.wire.events import ResumeCause
@@ -148,6 +148,7 @@ class DebugSession:
         self._bell = asyncio.Event()
         self._call: Call | None = None
         self._broken = self._ran = time.monotonic()
+        self._evaluating = ""
         self._is_closed = self._has_ended = self._is_leaving = self._is_checked = False
 
     # --- of its owner
@@ -182,16 +183,20 @@ class DebugSession:
             self.over = over
             self._ring()
 
-    def closed(self, ending: str = "") -> None:
+    def closed(self, ending: str = "", evaluating: str | None = "") -> None:
         """The process is detached: whoever reads gets what is left, then the end.
 
         Args:
             ending: Why it let go of the debugger, as it says: a value of `ResumeCause`.
+            evaluating: What was evaluated at its stop, and has not returned yet; None if the
+                process does not answer, which then is for what the client has asked.
         """
+        asked = next(iter(self._done.evaluating.values()), "")
+        self._evaluating = " ".join(asked.split()) if evaluating is None else evaluating
         if ending == ResumeCause.LEASE.value and self.over in _BY_THE_PROCESS:
             self.over = Over.LEASE
         if self.over not in _UNTOLD:
-            self._say(f"{self._line()}; the job goes on")
+            self._say(f"{self._line()}; {self._still() or 'the job goes on'}")
         if not self._has_ended:
             self._send(terminated())
         self._is_closed = True
@@ -427,10 +432,16 @@ class DebugSession:
         self._send(important(line))
 
     def _last_line(self) -> str | bytes:
-        if self.over in _UNTOLD or self._call is None or self._call.is_told:
+        if self._call is None or self._call.is_told:
             return b""
         self._call.is_told = True
-        return self._line()
+        return (self._still() if self.over in _UNTOLD else self._line()) or b""
+
+    def _still(self) -> str:
+        """That an expression which a person typed holds the job; empty if none does."""
+        if not self._evaluating:
+            return ""
+        return f"{STILL_IN}`{self._evaluating}`, and goes on once that returns"
 
     def _line(self) -> str:
         if self.over is Over.LEASE:

@@ -387,6 +387,8 @@ async def _sessions(
     """One session after the other, for as long as the person wants to come back to the job."""
     from dataclasses import replace
 
+    from rdev.protocol.dap import STILL_IN
+
     while True:
         said: list[str] = []  # of what the agent has to say
         ended = await _session(
@@ -400,7 +402,10 @@ async def _sessions(
             arrival=arrival,
         )
         text, is_over = await _farewell(connection, job, options, ended)
-        if text not in said[-1:]:
+        is_held = STILL_IN in "".join(said[-1:])
+        if is_held and ended is None:
+            console.say("detached")
+        elif not is_held and text not in said[-1:]:
             console.say(text)
         if ended is None or is_over or not console.is_person:
             return ended
@@ -432,12 +437,15 @@ async def _session(
     from rdev.client.debug.ranks import JobReports
     from rdev.client.debug.strangers import ProcessReports
     from rdev.client.debug.view import View
+    from rdev.protocol.dap import STILL_IN
 
     view = View(texts, job.name, Paper(has_colours=console.has_colours))
 
     def tell(line: str) -> None:
         # Why a session is over is said within it, for an IDE, and by its call.
-        if said[-1:] != [f"{line}{_GOES_ON}"]:
+        told = said[-1] if said else ""
+        is_told = told.startswith(f"{line}; ") or (STILL_IN in told and STILL_IN in line)
+        if not is_told:
             said.append(line)
             console.say(view.paper.ink(line))
 

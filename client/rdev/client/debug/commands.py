@@ -35,6 +35,9 @@ _TAKING_A_PATH = frozenset({"b", "break", "tbreak", "clear", "cl", "delete"})
 # Lines that `until` steps over before it says so: each takes some milliseconds.
 _MOST_STEPS = 500
 
+# The exception by which the hook interrupts.
+_INTERRUPTED = "Interrupted"
+
 # Marks what is only one of a kind of value among ranks.
 _DIFFERS = "!"
 
@@ -364,6 +367,8 @@ def _is_expression(rest: str) -> bool:
 def _raised(cause: str) -> str:
     """An exception without the frames of the evaluation itself, as pdb shows it."""
     lines = cause.rstrip().split("\n")
+    if lines[-1] == _INTERRUPTED:
+        return "interrupted"
     files = [line for line in lines if line.lstrip().startswith("File ")]
     own = ('"<string>"', "/debugpy/_vendored/")  # what does not compile comes with debugpy's frames
     if lines[0].startswith("Traceback ") and all(any(o in line for o in own) for line in files):

@@ -22,7 +22,15 @@ from rdev.client.debug.paper import Ink, Paper
 from rdev.client.debug.prompt import Console
 from rdev.client.debug.ranks import ProcessStack, RankValue
 from rdev.client.debug.seat import Seat
-from rdev.client.debug.session import Breakpoint, Ended, Halt, Placed, Resumed, Stopped
+from rdev.client.debug.session import (
+    Breakpoint,
+    DebugClient,
+    Ended,
+    Halt,
+    Placed,
+    Resumed,
+    Stopped,
+)
 from rdev.client.debug.stacks import brief_place, pages
 from rdev.client.debug.table import Outcome
 from rdev.client.debug.view import AROUND, View
@@ -42,6 +50,13 @@ _NO_ANSWER = "its answer is not waited for; what was asked goes on in the job un
 
 # It takes milliseconds, unless the thread is busy with what was asked before; keys wait meanwhile.
 _COMPLETION_SECONDS = 2.0
+# An evaluation that takes longer is said to, and can be left.
+_SLOW_SECONDS = 3.0
+
+# One that is interrupted where it runs Python is over by then, and else in C code.
+_INTERRUPT_SECONDS = 2.0
+
+_EVALUATING = "what you type waits for the evaluation; Ctrl-C interrupts it, Ctrl-D leaves"
 
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
@@ -130,6 +145,7 @@ class Dialogue:
         self._has_stopped = False
         self._is_pausing = False
         self._is_waiting = False
+        self._is_leaving = False
         self._stepping_until = 0.0
         # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
         self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
@@ -150,6 +166,8 @@ class Dialogue:
         ended: Ended | None = None
         async with self._group:
             tasks = [self._group.create_task(self._forward(s)) for s in self._seats.values()]
+            for seat in self._seats.values():
+                seat.client.show_printed(self.say)
             try:
                 ended = await self._serve()
             except RdevError as error:
@@ -163,13 +181,22 @@ class Dialogue:
         return ended
 
     def interrupt(self) -> None:
-        """Takes note of Ctrl-C; an answer of a held rank's is waited for no more."""
+        """Takes note of Ctrl-C.
+
+        What is evaluated for a person is interrupted, and no more; any other answer of a held
+        rank's is waited for no more.
+        """
+        client = self.seat.client
+        if client.is_evaluating and self._console.is_person:
+            self._group.create_task(self._interrupt(client))
+            return
         if self._asking is not None and self.seat.stop is not None:
             if not self._asking.expired():
                 self._asking.reschedule(0.0)
             if self._console.is_person:
                 return
         self._queue.put_nowait(_Signal())
+        client.abandon()
 
     def tell(self, line: str) -> None:
         """Says what the agent wants the person to know."""
@@ -337,8 +364,11 @@ class Dialogue:
     async def _show_new(self) -> None:
         if self._current in self._unshown and self.seat.stop is not None:
             self._unshown.discard(self._current)
+            # What is typed once the stop is shown is for the prompt, and does not wait for a stop.
+            await self._hear_no_more()
             await self._show_stop(self.seat, self.seat.stop)
-            await self._ask(self.commands.shown_again())
+            async with self._attended():
+                await self._ask(self.commands.shown_again())
 
     async def _show_stop(self, seat: Seat, stop: Stopped) -> None:
         why = "" if stop.reason in _ORDINARY else f" ({stop.reason})"
@@ -362,10 +392,15 @@ class Dialogue:
             # What was read is in the queue; another line would come before its time.
             if self._listening.done() or self._is_at_prompt == is_held:
                 return
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+            await self._hear_no_more()
         self._is_at_prompt = is_held
         self._listening = self._group.create_task(self._read(is_held=is_held))
+
+    async def _hear_no_more(self) -> None:
+        if self._listening is not None and not self._listening.done():
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+            self._listening = None
 
     async def _read(self, *, is_held: bool) -> None:
         if not is_held:
@@ -404,13 +439,43 @@ class Dialogue:
             if event.text.strip():  # it ran on while the line was typed
                 self.say(TOO_LATE, Ink.WARNING)
             return True
-        outcome = await self._ask(self.commands.execute(event.text))
+        async with self._attended():
+            outcome = await self._ask(self.commands.execute(event.text))
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]
             self._is_waiting = bool(running)
             waiting = "waiting for the next stop; Ctrl-C returns"
             self.say(waiting if running else "nothing runs that could stop")
-        return outcome is not Outcome.DETACH
+        return outcome is not Outcome.DETACH and not self._is_leaving
+
+    async def _interrupt(self, client: DebugClient) -> None:
+        try:
+            is_over = await client.interrupt(_INTERRUPT_SECONDS)
+        except RdevError:  # so is the session, and that is told
+            return
+        if not is_over:
+            self.say("it is in C code, and is interrupted once that returns; Ctrl-D leaves")
+
+    @contextlib.asynccontextmanager
+    async def _attended(self) -> AsyncIterator[None]:
+        """Whoever waits for long in the block can leave."""
+        watching = self._group.create_task(self._attend())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _attend(self) -> None:
+        await asyncio.sleep(_SLOW_SECONDS)
+        client = self.seat.client
+        if client.is_evaluating:
+            can = "; Ctrl-C interrupts it" if self._console.is_person else ""
+            self.say(f"still evaluating{can}")
+        await self._console.left(_EVALUATING)
+        self._is_leaving = True
+        self._queue.put_nowait(_Line(None))
+        client.abandon()
 
     async def _ask(self, work: Coroutine[None, None, Outcome]) -> Outcome:
         """Waits for what the job is asked, which may be code of its own that does not return."""

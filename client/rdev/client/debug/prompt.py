@@ -59,8 +59,12 @@ class Console(Protocol):
         """The next command line; None when the person leaves."""
         ...
 
-    async def left(self) -> None:
-        """Returns when the person leaves while the job runs; perhaps never."""
+    async def left(self, why: str = "") -> None:
+        """Returns when the person leaves while no command is read; perhaps never.
+
+        Args:
+            why: Tells a person who types what becomes of it; the usual if empty.
+        """
         ...
 
     def forget(self) -> None:
@@ -91,7 +95,7 @@ class Scripted:
         """See `Console`."""
         return self._commands.popleft() if self._commands else None
 
-    async def left(self) -> None:
+    async def left(self, why: str = "") -> None:  # noqa: ARG002 - see Console
         """See `Console`: it never is."""
         await asyncio.Event().wait()
 
@@ -125,7 +129,7 @@ class Piped:
         line, _, self._pending = self._pending.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
 
-    async def left(self) -> None:
+    async def left(self, why: str = "") -> None:  # noqa: ARG002 - see Console
         """See `Console`: what is piped in waits for the next stop."""
         await asyncio.Event().wait()
 
@@ -181,7 +185,7 @@ class Terminal:
             self._prompt = None
             self._set(signals=True)
 
-    async def left(self) -> None:
+    async def left(self, why: str = "") -> None:
         """See `Console`."""
         while True:
             data = await _read(self._descriptor)
@@ -190,7 +194,7 @@ class Terminal:
             self._editor.take(data)  # typed ahead
             if self._explains and (b"\r" in data or b"\n" in data):
                 self._explains = False
-                self.say(_TYPED_AHEAD)
+                self.say(why or _TYPED_AHEAD)
 
     def forget(self) -> None:
         """See `Console`."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rdev.protocol.dap import DapError, Framer, Message, encode, sequence
+from rdev.protocol.dap import STILL_IN, DapError, Framer, Message, encode, sequence
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 
 # An answer needs the job's interpreter, which may sit in a long call of C code.
@@ -25,9 +26,11 @@ _LOST = "disconnected unexpectedly"
 
 # The agent says why once the process is detached, which takes it at most ten seconds.
 END_SECONDS = 12.0
+# Whoever leaves an evaluation that keeps the interpreter to itself is told so after that long.
+LEAVE_SECONDS = 5.0
 
 # With it the agent ends what it says of a session that is over while the process is not.
-_GOES_ON = "; the job goes on"
+_STAYS = f"; the job goes on|; {STILL_IN}"
 
 # What debugpy adds to the name of an exception that is looked at with its frames, and to the frame
 # that is executed: the place says it.
@@ -189,6 +192,13 @@ class DebugClient:
         self._numbers = itertools.count(inherited.first_sequence if inherited else 1)
         self._breakpoints: list[Breakpoint] = []
         self._told = ""
+        self._evaluating: asyncio.Future[Message] | None = None
+        self._show: Callable[[str], None] = lambda _line: None
+        self._printed = self._expression = self._left_in = ""
+
+    def show_printed(self, show: Callable[[str], None]) -> None:
+        """Shows what an expression prints while it is evaluated, a line at a time."""
+        self._show = show
 
     async def request(self, command: str, arguments: Mapping[str, Any] | None = None) -> Message:
         """Sends one request and returns the body of its response.
@@ -315,15 +325,41 @@ class DebugClient:
         return [_variable(item, str(item.get("name"))) for item in body.get("variables", [])]
 
     async def evaluate(self, expression: str, frame: Frame) -> Variable:
-        """Evaluates an expression, or executes a statement, in a frame.
+        """Evaluates an expression, or executes a statement, in a frame, for as long as it takes.
 
         Raises:
             DebuggerUnavailable: It raised; the cause is the exception.
         """
-        body = await self.request(
-            "evaluate", {"expression": expression, "frameId": frame.id, "context": "repl"}
-        )
+        asking = {"expression": expression, "frameId": frame.id, "context": "repl"}
+        self._expression = expression
+        self._evaluating = await self._ask("evaluate", asking)
+        try:
+            body = await self._body("evaluate", await self._evaluating)
+        finally:
+            self._evaluating = None
+            if self._printed:  # without an end of its line
+                self._print("\n")
         return _variable({**body, "value": body.get("result", "")}, expression)
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether an evaluation is waited for."""
+        return self._evaluating is not None and not self._evaluating.done()
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupts the evaluation that is waited for; False if it goes on for so long."""
+        answer = self._evaluating
+        if answer is None:
+            return True
+        await self._ask("cancel", {})
+        await asyncio.wait({answer}, timeout=seconds)
+        return answer.done()
+
+    def abandon(self) -> None:
+        """Waits for the evaluation no more."""
+        if self._evaluating is not None and not self._evaluating.done():
+            self._left_in = self._expression
+            self._evaluating.set_result({"success": False, "message": "left while it is evaluated"})
 
     async def resume(self, command: str, thread: int) -> None:
         """Lets a stopped thread go: `continue`, `next`, `stepIn`, `stepOut`."""
@@ -369,9 +405,15 @@ class DebugClient:
         """Leaves the process running without a debugger."""
         if self.end is not None:
             return
-        # The adapter says `terminated` first, and may hang up before it answers.
-        with contextlib.suppress(DebuggerUnavailable):
-            await self.request("disconnect", {"terminateDebuggee": False})
+        try:
+            # What follows waits for the agent, which does as much.
+            async with asyncio.timeout(LEAVE_SECONDS if self._left_in else None):
+                await self.request("disconnect", {"terminateDebuggee": False})
+        except DebuggerUnavailable:
+            pass  # the adapter says `terminated` first, and may hang up before it answers
+        except TimeoutError:
+            shown = " ".join(self._left_in.split())
+            self._tell(f"{STILL_IN}`{shown}`, and goes on once that returns")
 
     async def pump(self) -> None:
         """Reads until the stream ends; `debugging` runs it."""
@@ -409,6 +451,9 @@ class DebugClient:
         except TimeoutError as error:
             cause = f"no answer within {ANSWER_SECONDS:g} s"
             raise DebuggerUnavailable(_asking(command), cause) from error
+        return await self._body(command, response)
+
+    async def _body(self, command: str, response: Message) -> Message:
         if not response.get("success"):
             cause = str(response.get("message") or "it refused")
             raise DebuggerUnavailable(_asking(command), await self._truly(cause))
@@ -444,12 +489,23 @@ class DebugClient:
             case "continued" if self._state.is_held:
                 self._state.is_held = False
                 self._state.halts.put_nowait(Resumed())
-            case "output" if body.get("category") == "important":
-                self._told = str(body.get("output", "")).rstrip("\n")
-                self._tell(self._told)
+            case "output":
+                self._take_output(str(body.get("category")), str(body.get("output", "")))
             case "terminated" | "exited":
-                why, is_running, _ = self._told.partition(_GOES_ON)
-                self._end(why if is_running else "the process has ended")
+                told = re.split(_STAYS, self._told)
+                self._end(told[0] if len(told) > 1 else "the process has ended")
+
+    def _take_output(self, category: str, text: str) -> None:
+        if category == "important":
+            self._told = text.rstrip("\n")
+            self._tell(self._told)
+        elif category in ("stdout", "stderr"):
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        *lines, self._printed = (self._printed + text).split("\n")
+        for line in lines:
+            self._show(line)
 
     def _end(self, cause: str) -> None:
         if self.end is None:
