@@ -317,7 +317,7 @@ class DebugManager:
         order = opened.order
         job = await running_job(self._jobs, order.job_id, order.action)
         folder = debugpy_folder()
-        target = await target_of(self._jobs, job, order.rank, order.action)
+        target = await target_of(self._jobs, job, order.rank, order.action, notice)
         await self._hold_on(job, order, target.pid)
         arming = await self._arm(order, notice)
         opened.has_joined = True

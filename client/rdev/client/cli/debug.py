@@ -66,7 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=rank_or_all,
         default=argparse.SUPPRESS,
         metavar="R|all",
-        help="the rank to stop; default: 0, with --on whichever comes first",
+        help="the rank to stop; default: one that waits for a debugger, else 0; with --on"
+        " whichever comes first",
     )
     parser.add_argument(
         "--on",
@@ -119,7 +120,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     options = parser.parse_intermixed_args(ours)
     options.script_arguments = rest
     options.is_stranger = False  # until it is known
-    if "rank" not in options:
+    options.is_rank_open = "rank" not in options
+    if options.is_rank_open:
         options.rank = None if options.on else 0
     if options.remove and not options.write:
         parser.error("--remove goes with --write")
@@ -153,9 +155,23 @@ async def execute(options: argparse.Namespace) -> int:
         else:
             job = await find_job(connection, named)
             await require_ours(job, "debug", confirm=confirm_of(options))
+            _go_where_it_waits(job, options)
         if options.listen is not None:
             return await listen(connection, job, options)
         return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _go_where_it_waits(job: Job, options: argparse.Namespace) -> None:
+    """Without --rank, whoever comes is meant to come for a rank that waits for a debugger."""
+    from rdev.client.debug.expecting import going_where_it_waits, rank_that_waits
+    from rdev.client.ui.output import say
+
+    waiting = rank_that_waits(job)
+    if waiting is None or not options.is_rank_open or options.on or options.from_step:
+        return
+    options.rank = waiting
+    if line := going_where_it_waits(job):
+        say(line)
 
 
 def _check(script: str, places: list[Place], options: argparse.Namespace) -> None:
