@@ -513,7 +513,8 @@ def _way_out(place: _Place) -> str | None:
         return None
     leave = "leave it there with Ctrl-D"
     pid = place.order.client_pid
-    return f"{leave}, or end process {pid} there: the same stop is yours then" if pid else leave
+    ending = f"`kill -HUP {pid}`" if place.order.takes_over else f"end process {pid}"
+    return f"{leave}, or {ending} there: the same stop is yours then" if pid else leave
 
 
 def _warnings(target: Target, arming: Arming) -> tuple[str, ...]:

@@ -339,10 +339,16 @@ async def _converse(
             action = f"execute {console.unexecuted[0]!r}"
             raise JobNotRunning(action, ended.cause, hint=_no_job(options))
 
+    def lose() -> None:
+        console.is_lost = not isinstance(console, Scripted)  # its person is not there to return
+
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
         try:
-            if not await until_interrupted(work(), signals=()):
+            is_left = not await until_interrupted(work(), hung_up=lose)
+            if console.is_lost:
+                console.say("hung up: a stop waits for the next `rdev debug` until its lease ends")
+            elif is_left:
                 console.say((await _farewell(connection, job, options))[0])
         finally:
             if arrival is not None:  # the attach may have failed
@@ -415,6 +421,8 @@ async def _sessions(
             said=said,
             arrival=arrival,
         )
+        if console.is_lost:
+            return ended
         text, is_over = await _farewell(connection, job, options, ended)
         if text not in said[-1:]:
             console.say(text)
@@ -458,7 +466,10 @@ async def _session(
             console.say(view.paper.ink(line))
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
-    async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+    terms = terms_of(options)
+    async with seated(
+        connection, job, ranks, terms=terms, tell=tell, is_lost=lambda: console.is_lost
+    ) as seats:
         if arrival is not None:
             await arrival.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):

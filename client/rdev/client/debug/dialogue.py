@@ -300,7 +300,8 @@ class Dialogue:
             await self._listen()
             event = await self._next()
             if event is not None and not await self._take(event):
-                await self._leave()
+                if not self._console.is_lost:
+                    await self._leave()
                 return None
 
     async def _begin(self) -> None:
@@ -545,12 +546,13 @@ class Dialogue:
 
 @contextlib.asynccontextmanager
 async def interruptible(dialogue: Dialogue) -> AsyncIterator[None]:
-    """Ctrl-C is the dialogue's for as long as the block runs."""
+    """Ctrl-C is the dialogue's for as long as the block runs; then it ends the task, as before."""
     import signal
 
-    loop = asyncio.get_running_loop()
+    loop, ours = asyncio.get_running_loop(), asyncio.current_task()
+    assert ours is not None
     loop.add_signal_handler(signal.SIGINT, dialogue.interrupt)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGINT, ours.cancel)
