@@ -173,10 +173,14 @@ def test_until_goes_down_only_and_on_to_the_next_line_with_code(rdev):
 
 
 def test_what_cannot_be_done_at_a_stop_is_said_and_exit_leaves(job):
-    words = ("jump 99", "jump 13", "import os; os._e", "exit()", "never.executed")
+    words = ("jump 99", "jump 13", "b torch/optim/sgd.py:1", "import os; os._e", "exit()", "never")
     done = job.run("debug", "train.py:8", *(w for word in words for w in ("--command", word)))
     assert "line 99 is not in train(), and only a line of it can be next" in done.stdout
     assert "line 13 is not in train(), and only a line of it can be next" in done.stdout
+    assert (
+        "job train has no file torch/optim/sgd.py: check its path in the workspace; a "
+        in done.stdout
+    )
     assert "AttributeError" in done.stdout
     assert "never" not in done.stdout
     assert done.stdout.endswith("detached; the job goes on\n")

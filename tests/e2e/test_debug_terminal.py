@@ -179,6 +179,9 @@ def test_a_stop_whose_time_is_over_says_so_and_offers_to_come_back(job):
         terminal.expect(b"(rdev) ")
         terminal.expect(b"the job goes on")
         terminal.expect(b"attach again? [y/N] ")
+        terminal.type(b"p step\r")  # which was being typed
+        terminal.expect(b"not executed, for the session is over")
+        terminal.expect(b"attach again? [y/N] ")
         terminal.type(b"y\r")
         terminal.expect(b"paused at train.py:9")
         terminal.expect(b"(rdev) ")

@@ -129,6 +129,8 @@ def test_control_characters_of_the_program_do_not_reach_the_terminal():
 
 def test_long_values_are_cut():
     assert cut("x" * 10, 4) == "xxxx... (10 characters)"
+    told = "'" + "x" * (1 << 16) + "...'"  # as debugpy cuts any longer one
+    assert cut(told, 4) == "'xxx... (more than 65536 characters)"
     assert brief("a\nb", 40) == "a\\nb"
     assert len(brief("x" * 100, 30)) == 30
 

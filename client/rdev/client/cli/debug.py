@@ -312,6 +312,7 @@ async def _converse(
     from rdev.client.debug.prompt import Scripted, Terminal
     from rdev.client.debug.strangers import texts_of_process
     from rdev.client.debug.terminal import until_interrupted
+    from rdev.client.jobs import Jobs
     from rdev.protocol.errors import JobNotRunning
 
     texts = (
@@ -320,7 +321,7 @@ async def _converse(
         else texts_of(connection, job, here())
     )
     plan = await _plan(texts, job, places, options, is_new=is_new)
-    waiting = {stop.rank for stop in job.stops if stop.unattended}
+    waiting, now = {stop.rank for stop in job.stops if stop.unattended}, job
     arrival = None
     if options.on or options.from_step:
         arrival = await _arrive(connection, job, options)
@@ -328,7 +329,9 @@ async def _converse(
             return 0
         options.rank = arrival.rank
         waiting = {options.rank} if options.on else set()
-    plan = replace(plan, waiting=frozenset(waiting))
+        now = await Jobs(connection).get(job.id)
+    failed = {s.rank for s in now.stops if s.unattended and s.reason == "exception"}
+    plan = replace(plan, waiting=frozenset(waiting), failed=frozenset(failed & waiting))
     console = _console(options)
 
     async def work() -> None:
@@ -428,10 +431,20 @@ async def _sessions(
             console.say(text)
         if ended is None or is_over or not console.is_person:
             return ended
-        answer = await console.command("attach again? [y/N] ", _nothing)
-        if (answer or "").strip().lower() not in ("y", "yes"):
+        if not await _wants_to_return(console):
             return ended
-        plan, arrival = replace(plan, waits_at_start=False, waiting=frozenset()), None
+        none: frozenset[int] = frozenset()
+        plan, arrival = replace(plan, waits_at_start=False, waiting=none, failed=none), None
+
+
+async def _wants_to_return(console: Console) -> bool:
+    """What is no answer is a command that was being typed when the session ended."""
+    while (answer := await console.command("attach again? [y/N] ", _nothing)) is not None:
+        word = answer.strip().lower()
+        if word in ("", "n", "no", "y", "yes"):
+            return word in ("y", "yes")
+        console.say("not executed, for the session is over: attach again, and recall it with Up")
+    return False
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Awaitable, Callable
 
-from rdev.client.debug.aiming import aimed, job_line
+from rdev.client.debug.aiming import NO_FILE, aimed, job_line
 from rdev.client.debug.marks import Mark
 from rdev.client.debug.places import parse_place
 from rdev.client.debug.seat import Seat
@@ -105,7 +105,12 @@ class Breaking:
 
     async def _aimed(self, path: str, line: int) -> int:
         view = self._table.view
-        return await aimed(view.texts, path, line, job=view.job)
+        try:
+            return await aimed(view.texts, path, line, job=view.job)
+        except DebuggerUnavailable as error:
+            if error.hint != NO_FILE:  # the cause says what to do
+                raise
+            raise DebuggerUnavailable(error.action, f"{error.cause}: {NO_FILE}") from error
 
     async def _clear(self, words: str) -> Outcome:
         gone = await self._named(words) if words else list(self._table.marks.all)

@@ -143,6 +143,7 @@ class Commands:
 
     async def _resume(self, command: str) -> Outcome:
         if command != "continue":
+            self._seat.require_goes_on()
             self._table.stepping()
         await self._seat.resume(command)
         return Outcome.RUN
@@ -272,6 +273,7 @@ class Commands:
 
     async def _until(self, word: str) -> Outcome:
         frame, depth = self._seat.frame, len(self._seat.frames)
+        self._seat.require_goes_on()
         if word:
             is_below = await self._break_below(word)
             return await self._resume("continue" if is_below else "stepOut")
@@ -306,6 +308,7 @@ class Commands:
 
     async def _jump(self, word: str) -> Outcome:
         frame, line = self._seat.frame, await self._line(word)
+        self._seat.require_goes_on()
         first, last, _ = await self._table.view.function(frame)
         # A number beyond the file's end is taken for its last line elsewhere.
         pairing = await self._table.view.texts.pairing(frame.path)

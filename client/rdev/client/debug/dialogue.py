@@ -72,6 +72,7 @@ class Plan:
         may_kill: `kill` ends the job.
         waits_at_start: The job waits before its first line, and goes on once breakpoints are set.
         waiting: Ranks that stopped by themselves and wait for us: nobody has to stop them.
+        failed: Those of them that stopped at an exception that nothing has caught.
     """
 
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -79,6 +80,7 @@ class Plan:
     may_kill: bool = False
     waits_at_start: bool = False
     waiting: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Dialogue:
         self._is_pausing = False
         self._is_waiting = False
         self._stepping_until = 0.0
+        self._failed = plan.failed
         # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
         self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
         self.commands = Commands(self)
@@ -439,6 +442,8 @@ class Dialogue:
                     self.say(f"{self._label(seat)}{halt.cause}")
 
     async def _stopped(self, seat: Seat, stop: Stopped) -> None:
+        is_first = stop.reason == "exception" and seat.rank in self._failed
+        seat.is_past, self._failed = is_first, self._failed - {seat.rank}
         self._has_stopped = True
         self._is_pausing = False
         try:
