@@ -108,11 +108,79 @@ def test_an_editor_that_is_ahead_is_told_and_sees_what_the_job_runs(job):
     assert "line 2 is a comment; line 4 has code\n" in done.stdout
 
 
+def test_commands_that_change_something_say_so_and_those_that_lack_something_how_they_go(job):
+    words = (
+        *("tbreak", "compare", "b 9", "disable 2", "enable 2", "cond 2 step < 0", "cond 2"),
+        *("display step * 0", "undisplay step * 0", "clear", "clear", "b", "h tbreak"),
+    )
+    done = job.run("debug", "train.py:8", *(w for word in words for w in ("--command", word)))
+    out = done.stdout
+    assert "usage: tbreak FILE:LINE|LINE|FUNCTION [if EXPR]\nusage: compare EXPR\n" in out, out
+    assert (
+        "breakpoint 2 at train.py:9\n"
+        "breakpoint 2 at train.py:9 disabled\n"
+        "breakpoint 2 at train.py:9 enabled\n"
+        "breakpoint 2 at train.py:9 stops if step < 0\n"
+        "breakpoint 2 at train.py:9 stops always\n"
+        "step * 0 = 0\n"
+        "displayed no more: step * 0\n"
+        "breakpoint 1 at train.py:8 cleared\n"
+        "breakpoint 2 at train.py:9 cleared\n"
+        "no breakpoints\n"
+        "no breakpoints\n"
+        "tbreak FILE:LINE|LINE|FUNCTION [if EXPR]   a breakpoint that goes when it is hit\n"
+    ) in out, out
+
+
+SPARSE = """\
+import os
+import time
+
+def train():
+    step = 0
+    while not os.path.exists(f"stop{step}"):
+        step += 1
+
+        # a comment
+        time.sleep(0.002)
+
+train()
+time.sleep(600)
+"""
+
+
+def test_until_goes_down_only_and_on_to_the_next_line_with_code(rdev):
+    rdev.write("sparse.py", SPARSE)
+    assert rdev.run("run", "-d", "sparse.py").returncode == 0
+    words = ("until 3", "until 7", "b", "until 8", "b", "clear 1", "b 10", "until 10")
+    done = rdev.run(
+        *("debug", "sparse.py:7", *(w for word in (*words, "b") for w in ("--command", word))),
+        *("--command", "clear", "--command", "p open(f'stop{step}', 'w').close()"),
+        *("--command", "until 12", "--command", "b"),
+    )
+    out = done.stdout
+    assert (
+        "line 3 is not below this one, where `until` could go on to\n"
+        "line 7 is not below this one, where `until` could go on to\n"
+        "  1  sparse.py:7\n"
+        "breakpoint 2 at sparse.py:10\n"
+        "paused at sparse.py:10 in train()\n"
+    ) in out, out
+    assert "  3  sparse.py:10\nbreakpoint 3 at sparse.py:10 cleared\n" in out, out
+    # Below the function: to its end, as pdb does, and not to a line that may never come again.
+    assert "paused at sparse.py:12 in <module>()\n" in out, out
+    assert out.endswith("no breakpoints\ndetached; the job goes on\n"), out
+
+
 def test_what_cannot_be_done_at_a_stop_is_said_and_exit_leaves(job):
-    words = ("jump 99", "jump 13", "import os; os._e", "exit()", "never.executed")
+    words = ("jump 99", "jump 13", "b torch/optim/sgd.py:1", "import os; os._e", "exit()", "never")
     done = job.run("debug", "train.py:8", *(w for word in words for w in ("--command", word)))
     assert "line 99 is not in train(), and only a line of it can be next" in done.stdout
     assert "line 13 is not in train(), and only a line of it can be next" in done.stdout
+    assert (
+        "job train has no file torch/optim/sgd.py: check its path in the workspace; a "
+        in done.stdout
+    )
     assert "AttributeError" in done.stdout
     assert "never" not in done.stdout
     assert done.stdout.endswith("detached; the job goes on\n")

@@ -251,7 +251,7 @@ def test_a_debugger_that_was_killed_leaves_its_stop_to_the_next_one_of_the_same_
         assert refused.returncode != 0
         assert time.monotonic() - began < 5.0
         assert re.search(rf"@\S+ \(process {client.pid} there\) is attached to it", refused.stderr)
-        assert f"end process {client.pid} there" in refused.stderr
+        assert f"`kill -HUP {client.pid}` there" in refused.stderr
         client.kill()
         client.wait()
     with in_terminal(person, "debug", "train", "train.py:5") as terminal:
@@ -270,6 +270,33 @@ def test_a_debugger_that_was_killed_leaves_its_stop_to_the_next_one_of_the_same_
     assert done.returncode == 0, done.stderr
     assert "paused at train.py:5" not in done.stdout
     assert f"paused at train.py:{STEP}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "window closed",
+        pytest.param("hung up", marks=pytest.mark.slow),
+        pytest.param("terminated", marks=pytest.mark.slow),
+    ],
+)
+def test_a_terminal_that_is_lost_leaves_its_stop_and_one_that_is_ended_does_not(person, way):
+    words = ("debug", "train", f"train.py:{STEP}")
+    with in_terminal(person, *words) as terminal:
+        terminal.expect(b"paused at train.py:4")
+        terminal.expect(b"(rdev) ")
+        steps = (Path(person.jobs()[0]["directory"]) / "steps").read_text()
+        if way == "window closed":
+            with open(os.devnull, "rb") as nothing:
+                os.dup2(nothing.fileno(), terminal.descriptor)
+        else:
+            terminal.process.send_signal(signal.SIGHUP if way == "hung up" else signal.SIGTERM)
+        terminal.process.wait(DEADLINE)
+    is_kept = way != "terminated"
+    done = person.run(*words[:2], stdin=None, input="p 'seen ' + str(number)\n")
+    assert done.returncode == 0, done.stderr
+    assert ("its stop goes on here" in done.stdout) is is_kept
+    assert (f"'seen {steps}'\n" in done.stdout) is is_kept
 
 
 @pytest.mark.slow

@@ -189,10 +189,31 @@ def test_ctrl_c_gives_up_an_answer_that_does_not_come_and_the_prompt_is_back(rde
 
 
 @pytest.mark.slow
+def test_ctrl_c_at_an_attach_that_takes_long_leaves(rdev):
+    rdev.write("train.py", TRAIN)
+    assert rdev.run("run", "-d", "train.py").returncode == 0
+    training = os.pidfd_open(rdev.jobs()[0]["pid"])
+    try:
+        signal.pidfd_send_signal(training, signal.SIGSTOP)
+        with in_terminal(rdev, "debug", "train.py:9") as terminal:
+            terminal.expect(b"the process does not answer yet")
+            terminal.type(b"\x04\x03")
+            terminal.expect(b"detached; the job goes on")
+            assert terminal.wait() == 0
+            assert terminal.is_as_before
+    finally:
+        signal.pidfd_send_signal(training, signal.SIGCONT)
+        os.close(training)
+
+
+@pytest.mark.slow
 def test_a_stop_whose_time_is_over_says_so_and_offers_to_come_back(job):
     with in_terminal(job, "debug", "train.py:9", "--lease", "3s") as terminal:
         terminal.expect(b"(rdev) ")
         terminal.expect(b"the job goes on")
+        terminal.expect(b"attach again? [y/N] ")
+        terminal.type(b"p step\r")  # which was being typed
+        terminal.expect(b"not executed, for the session is over")
         terminal.expect(b"attach again? [y/N] ")
         terminal.type(b"y\r")
         terminal.expect(b"paused at train.py:9")

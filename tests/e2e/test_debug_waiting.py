@@ -113,7 +113,7 @@ def test_a_run_that_waits_at_its_start_says_how_to_come_and_stops_at_the_first_l
 def test_a_running_job_is_looked_at_where_it_fails_and_keeps_its_code_and_traceback(rdev):
     rdev.write("fails.py", FAILS)
     assert rdev.run("run", "-d", "fails.py").returncode == 0
-    words = ("debug", "fails", "--on", "exception", "--command", "p size", "--command", "bt")
+    words = ("debug", "fails", "--on", "exception", "--command", "p size", "--command", "s")
     with rdev.started(*words, text=True) as debugging:
         lines_until(debugging.stderr, "waiting for an exception in fails; Ctrl-C takes it back")
         release(rdev, "fail")
@@ -123,6 +123,8 @@ def test_a_running_job_is_looked_at_where_it_fails_and_keeps_its_code_and_traceb
     assert "(note:" not in shown
     assert "(Current frame)" not in shown
     assert "\n3\n" in shown
+    assert "nothing is left to step: the exception has ended these frames; `c` goes on\n" in shown
+    assert shown.count("paused at") == 1
     assert rdev.run("wait", "fails").returncode == 1
     assert rdev.run("logs", "fails").stderr.count("Traceback") == 1
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
 
+from rdev.agent.debug.holds import set_stops
 from rdev.agent.debug.stacks import of_hook, of_py_spy
-from rdev.agent.debug.target import Target, choose, target_of
-from rdev.wire.job import CommandKind, DebugStop, Job, JobSpec, JobState
+from rdev.agent.debug.target import BEGIN_SECONDS, Target, choose, target_of
+from rdev.client.debug.expecting import going_where_it_waits, rank_that_waits
+from rdev.protocol.errors import DebuggerUnavailable
+from rdev.wire.job import CommandKind, DebugStart, DebugStop, Job, JobSpec, JobState
 
 
 def test_the_process_that_trains_is_the_one_whose_children_the_workers_are():
@@ -99,3 +103,59 @@ async def test_a_worker_that_waits_for_a_debugger_is_the_one_that_is_attached_to
     attended = replace(stop, unattended=False)
     found = await target_of(Peers(), replace(job, stops=(attended,)), 0, "debug")
     assert found == Target(10, (11,))
+
+
+class Launched:
+    """Two ranks that a launcher starts: each dials when it is looked for the next time."""
+
+    def __init__(self, *, age: float = 0.0):
+        spec = JobSpec(kind=CommandKind.SCRIPT, target="train.py", processes=2)
+        started = time.time() - age
+        self.job = Job("0" * 12, "train", spec, JobState.RUNNING, started=started, ranks=2)
+        self.looks = 0
+
+    async def get(self, reference):
+        assert reference == self.job.id
+        return self.job
+
+    async def peers(self, job_id):
+        assert job_id == self.job.id
+        self.looks += 1
+        return [{"role": "hook", "rank": n, "pid": 10 + n} for n in range(2) if self.looks > n + 1]
+
+    async def command(self, *_words, **_options):
+        return {"reached": 0, "counted": True}
+
+
+async def test_a_rank_that_has_yet_to_begin_is_waited_for_and_said_once():
+    jobs, told = Launched(), []
+    assert await target_of(jobs, jobs.job, 1, "debug", told.append) == Target(11)
+    assert told == ["waiting for rank 1 to begin"]
+
+
+async def test_ranks_that_have_yet_to_begin_are_told_apart_from_those_that_have_no_hook():
+    jobs, stops = Launched(), DebugStart(on_nan=True)
+    coming = [(await set_stops(jobs, jobs.job, stops, rank=None)).coming for _ in range(3)]
+    assert coming == [(0, 1), (1,), ()]
+    jobs = Launched()
+    assert (await set_stops(jobs, jobs.job, stops, rank=1)).coming == (1,)
+    old = Launched(age=BEGIN_SECONDS + 1.0)
+    with pytest.raises(DebuggerUnavailable, match="no process of it has the debug hook"):
+        await set_stops(old, old.job, stops, rank=None)
+    with pytest.raises(DebuggerUnavailable, match="no process of it has the debug hook"):
+        await set_stops(Launched(), jobs.job, DebugStart(), rank=None)  # taken back
+
+
+def test_whoever_names_no_rank_goes_to_the_lowest_that_waits():
+    job = Launched().job
+    assert (rank_that_waits(job), going_where_it_waits(job)) == (None, "")
+    stops = [
+        DebugStop(rank, 10 + rank, "/ws/a.py", 4, "f", "exception", 103.0, unattended=rank > 0)
+        for rank in (2, 0, 1)
+    ]
+    job = replace(job, ranks=3, stops=tuple(stops))
+    assert rank_that_waits(job) == 1
+    assert going_where_it_waits(job) == "ranks 1, 2 wait for a debugger: going to rank 1"
+    job = replace(job, stops=tuple(stops[:2]))
+    assert going_where_it_waits(job) == "rank 2 waits for a debugger: going to rank 2"
+    assert going_where_it_waits(replace(job, ranks=1)) == ""

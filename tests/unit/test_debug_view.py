@@ -7,8 +7,9 @@ import argparse
 import pytest
 
 from rdev.client.debug.aiming import aimed
-from rdev.client.debug.code import body_of, fault_of, function_of
-from rdev.client.debug.commands import _is_expression, _raised
+from rdev.client.debug.code import body_of, code_from, fault_of, function_of
+from rdev.client.debug.commands import Commands, _is_expression, _raised
+from rdev.client.debug.helping import TOPICS, help_on, usage
 from rdev.client.debug.paper import Ink, Paper, brief, clean, cut
 from rdev.client.debug.places import Sources
 from rdev.client.debug.ranks import ProcessStack, StackFrame, ThreadStack
@@ -100,6 +101,24 @@ def test_text_that_our_python_does_not_understand_is_judged_by_its_lines():
     assert fault_of(lines, 3) == "line 3 is blank; line 5 has code"
 
 
+def test_from_a_line_without_code_it_goes_on_to_the_next_that_has():
+    assert [code_from(LINES, line) for line in (2, 5, 9, 10)] == [3, 10, 10, 10]
+    assert code_from(LINES, 12) == 0
+
+
+def test_every_command_has_its_own_line_of_help_and_a_usage_where_it_needs_something():
+    named = [word for topic in TOPICS for word in topic.words]
+    assert set(named) == {*Commands(None).names, "q"}
+    assert len(named) == len(set(named))
+    assert help_on(["b"]).startswith("b, break, breakpoints [FILE:LINE|LINE|FUNCTION [if EXPR]]   ")
+    assert help_on(["jump", "dance"]) == (
+        "j, jump LINE   makes LINE, of this function, the next to run\n"
+        "'dance' is no command; `h` lists them"
+    )
+    assert usage("compare", "") == "usage: compare EXPR"
+    assert [usage(*words) for words in (("compare", "x"), ("clear", ""), ("x", ""))] == [""] * 3
+
+
 def test_control_characters_of_the_program_do_not_reach_the_terminal():
     assert clean("a\x1b[2Jb\x07\nc\u202e") == "a\\x1b[2Jb\\x07\nc\\u202e"
     assert clean("\tx") == "        x"
@@ -110,6 +129,8 @@ def test_control_characters_of_the_program_do_not_reach_the_terminal():
 
 def test_long_values_are_cut():
     assert cut("x" * 10, 4) == "xxxx... (10 characters)"
+    told = "'" + "x" * (1 << 16) + "...'"  # as debugpy cuts any longer one
+    assert cut(told, 4) == "'xxx... (more than 65536 characters)"
     assert brief("a\nb", 40) == "a\\nb"
     assert len(brief("x" * 100, 30)) == 30
 

@@ -16,6 +16,7 @@ from rdev.client.ui.jobs import (
     state_words,
     table,
 )
+from rdev.client.ui.pauses import inside
 from rdev.wire.job import (
     Attempt,
     CommandKind,
@@ -135,6 +136,12 @@ def test_a_stop_that_nobody_attends_waits_for_a_debugger():
     words = "RUNNING, PAUSED train.py:42 for 37s (23s left) waits for a debugger"
     assert state_words(held, now=140.0) == words
     assert as_json(held)["paused"][0]["unattended"] is True
+
+
+def test_a_file_outside_of_the_jobs_folder_keeps_its_whole_path():
+    assert inside("/ws/pkg/train.py", "/ws/") == "pkg/train.py"
+    for path in ("/usr/lib/python3/queue.py", "/ws2/train.py"):
+        assert inside(path, "/ws") == inside(path, "") == path
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rdev.agent.debug.target import Jobs
+from rdev.agent.debug.target import Jobs, may_still_begin
 from rdev.protocol.errors import DebuggerUnavailable, RdevError
 from rdev.wire.job import DebugStart, Job
 
@@ -24,12 +24,14 @@ class Told:
         uncounted: Those in which nobody counts the steps that are waited for.
         blind: Those that see no number that is not finite, each with the cause.
         silent: The ranks that could not be told, each with the cause.
+        coming: Those that could not be told, since the job is young and they have not begun.
     """
 
     steps: Mapping[int, int]
     uncounted: tuple[int, ...]
     blind: Mapping[int, str]
     silent: Mapping[int, str]
+    coming: tuple[int, ...] = ()
 
 
 async def set_stops(
@@ -65,14 +67,17 @@ async def set_stops(
     wanted = range(max(1, job.ranks)) if rank is None else (rank,)
     silent = dict.fromkeys(wanted, "no process of it has the debug hook")
     told: dict[int, list[Mapping[str, Any]]] = {}
+    seen: set[int] = set()
     for number, answer, failure in await _tell_all(jobs, job, rank, args):
+        seen.add(number)
         if answer is None:
             silent[number] = failure
         elif (stops.from_step or stops.on_nan) and "reached" not in answer:
             silent[number] = "it was started by an earlier release of rdev, which cannot"
         else:
             told.setdefault(number, []).append(answer)
-    if not told:
+    coming = tuple(sorted(set(wanted) - seen)) if may_still_begin(job) else ()
+    if not told and (seen or not coming or stops == DebugStart()):
         action = f"let the job {job.name!r} wait for a debugger"
         raise DebuggerUnavailable(action, next(iter(silent.values())))
     ranks = sorted(told)
@@ -81,6 +86,7 @@ async def set_stops(
         tuple(number for number in ranks if not any(_counts(a, stops) for a in told[number])),
         {number: _blind(told[number]) for number in ranks if _blind(told[number])},
         {number: cause for number, cause in silent.items() if number not in told},
+        coming,
     )
 
 

@@ -317,7 +317,7 @@ class DebugManager:
         order = opened.order
         job = await running_job(self._jobs, order.job_id, order.action)
         folder = debugpy_folder()
-        target = await target_of(self._jobs, job, order.rank, order.action)
+        target = await target_of(self._jobs, job, order.rank, order.action, notice)
         await self._hold_on(job, order, target.pid)
         arming = await self._arm(order, notice)
         opened.has_joined = True
@@ -527,7 +527,8 @@ def _way_out(place: _Place) -> str | None:
         return None
     leave = "leave it there with Ctrl-D"
     pid = place.order.client_pid
-    return f"{leave}, or end process {pid} there: the same stop is yours then" if pid else leave
+    ending = f"`kill -HUP {pid}`" if place.order.takes_over else f"end process {pid}"
+    return f"{leave}, or {ending} there: the same stop is yours then" if pid else leave
 
 
 def _warnings(target: Target, arming: Arming) -> tuple[str, ...]:

@@ -18,6 +18,10 @@ from rdev.wire.job import CommandKind, Job, JobState
 ARRIVAL_SECONDS = 3.0
 ARRIVAL_TICK = 0.05
 
+# Ranks of a launcher begin once it has imported torch, and dial once Python has begun: 2 to 5 s,
+# and many times that on a busy machine.
+BEGIN_SECONDS = 60.0
+
 # When a supervisor was killed, its next one is there in 0.1 to 1 s, and a hook dials again within
 # as much of its back-off.
 RETURN_SECONDS = 2.0
@@ -84,21 +88,46 @@ async def running_job(jobs: Jobs, job_id: str, action: str) -> Job:
     return job
 
 
-async def target_of(jobs: Jobs, job: Job, rank: int, action: str) -> Target:
+def may_still_begin(job: Job) -> bool:
+    """Whether processes of a job that have no hook yet may only be on their way."""
+    patience = BEGIN_SECONDS if job.spec.processes else ARRIVAL_SECONDS
+    return time.time() - job.started <= patience
+
+
+async def target_of(
+    jobs: Jobs,
+    job: Job,
+    rank: int,
+    action: str,
+    notice: Callable[[str], None] = lambda _line: None,
+) -> Target:
     """The process of a rank that is attached to; waits for one that has just been started.
+
+    Args:
+        jobs: Where the jobs are.
+        job: Which; it runs.
+        rank: Which of its ranks.
+        action: What is attempted, for an error.
+        notice: Told once, as a line for the person, if one of several ranks is waited for.
 
     Raises:
         DebuggerUnavailable: No process of it has a hook.
         InvalidRequest: There is no such rank.
+        JobNotRunning: The job ended before the rank began.
     """
     if not 0 <= rank < max(1, job.ranks):
         last = f"0 to {job.ranks - 1}" if job.ranks > 1 else "only rank 0"
         raise InvalidRequest(action, f"it has {last}", hint="`rdev ps` shows how many it has")
     patience = time.monotonic() + RETURN_SECONDS
+    is_told = job.ranks <= 1 or not may_still_begin(job)
     while not (hooks := await hooks_of(jobs, job.id, rank)):
-        if time.time() - job.started > ARRIVAL_SECONDS and time.monotonic() > patience:
+        if not may_still_begin(job) and time.monotonic() > patience:
             raise DebuggerUnavailable(action, why_no_hook(job, rank), hint=by_pid(job))
+        if not is_told:
+            notice(f"waiting for rank {rank} to begin")
+            is_told = True
         await asyncio.sleep(ARRIVAL_TICK)
+        job = await running_job(jobs, job.id, action)  # which may wait for us by now
     return choose(_waiting(job, hooks) or [pid for _, pid in hooks], parent_of)
 
 
@@ -151,7 +180,7 @@ def by_pid(job: Job) -> str:
 
 def why_no_hook(job: Job, rank: int = 0) -> str:
     """Why a process of the job may have no hook, as far as its command line tells."""
-    if job.spec.processes and time.time() - job.started < 60.0:
+    if job.spec.processes and may_still_begin(job):
         return f"rank {rank} has not begun yet, or runs without the debug hook"
     interpreted = job.spec.kind is not CommandKind.PROGRAM or "python" in job.spec.target
     for argument in job.argv[1:]:

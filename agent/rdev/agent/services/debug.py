@@ -140,6 +140,7 @@ class DebugService(debug_pb2_grpc.DebugServiceServicer):
             steps=told.steps.values(),
             blind=told.blind,
             silent=told.silent,
+            coming=told.coming,
         )
 
     async def ReachProcess(

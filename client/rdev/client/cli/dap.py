@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
     from rdev.client.debug.editor import Joint, Opening
     from rdev.protocol.dap import Message
+    from rdev.wire.job import Job
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_host(parser)
     add_job(parser)
-    parser.add_argument("--rank", type=a_rank, metavar="R", help="the rank to attach to; 0")
+    parser.add_argument(
+        "--rank", type=a_rank, metavar="R", help="the rank to attach to; one that waits, or 0"
+    )
     add_terms(parser)
     add_yes(parser)
 
@@ -61,7 +64,7 @@ def _opening(options: argparse.Namespace) -> Opening:
             job = await find_job(connection, options.job or str(arguments.get("job") or ""))
             hint = "`rdev dap --yes` says that you mean it"
             await require_ours(job, "debug", confirm=_agree if options.yes else None, hint=hint)
-            rank = _rank(options, arguments)
+            rank = _rank(options, arguments, job, tell)
             async with joined(
                 connection, job, rank=rank, terms=terms, folder=here(), tell=tell
             ) as joint:
@@ -92,10 +95,17 @@ def _host(options: argparse.Namespace, arguments: Message) -> str:
     return options.host or str(arguments.get("machine") or "") or host_of(options)
 
 
-def _rank(options: argparse.Namespace, arguments: Message) -> int:
+def _rank(
+    options: argparse.Namespace, arguments: Message, job: Job, tell: Callable[[str], None]
+) -> int:
+    from rdev.client.debug.expecting import going_where_it_waits, rank_that_waits
     from rdev.protocol.errors import InvalidRequest
 
-    rank = options.rank if options.rank is not None else arguments.get("rank", 0)
+    rank = options.rank if options.rank is not None else arguments.get("rank")
+    if rank is None:
+        if line := going_where_it_waits(job):
+            tell(line)
+        return rank_that_waits(job) or 0
     if not isinstance(rank, int) or rank < 0:
         raise InvalidRequest("attach to a job", f"rank: {rank!r} is none")
     return rank

@@ -66,7 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=rank_or_all,
         default=argparse.SUPPRESS,
         metavar="R|all",
-        help="the rank to stop; default: 0, with --on whichever comes first",
+        help="the rank to stop; default: one that waits for a debugger, else 0; with --on"
+        " whichever comes first",
     )
     parser.add_argument(
         "--on",
@@ -119,7 +120,8 @@ def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespa
     options = parser.parse_intermixed_args(ours)
     options.script_arguments = rest
     options.is_stranger = False  # until it is known
-    if "rank" not in options:
+    options.is_rank_open = "rank" not in options
+    if options.is_rank_open:
         options.rank = None if options.on else 0
     if options.remove and not options.write:
         parser.error("--remove goes with --write")
@@ -153,9 +155,23 @@ async def execute(options: argparse.Namespace) -> int:
         else:
             job = await find_job(connection, named)
             await require_ours(job, "debug", confirm=confirm_of(options))
+            _go_where_it_waits(job, options)
         if options.listen is not None:
             return await listen(connection, job, options)
         return await _converse(connection, job, places, options, is_new=bool(script))
+
+
+def _go_where_it_waits(job: Job, options: argparse.Namespace) -> None:
+    """Without --rank, whoever comes is meant to come for a rank that waits for a debugger."""
+    from rdev.client.debug.expecting import going_where_it_waits, rank_that_waits
+    from rdev.client.ui.output import say
+
+    waiting = rank_that_waits(job)
+    if waiting is None or not options.is_rank_open or options.on or options.from_step:
+        return
+    options.rank = waiting
+    if line := going_where_it_waits(job):
+        say(line)
 
 
 def _check(script: str, places: list[Place], options: argparse.Namespace) -> None:
@@ -296,6 +312,7 @@ async def _converse(
     from rdev.client.debug.prompt import Scripted, Terminal
     from rdev.client.debug.strangers import texts_of_process
     from rdev.client.debug.terminal import until_interrupted
+    from rdev.client.jobs import Jobs
     from rdev.protocol.errors import JobNotRunning
 
     texts = (
@@ -304,7 +321,7 @@ async def _converse(
         else texts_of(connection, job, here())
     )
     plan = await _plan(texts, job, places, options, is_new=is_new)
-    waiting = {stop.rank for stop in job.stops if stop.unattended}
+    waiting, now = {stop.rank for stop in job.stops if stop.unattended}, job
     arrival = None
     if options.on or options.from_step:
         arrival = await _arrive(connection, job, options)
@@ -312,7 +329,9 @@ async def _converse(
             return 0
         options.rank = arrival.rank
         waiting = {options.rank} if options.on else set()
-    plan = replace(plan, waiting=frozenset(waiting))
+        now = await Jobs(connection).get(job.id)
+    failed = {s.rank for s in now.stops if s.unattended and s.reason == "exception"}
+    plan = replace(plan, waiting=frozenset(waiting), failed=frozenset(failed & waiting))
     console = _console(options)
 
     async def work() -> None:
@@ -323,10 +342,16 @@ async def _converse(
             action = f"execute {console.unexecuted[0]!r}"
             raise JobNotRunning(action, ended.cause, hint=_no_job(options))
 
+    def lose() -> None:
+        console.is_lost = not isinstance(console, Scripted)  # its person is not there to return
+
     kept = console if isinstance(console, Terminal) else contextlib.nullcontext()
     with kept:
         try:
-            if not await until_interrupted(work(), signals=()):
+            is_left = not await until_interrupted(work(), hung_up=lose)
+            if console.is_lost:
+                console.say("hung up: a stop waits for the next `rdev debug` until its lease ends")
+            elif is_left:
                 console.say((await _farewell(connection, job, options))[0])
         finally:
             if arrival is not None:  # the attach may have failed
@@ -401,6 +426,8 @@ async def _sessions(
             said=said,
             arrival=arrival,
         )
+        if console.is_lost:
+            return ended
         text, is_over = await _farewell(connection, job, options, ended)
         is_held = STILL_IN in "".join(said[-1:])
         if is_held and ended is None:
@@ -409,10 +436,20 @@ async def _sessions(
             console.say(text)
         if ended is None or is_over or not console.is_person:
             return ended
-        answer = await console.command("attach again? [y/N] ", _nothing)
-        if (answer or "").strip().lower() not in ("y", "yes"):
+        if not await _wants_to_return(console):
             return ended
-        plan, arrival = replace(plan, waits_at_start=False, waiting=frozenset()), None
+        none: frozenset[int] = frozenset()
+        plan, arrival = replace(plan, waits_at_start=False, waiting=none, failed=none), None
+
+
+async def _wants_to_return(console: Console) -> bool:
+    """What is no answer is a command that was being typed when the session ended."""
+    while (answer := await console.command("attach again? [y/N] ", _nothing)) is not None:
+        word = answer.strip().lower()
+        if word in ("", "n", "no", "y", "yes"):
+            return word in ("y", "yes")
+        console.say("not executed, for the session is over: attach again, and recall it with Up")
+    return False
 
 
 async def _nothing(_text: str, _cursor: int) -> list[str]:
@@ -450,7 +487,10 @@ async def _session(
             console.say(view.paper.ink(line))
 
     ranks = range(job.ranks) if options.rank is None else [options.rank]
-    async with seated(connection, job, ranks, terms=terms_of(options), tell=tell) as seats:
+    terms = terms_of(options)
+    async with seated(
+        connection, job, ranks, terms=terms, tell=tell, is_lost=lambda: console.is_lost
+    ) as seats:
         if arrival is not None:
             await arrival.let_others_go()
         for path in dict.fromkeys(one.path for one in plan.breakpoints):

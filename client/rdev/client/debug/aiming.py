@@ -7,6 +7,12 @@ from rdev.client.debug.mapping import lines_of
 from rdev.client.debug.texts import Texts
 from rdev.protocol.errors import DebuggerUnavailable
 
+# A file is looked for in the workspace.
+NO_FILE = (
+    "check its path in the workspace; a library's file is named by its whole path, or by a function"
+    " at the prompt: `b torch.optim.SGD.step`"
+)
+
 
 async def job_line(texts: Texts, path: str, line: int) -> int:
     """The job's line for a number of the editor's; the nearest where it has none."""
@@ -32,8 +38,7 @@ async def aimed(texts: Texts, path: str, line: int, *, job: str) -> int:
     if pairing is None:
         return line  # a library: only the host knows
     if pairing.text is None:
-        hint = "check the file's path in the workspace"
-        raise DebuggerUnavailable(action, f"job {job} has no file {shown}", hint=hint)
+        raise DebuggerUnavailable(action, f"job {job} has no file {shown}", hint=NO_FILE)
     found = pairing.to_job(line) if pairing.here else None
     lines = lines_of(pairing.text)
     if found is not None and not found.is_there:

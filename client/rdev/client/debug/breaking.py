@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Awaitable, Callable
 
-from rdev.client.debug.aiming import aimed, job_line
+from rdev.client.debug.aiming import NO_FILE, aimed, job_line
 from rdev.client.debug.marks import Mark
 from rdev.client.debug.places import parse_place
 from rdev.client.debug.seat import Seat
@@ -105,12 +105,26 @@ class Breaking:
 
     async def _aimed(self, path: str, line: int) -> int:
         view = self._table.view
-        return await aimed(view.texts, path, line, job=view.job)
+        try:
+            return await aimed(view.texts, path, line, job=view.job)
+        except DebuggerUnavailable as error:
+            if error.hint != NO_FILE:  # the cause says what to do
+                raise
+            raise DebuggerUnavailable(error.action, f"{error.cause}: {NO_FILE}") from error
 
     async def _clear(self, words: str) -> Outcome:
-        self._table.marks.remove(await self._named(words))
+        gone = await self._named(words) if words else list(self._table.marks.all)
+        self._table.marks.remove(gone)
         await self._table.place()
+        await self._say_of(gone, "cleared")
         return Outcome.STAY
+
+    async def _say_of(self, marks: list[Mark], what: str) -> None:
+        for mark in marks:
+            spot = await self._table.view.spot(mark.breakpoint.path, mark.line)
+            self._table.say(f"breakpoint {mark.number} at {spot.name} {what}")
+        if not marks:
+            self._table.say("no breakpoints")
 
     async def _named(self, words: str) -> list[Mark]:
         place = parse_place(words)
@@ -123,22 +137,25 @@ class Breaking:
         return found
 
     async def _disable(self, words: str) -> Outcome:
-        for mark in await self._named(words):
+        for mark in (marks := await self._named(words)):
             mark.is_enabled = False
         await self._table.place()
+        await self._say_of(marks, "disabled")
         return Outcome.STAY
 
     async def _enable(self, words: str) -> Outcome:
-        for mark in await self._named(words):
+        for mark in (marks := await self._named(words)):
             mark.is_enabled = True
         await self._table.place()
+        await self._say_of(marks, "enabled")
         return Outcome.STAY
 
     async def _condition(self, words: str) -> Outcome:
         number, _, condition = words.partition(" ")
         require_expression(condition)
-        for mark in await self._named(number):
+        for mark in (marks := await self._named(number)):
             old = mark.breakpoint
             mark.breakpoint = Breakpoint(old.path, old.line, condition.strip())
         await self._table.place()
+        await self._say_of(marks, f"stops if {condition.strip()}" if condition else "stops always")
         return Outcome.STAY

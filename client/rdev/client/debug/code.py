@@ -30,6 +30,11 @@ def fault_of(lines: Sequence[str], line: int) -> str:
     return f"line {line} is {what}" + (f"; line {following} has code" if following else "")
 
 
+def code_from(lines: Sequence[str], line: int) -> int:
+    """A line if it has code, else the next one that has; 0 if none has."""
+    return _next_code(lines, _docstring_lines(lines), line - 1)
+
+
 def function_of(lines: Sequence[str], line: int) -> tuple[int, int, tuple[str, ...]]:
     """The first and last line of the function around a line, and its parameters; else the file."""
     tree = _parsed(lines)

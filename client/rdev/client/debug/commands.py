@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from rdev.client.debug.aiming import job_line
 from rdev.client.debug.breaking import Breaking
+from rdev.client.debug.code import code_from
+from rdev.client.debug.helping import help_on, usage
+from rdev.client.debug.mapping import lines_of
 from rdev.client.debug.paper import Ink, brief, cut
 from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import Breakpoint
@@ -81,6 +84,9 @@ class Commands:
             if word in _RESUME_BY and not is_expression:
                 return await self._resume(_RESUME_BY[word])
             command = self._commands.get(word)
+            if command is not None and (wanted := usage(word, rest)):
+                self._table.say(wanted, Ink.WARNING)
+                return Outcome.STAY
             if command is None or is_expression:
                 return await self._evaluate(line.removeprefix("!").strip())
             return await command(rest.strip())
@@ -140,6 +146,7 @@ class Commands:
 
     async def _resume(self, command: str) -> Outcome:
         if command != "continue":
+            self._seat.require_goes_on()
             self._table.stepping()
         await self._seat.resume(command)
         return Outcome.RUN
@@ -168,10 +175,16 @@ class Commands:
     async def _display(self, expression: str) -> Outcome:
         if expression and expression not in self._displayed:
             self._displayed.append(expression)
+        if not self._displayed:
+            self._table.say("nothing is displayed")
         return await self.shown_again()
 
     async def _undisplay(self, expression: str) -> Outcome:
-        self._displayed = [one for one in self._displayed if expression and one != expression]
+        gone = [one for one in self._displayed if expression in ("", one)]
+        self._displayed = [one for one in self._displayed if one not in gone]
+        what = ", ".join(gone)
+        missed = f"{expression} is not displayed" if expression else "nothing is displayed"
+        self._table.say(f"displayed no more: {what}" if gone else missed)
         return Outcome.STAY
 
     async def _locals(self, _: str) -> Outcome:
@@ -263,12 +276,10 @@ class Commands:
 
     async def _until(self, word: str) -> Outcome:
         frame, depth = self._seat.frame, len(self._seat.frames)
+        self._seat.require_goes_on()
         if word:
-            mark = self._table.marks.add(
-                Breakpoint(frame.path, await self._line(word)), is_temporary=True
-            )
-            await self._table.place([mark])
-            return await self._resume("continue")
+            is_below = await self._break_below(word)
+            return await self._resume("continue" if is_below else "stepOut")
         for _ in range(_MOST_STEPS):
             await self._seat.resume("next")
             if not await self._table.halt():
@@ -279,8 +290,28 @@ class Commands:
         self._table.say(f"still above line {frame.line} after {_MOST_STEPS} lines; `until LINE`")
         return Outcome.RUN
 
+    async def _break_below(self, word: str) -> bool:
+        """A breakpoint that goes when hit, below in the function; False if that ends before."""
+        frame, marks = self._seat.frame, self._table.marks
+        line = await self._line(word)
+        if line <= frame.line:
+            cause = f"line {word} is not below this one, where `until` could go on to"
+            raise DebuggerUnavailable("go on", cause)
+        content = await self._table.view.texts.content(frame.path)
+        # The debugger would take a line without code for the one before.
+        line = line if content is None else code_from(lines_of(content), line)
+        _, last, _ = await self._table.view.function(frame)
+        if not line or (last and line > last):
+            return False
+        if any(m.is_enabled and not m.breakpoint.condition for m in marks.at(frame.path, line)):
+            return True  # it stops there anyway, and is to stay
+        mark = marks.add(Breakpoint(frame.path, line), is_temporary=True)
+        await self._table.place([mark])
+        return True
+
     async def _jump(self, word: str) -> Outcome:
         frame, line = self._seat.frame, await self._line(word)
+        self._seat.require_goes_on()
         first, last, _ = await self._table.view.function(frame)
         # A number beyond the file's end is taken for its last line elsewhere.
         pairing = await self._table.view.texts.pairing(frame.path)
@@ -323,7 +354,7 @@ class Commands:
         return Outcome.STAY
 
     async def _compare(self, expression: str) -> Outcome:
-        require_expression(expression or "?")
+        require_expression(expression)
         function = self._seat.frame.function if self._seat.stop else ""
         values = await self._table.compare(expression, function)
         texts = [value for _, value, _ in values]
@@ -351,8 +382,8 @@ class Commands:
         await self._seat.client.kill()
         return Outcome.RUN
 
-    async def _help(self, _: str) -> Outcome:
-        self._table.say(HELP)
+    async def _help(self, words: str) -> Outcome:
+        self._table.say(help_on(words.split()) if words else HELP)
         return Outcome.STAY
 
 

@@ -87,6 +87,7 @@ class Plan:
         may_kill: `kill` ends the job.
         waits_at_start: The job waits before its first line, and goes on once breakpoints are set.
         waiting: Ranks that stopped by themselves and wait for us: nobody has to stop them.
+        failed: Those of them that stopped at an exception that nothing has caught.
     """
 
     breakpoints: tuple[Breakpoint, ...] = ()
@@ -94,6 +95,7 @@ class Plan:
     may_kill: bool = False
     waits_at_start: bool = False
     waiting: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class Dialogue:
         self._is_waiting = False
         self._is_leaving = False
         self._stepping_until = 0.0
+        self._failed = plan.failed
         # Ranks whose first stop is not what was asked for, unless a breakpoint is there.
         self._skipping = {seat.rank for seat in seats if self._skips_first(seat)}
         self.commands = Commands(self)
@@ -327,7 +330,8 @@ class Dialogue:
             await self._listen()
             event = await self._next()
             if event is not None and not await self._take(event):
-                await self._leave()
+                if not self._console.is_lost:
+                    await self._leave()
                 return None
 
     async def _begin(self) -> None:
@@ -503,6 +507,8 @@ class Dialogue:
                     self.say(f"{self._label(seat)}{halt.cause}")
 
     async def _stopped(self, seat: Seat, stop: Stopped) -> None:
+        is_first = stop.reason == "exception" and seat.rank in self._failed
+        seat.is_past, self._failed = is_first, self._failed - {seat.rank}
         self._has_stopped = True
         self._is_pausing = False
         try:
@@ -610,12 +616,13 @@ class Dialogue:
 
 @contextlib.asynccontextmanager
 async def interruptible(dialogue: Dialogue) -> AsyncIterator[None]:
-    """Ctrl-C is the dialogue's for as long as the block runs."""
+    """Ctrl-C is the dialogue's for as long as the block runs; then it ends the task, as before."""
     import signal
 
-    loop = asyncio.get_running_loop()
+    loop, ours = asyncio.get_running_loop(), asyncio.current_task()
+    assert ours is not None
     loop.add_signal_handler(signal.SIGINT, dialogue.interrupt)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGINT, ours.cancel)

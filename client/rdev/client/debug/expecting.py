@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -33,6 +33,8 @@ _TOLD_SECONDS = 2 * UNARY_DEADLINE
 # is not waited for, and costs the job nothing any more.
 _KEPT_SECONDS = 180
 _AGAIN_SECONDS = 30.0
+# How often ranks that have yet to begin are looked for.
+_COMING_SECONDS = 0.2
 
 # Taking stops back must not keep who leaves.
 _TAKEN_BACK_SECONDS = 5.0
@@ -116,7 +118,7 @@ async def until_it_waits(
     """
     action = f"wait for {expected.words} in {job.name}"
     async with asking(connection, job) as token:
-        answer = await ask(connection, job, expected, token=token)
+        answer = await ask_all(connection, job, expected, token=token, tell=tell)
         if expected.stops.step and answer.uncounted:
             tell(_uncounted(job, list(answer.uncounted)))
         for cause in sorted(set(answer.blind.values())):
@@ -126,9 +128,10 @@ async def until_it_waits(
         try:
             async with asyncio.timeout(expected.timeout):
                 async with asked_again(connection, job, expected, token):
-                    return Arrival(
-                        connection, job, token, await _until_held(connection, job, expected, action)
-                    )
+                    rank = await _until_held(connection, job, expected, action)
+            if job.ranks > 1 and expected.rank is None:
+                tell(f"rank {rank} came first: going there; the others go on")
+            return Arrival(connection, job, token, rank)
         except TimeoutError as error:
             cause = f"it did not come within {expected.timeout:g} s"
             raise TimedOut(action, cause, hint="give it more time with --timeout") from error
@@ -225,6 +228,43 @@ def tell_silent(answer: pb.SetStopsResponse, tell: Callable[[str], None]) -> Non
     """Says which ranks do not know what is waited for; one that answers too late does."""
     for rank, cause in sorted(answer.silent.items()):
         tell(f"rank {rank} is not told yet: {cause}")
+
+
+async def ask_all(
+    connection: Connection,
+    job: Job,
+    expected: Expected,
+    *,
+    token: str,
+    tell: Callable[[str], None],
+) -> pb.SetStopsResponse:
+    """The same, once every rank that is wanted has begun; `tell` says for which it is waited."""
+    is_told = job.ranks <= 1
+    while (answer := await ask(connection, job, expected, token=token)).coming:
+        if not is_told:
+            tell(f"waiting for {ranks_words(answer.coming)} to begin")
+            is_told = True
+        await asyncio.sleep(_COMING_SECONDS)
+    return answer
+
+
+def rank_that_waits(job: Job) -> int | None:
+    """The lowest rank that has stopped by itself and waits for a debugger; None if none does."""
+    return min((stop.rank for stop in job.stops if stop.unattended), default=None)
+
+
+def going_where_it_waits(job: Job) -> str:
+    """What is said of going to `rank_that_waits` unasked; empty if there is no choice."""
+    waiting = sorted({stop.rank for stop in job.stops if stop.unattended})
+    if job.ranks <= 1 or not waiting:
+        return ""
+    verb = "waits" if len(waiting) == 1 else "wait"
+    return f"{ranks_words(waiting)} {verb} for a debugger: going to rank {waiting[0]}"
+
+
+def ranks_words(ranks: Sequence[int]) -> str:
+    """Ranks as a person reads them."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
 def _uncounted(job: Job, ranks: list[int]) -> str:

@@ -18,7 +18,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rdev.client.connection import Connection
-from rdev.client.debug.expecting import Arrival, Expected, ask, asking, held, tell_silent
+from rdev.client.debug.expecting import (
+    Arrival,
+    Expected,
+    ask,
+    ask_all,
+    asking,
+    held,
+    tell_silent,
+)
 from rdev.client.jobs import Jobs
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, TimedOut
 from rdev.v1 import debug_pb2 as pb
@@ -72,7 +80,9 @@ class Gate:
 
     async def _arrive(self) -> bool:
         """False if the step is past, and nothing waits."""
-        answer = await self._ask()
+        answer = await ask_all(
+            self._connection, self._job, self._all, token=self._token, tell=self._tell
+        )
         self._require_counted(answer)
         if self._is_past(answer):
             self._tell(self._past(answer))

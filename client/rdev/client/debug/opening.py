@@ -75,6 +75,7 @@ async def seated(
     *,
     terms: Terms,
     tell: Callable[[str], None],
+    is_lost: Callable[[], bool],
 ) -> AsyncIterator[list[Seat]]:
     """Attaches to ranks for a terminal; leaving the block detaches.
 
@@ -84,6 +85,7 @@ async def seated(
         ranks: Which of its ranks.
         terms: What the sessions may do.
         tell: Shows a line to the person.
+        is_lost: See `attached`.
 
     Raises:
         DebuggerUnavailable, DebuggerBusy, JobNotRunning: See `attached`.
@@ -93,7 +95,12 @@ async def seated(
         for rank in ranks:
             said = tell if len(ranks) == 1 else partial(_tell_of, tell, rank)
             attaching = attached(
-                connection, job.id, rank, terms=replace(terms, takes_over=True), tell=said
+                connection,
+                job.id,
+                rank,
+                terms=replace(terms, takes_over=True),
+                tell=said,
+                is_lost=is_lost,
             )
             pipe = await stack.enter_async_context(attaching)
             opened = pipe.opened

@@ -12,6 +12,9 @@ from rdev.client.ui.escapes import one_line
 # A value longer than this is cut: a list of a million numbers must not fill the screen.
 LONGEST_VALUE = 2000
 
+# The debugger tells no more of a string than so many characters, with dots for the rest.
+_LONGEST_TOLD = 1 << 16
+
 
 class Ink(enum.Enum):
     """What a piece of a line is, and the colour that a terminal gives it."""
@@ -50,7 +53,8 @@ def cut(value: str, longest: int = LONGEST_VALUE) -> str:
     """A value as far as it is shown."""
     if len(value) <= longest:
         return value
-    return f"{value[:longest]}... ({len(value)} characters)"
+    many = f"more than {_LONGEST_TOLD}" if len(value) > _LONGEST_TOLD else f"{len(value)}"
+    return f"{value[:longest]}... ({many} characters)"
 
 
 def brief(value: str, columns: int) -> str:

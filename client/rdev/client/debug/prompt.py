@@ -45,10 +45,12 @@ class Console(Protocol):
         is_person: Somebody sits there, and can be asked and interrupted.
         has_colours: Control sequences are shown as colours.
         columns: How wide a line may be.
+        is_lost: The terminal is gone, as when ssh drops: nobody has left, and nobody reads.
     """
 
     is_person: bool
     has_colours: bool
+    is_lost: bool
 
     @property
     def columns(self) -> int:
@@ -81,6 +83,7 @@ class Scripted:
 
     is_person = False
     has_colours = False
+    is_lost = False
     columns = 160
 
     def __init__(self, commands: Sequence[str]) -> None:
@@ -112,6 +115,7 @@ class Piped:
 
     is_person = False
     has_colours = False
+    is_lost = False
     columns = 160
 
     def __init__(self, descriptor: int) -> None:
@@ -157,6 +161,7 @@ class Terminal:
         self._prompt: str | None = None
         self._explains = True
         self._before = termios.tcgetattr(self._descriptor)
+        self.is_lost = False
         # See no-color.org: the variable's presence counts, if it is not empty.
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.has_colours = not plain
@@ -176,6 +181,8 @@ class Terminal:
 
     async def command(self, prompt: str, complete: Complete) -> str | None:
         """See `Console`."""
+        if self.is_lost:
+            return None
         self._prompt = prompt
         self._set(signals=False)
         try:
@@ -188,7 +195,7 @@ class Terminal:
     async def left(self, why: str = "") -> None:
         """See `Console`."""
         while True:
-            data = await _read(self._descriptor)
+            data = await self._keys()
             if not data or b"\x04" in data:
                 return
             self._editor.take(data)  # typed ahead
@@ -203,8 +210,20 @@ class Terminal:
     def say(self, text: str) -> None:
         """See `Console`."""
         self._erase()
-        print_now(text)
+        self._put(f"{text}\n")
         self._draw()
+
+    async def _keys(self) -> bytes:
+        """What was typed; b"" once the terminal is gone."""
+        data = await _read(self._descriptor)
+        self.is_lost |= not data
+        return data
+
+    def _put(self, text: str) -> None:
+        try:
+            _write(text)
+        except OSError:  # a reading finds it gone, too, and ends the session
+            self.is_lost = True
 
     async def _command(self, complete: Complete) -> str | None:
         while True:
@@ -212,9 +231,9 @@ class Terminal:
             self._draw()
             match typed:
                 case None:
-                    data = await _read(self._descriptor)
+                    data = await self._keys()
                     if not data:
-                        return None  # the terminal was closed
+                        return None
                     self._editor.take(data)
                 case Typed.LINE:
                     return self._accepted()
@@ -237,7 +256,7 @@ class Terminal:
         """Leaves the line as it is on the screen, and goes below it."""
         prompt = self._prompt or ""
         self._erase()
-        print_now(prompt + self._editor.text + more)
+        self._put(f"{prompt}{self._editor.text}{more}\n")
 
     async def _complete(self, complete: Complete) -> None:
         editor = self._editor
@@ -253,21 +272,22 @@ class Terminal:
         if self._prompt is None:
             return
         view = self._editor.view(self._prompt, _columns())
-        _write(
+        self._put(
             f"\r{view.text}\x1b[K\r\x1b[{view.column}C" if view.column else f"\r{view.text}\x1b[K"
         )
 
     def _erase(self) -> None:
         if self._prompt is not None:
-            _write("\r\x1b[K")
+            self._put("\r\x1b[K")
 
     def _set(self, *, signals: bool) -> None:
         """Keys come singly and are not shown; what was typed before is kept."""
-        modes = termios.tcgetattr(self._descriptor)
-        modes[_LFLAG] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
-        modes[_LFLAG] = modes[_LFLAG] | termios.ISIG if signals else modes[_LFLAG] & ~termios.ISIG
-        modes[_CC][termios.VMIN], modes[_CC][termios.VTIME] = 1, 0
         with contextlib.suppress(termios.error):  # the terminal may be gone
+            modes = termios.tcgetattr(self._descriptor)
+            modes[_LFLAG] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
+            kept = modes[_LFLAG] & ~termios.ISIG
+            modes[_LFLAG] = kept | termios.ISIG if signals else kept
+            modes[_CC][termios.VMIN], modes[_CC][termios.VTIME] = 1, 0
             termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
 

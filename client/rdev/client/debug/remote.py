@@ -298,6 +298,11 @@ def _nothing(_line: str) -> None:
     """Tells nobody."""
 
 
+def _never() -> bool:
+    """Whoever ends the block leaves."""
+    return False
+
+
 @asynccontextmanager
 async def attached(
     connection: Connection,
@@ -306,6 +311,7 @@ async def attached(
     *,
     terms: Terms | None = None,
     tell: Callable[[str], None] = _nothing,
+    is_lost: Callable[[], bool] = _never,
 ) -> AsyncIterator[RemotePipe]:
     """Attaches to a rank for as long as the block runs; leaving it waits for the full detach.
 
@@ -317,6 +323,8 @@ async def attached(
         rank: The rank.
         terms: What the session may do; the usual if None.
         tell: Shows a line to the person: what takes its time, warnings, breaks.
+        is_lost: Asked when the block ends: nobody has left, so the session waits on the host for
+            whoever comes next, as after a break.
 
     Raises:
         DebuggerUnavailable: No debugger can be put into the process.
@@ -335,7 +343,8 @@ async def attached(
         except RdevError as error:
             failure = error  # A group would wrap it, and the caller catches it by its class.
         finally:
-            await pipe.drain()
+            if not is_lost():
+                await pipe.drain()
             carrying.cancel()
     if failure is not None:
         raise failure

@@ -24,6 +24,8 @@ class Seat:
         chosen: Which frame is looked at.
         listed: The last line that `list` showed, in the job's lines; 0 if it is to begin anew.
         end: How its session ended; None while it goes on.
+        is_past: It is held after an exception came out of the frames that are shown: none of them
+            goes on.
     """
 
     rank: int
@@ -34,6 +36,7 @@ class Seat:
     chosen: int = 0
     listed: int = 0
     end: Ended | None = None
+    is_past: bool = False
 
     @property
     def frame(self) -> Frame:
@@ -65,7 +68,17 @@ class Seat:
 
     def let_go(self) -> None:
         """Takes note that it runs."""
-        self.stop, self.frames = None, []
+        self.stop, self.frames, self.is_past = None, [], False
+
+    def require_goes_on(self) -> None:
+        """Returns if the frames that are shown have a next line.
+
+        Raises:
+            DebuggerUnavailable: They have not.
+        """
+        if self.is_past:
+            cause = "nothing is left to step: the exception has ended these frames; `c` goes on"
+            raise DebuggerUnavailable("step", cause)
 
     async def resume(self, command: str) -> None:
         """Lets it run: `continue`, `next`, `stepIn`, `stepOut`."""

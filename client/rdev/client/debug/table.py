@@ -24,12 +24,13 @@ at a stop
   EXPR, x = 3       evaluated, or executed                  display EXPR  again at every stop
 breakpoints
   b FILE:LINE|LINE|FUNCTION [if EXPR]   set one; `b` lists  tbreak ...  one that goes when it is hit
-  clear N|FILE:LINE, disable N, enable N, cond N [EXPR]
+  clear [N|FILE:LINE], disable N, enable N, cond N [EXPR]   undisplay [EXPR]
 the job
   threads, thread N   ranks, rank N   compare EXPR   in every rank   stack   what every thread does
   wait   for the next stop          lease   how long this one lasts
   detach, q, Ctrl-D  leave the job running               kill   end it (with --allow-kill)
-An empty line repeats the last command. Ctrl-C while the job runs stops it where it is."""
+`h COMMAND` says what one does. An empty line repeats the last command.
+Ctrl-C while the job runs stops it where it is."""
 
 
 class Outcome(enum.Enum):

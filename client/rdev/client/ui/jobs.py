@@ -14,6 +14,7 @@ from rdev.client.hosts import phrase
 from rdev.client.ui.columns import aligned, shortened
 from rdev.client.ui.escapes import one_line
 from rdev.client.ui.holds import held_words
+from rdev.client.ui.pauses import inside
 from rdev.client.ui.sizes import human_size
 from rdev.wire.job import (
     Attempt,
@@ -122,8 +123,7 @@ def attempt_words(job: Job, number: int) -> str:
 
 
 def _held(stop: DebugStop, job: Job, now: float | None) -> str:
-    file = stop.file.removeprefix(job.directory).lstrip("/")
-    where = f"PAUSED {file}:{stop.line}"
+    where = f"PAUSED {inside(stop.file, job.directory)}:{stop.line}"
     if now is not None:
         where += f" for {duration(now - stop.since)}"
         where += f" ({duration(stop.until - now)} left)" if stop.until else ""

@@ -105,7 +105,7 @@ class Pauses:
         return f"rank {rank}" if self._job.ranks > 1 else self._job.name
 
     def _place(self, event: Event) -> str:
-        file = str(event.fields.get("file", "")).removeprefix(self._job.directory).lstrip("/")
+        file = inside(str(event.fields.get("file", "")), self._job.directory)
         return one_line(f"{file}:{event.fields.get('line', 0)}")
 
 
@@ -116,6 +116,11 @@ def _since(held: _Held, now: float) -> float:
 def _ends(lease: object) -> str:
     is_known = isinstance(lease, int | float) and lease > 0
     return f" (goes on by itself in {span(float(lease))})" if is_known else ""  # type: ignore[arg-type]  # it is a number
+
+
+def inside(path: str, folder: str) -> str:
+    """A file of the job as people know it: relative to its folder if it lies in that."""
+    return path.removeprefix(f"{folder.rstrip('/')}/") if folder else path
 
 
 def span(seconds: float) -> str:
