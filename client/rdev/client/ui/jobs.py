@@ -126,7 +126,10 @@ def _held(stop: DebugStop, job: Job, now: float | None) -> str:
     where = f"PAUSED {inside(stop.file, job.directory)}:{stop.line}"
     if now is not None:
         where += f" for {duration(now - stop.since)}"
-        where += f" ({duration(stop.until - now)} left)" if stop.until else ""
+        left = stop.until - now
+        # As when an expression was evaluated in it that does not return.
+        says = f"{duration(left)} left" if left > 0 else "its time is over"
+        where += f" ({says})" if stop.until else ""
     if stop.unattended:
         where += " waits for a debugger"
     return where if job.ranks <= 1 and len(job.stops) == 1 else f"rank {stop.rank} {where}"
