@@ -128,7 +128,7 @@ def test_a_held_rank_says_how_long_it_stays_so_and_which_ranks_wait_for_it():
     words = "RUNNING, rank 0 PAUSED train.py:42 for 37s (14m23s left), ranks 1-3 waiting 37s"
     assert state_words(held, now=140.0) == words
     assert as_json(held)["paused"][0]["until"] == "1970-01-01T00:16:43Z"
-    assert "42 for 17m17s (its time is over), " in state_words(held, now=1040.0)
+    assert "42 for 15m37s (its time is over), " in state_words(held, now=1040.0)
 
 
 def test_a_stop_that_nobody_attends_waits_for_a_debugger():
