@@ -95,6 +95,11 @@ EXPRESSIONS = [
         "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_io'].RedirectToPyDBIoMessages"
         ".write).parameters) == ['self', 's']"
     ),
+    (
+        "all(getattr(sys.modules['_pydevd_bundle.pydevd_utils'].Timer(), name)(1.0, *args)"
+        ".startswith('pydevd warning: ') for name, args in"
+        " (('_compute_repr_slow', ('', 'x', int)), ('_compute_get_attr_slow', (int, 'x'))))"
+    ),
     # forgetting.py: what keeps frames, and what is done in its place
     (
         "list(inspect.signature(sys.modules['_pydevd_bundle.pydevd_xml'].ExceptionOnEvaluate"

@@ -12,6 +12,7 @@ from rdev.hook.interrupting import short
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from rdev.hook.interrupting import Evaluations
@@ -51,6 +52,18 @@ def tell_in_a_line() -> None:
 
     factory.make_evaluation_timeout_msg = evaluating
     factory.make_skipped_step_in_because_of_filters = skipped
+    timer = sys.modules["_pydevd_bundle.pydevd_utils"].Timer
+    for name in ("_compute_repr_slow", "_compute_get_attr_slow"):
+        setattr(timer, name, _first_line(getattr(timer, name)))
+
+
+def _first_line(function: Callable[..., str]) -> Callable[..., str]:
+    # The second one advises to set a variable in the job's environment.
+    def told(*args: Any) -> str:  # noqa: ANN401 - as pydevd calls it
+        line = function(*args).partition("\n")[0]
+        return f"{line.removeprefix('pydevd warning: ')}\n"
+
+    return told
 
 
 def show_what_is_printed(evaluations: Evaluations) -> None:
