@@ -245,3 +245,28 @@ def test_a_run_that_diverges_is_looked_at_where_its_loss_is_not_finite(rdev):
     refused = rdev.run("run", "--on", "inf", "loop.py")
     assert refused.returncode == 2
     assert "'inf' is none of `exception`, `nan` and `step=N`" in refused.stderr
+
+
+FORKS = """\
+import os, time
+from torch.utils.data import DataLoader
+
+batches = iter(DataLoader(range(1000), batch_size=None, num_workers=2, prefetch_factor=1))
+next(batches)
+while not os.path.exists("stop"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_whoever_attaches_is_told_of_the_workers_that_no_breakpoint_hits(rdev):
+    rdev.write("train.py", FORKS)
+    assert rdev.run("run", "-q", "-d", "train.py").returncode == 0
+    words = "no breakpoint hits in 2 processes that it has forked, as a DataLoader does"
+    until = time.monotonic() + DEADLINE
+    while True:  # each dials by itself
+        done = rdev.run("debug", "train", "train.py:7", "--command", "q")
+        if words in done.stdout + done.stderr:
+            break
+        assert time.monotonic() < until, done
+    assert "Traceback" not in done.stderr

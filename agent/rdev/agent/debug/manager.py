@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +34,7 @@ from rdev.agent.debug.session import (
 )
 from rdev.agent.debug.stacks import ProcessStack, stacks
 from rdev.agent.debug.target import Jobs as TargetJobs
-from rdev.agent.debug.target import Target, running_job, target_of
+from rdev.agent.debug.target import Target, forked_by, running_job, target_of
 from rdev.agent.debug.vendor import debugpy_folder
 from rdev.hook.lease import LEASE_SECONDS
 from rdev.protocol.errors import (
@@ -336,7 +336,10 @@ class DebugManager:
             python_version=python,
             workspace=job.workspace_folder,
             lease=lease,
-            warnings=_warnings(target, arming),
+            warnings=(
+                *_warnings(target, await forked_by(self._jobs, job.id, order.rank, target.pid)),
+                *arming.warnings,
+            ),
         )
 
     async def _hold_on(self, job: Job, order: Order, pid: int) -> None:
@@ -531,7 +534,13 @@ def _way_out(place: _Place) -> str | None:
     return f"{leave}, or {ending} there: the same stop is yours then" if pid else leave
 
 
-def _warnings(target: Target, arming: Arming) -> tuple[str, ...]:
-    others = ", ".join(map(str, target.others))
-    several = f"other Python processes of this rank are not debugged: {others}"
-    return ((several,) if others else ()) + arming.warnings
+def _warnings(target: Target, forked: Sequence[int]) -> Iterator[str]:
+    if target.others:
+        others = ", ".join(map(str, target.others))
+        yield f"other Python processes of this rank are not debugged: {others}"
+    if forked:
+        them = "a process" if len(forked) == 1 else f"{len(forked)} processes"
+        yield (
+            f"no breakpoint hits in {them} that it has forked, as a DataLoader does; `breakpoint()`"
+            " in their code does"
+        )

@@ -146,6 +146,18 @@ async def hooks_of(jobs: Jobs, job_id: str, rank: int | None) -> list[tuple[int,
     ]
 
 
+async def forked_by(jobs: Jobs, job_id: str, rank: int, pid: int) -> tuple[int, ...]:
+    """The processes with a hook that a rank's process has forked, as a data loader's workers."""
+    scripts = {
+        int(peer["pid"]): peer.get("script")
+        for peer in await jobs.peers(job_id)
+        if peer.get("role") == "hook" and peer.get("rank") == rank
+    }
+    # One that is spawned, or helps, executes something else.
+    same = [other for other, script in scripts.items() if script == scripts.get(pid)]
+    return tuple(other for other in same if parent_of(other) == pid)
+
+
 def choose(pids: Sequence[int], parent: Callable[[int], int]) -> Target:
     """The one of a rank's processes that trains: workers and helpers are its children.
 
