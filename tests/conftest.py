@@ -9,8 +9,9 @@ from hypothesis import settings
 from tests.support.command import Rdev
 from tests.support.session import Sessioned
 
-# A run in the background of a shell has SIGINT ignored, and so would everything that tests start.
+# A run in the background of a shell has these ignored, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # On a busy machine any example may take a second.
 settings.register_profile("rdev", deadline=None)
