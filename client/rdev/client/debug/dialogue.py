@@ -12,22 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Container, Coroutine, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rdev.client.debug.asking import Asking
 from rdev.client.debug.commands import Commands
 from rdev.client.debug.marks import Mark, Marks
 from rdev.client.debug.paper import Ink, Paper
+from rdev.client.debug.placing import Placing
 from rdev.client.debug.prompt import Console
 from rdev.client.debug.ranks import ProcessStack, RankValue
 from rdev.client.debug.seat import Seat
 from rdev.client.debug.session import (
     Breakpoint,
-    DebugClient,
     Ended,
     Halt,
-    Placed,
     Resumed,
     Stopped,
 )
@@ -39,24 +39,12 @@ from rdev.protocol.dap import TOO_LATE
 from rdev.protocol.errors import DebuggerUnavailable, JobNotRunning, RdevError, TimedOut
 from rdev.wire.job import Job
 
-# What debugpy says of a breakpoint in a module that is not imported yet.
-_NOT_LOADED = "Waiting for code"
-
 # A step of one rank of several is over by then; if it waits for a rank that is held, that one is
 # gone to.
 _STEP_SECONDS = 1.0
 
-_NO_ANSWER = "its answer is not waited for; what was asked goes on in the job until it is done"
-
 # It takes milliseconds, unless the thread is busy with what was asked before; keys wait meanwhile.
 _COMPLETION_SECONDS = 2.0
-# An evaluation that takes longer is said to, and can be left.
-_SLOW_SECONDS = 3.0
-
-# One that is interrupted where it runs Python is over by then, and else in C code.
-_INTERRUPT_SECONDS = 2.0
-
-_EVALUATING = "what you type waits for the evaluation; Ctrl-C interrupts it, Ctrl-D leaves"
 
 _ORDINARY = frozenset({"breakpoint", "step", "pause", "goto", "entry"})
 
@@ -133,6 +121,7 @@ class Dialogue:
     ) -> None:
         self.view = view
         self.marks = Marks()
+        self._placing = Placing(self.marks, seats, view=view, say=self.say)
         self._seats = {seat.rank: seat for seat in seats}
         self._current = seats[0].rank
         self._console = console
@@ -141,7 +130,7 @@ class Dialogue:
         self._queue: asyncio.Queue[_Happened | _Line | _Signal] = asyncio.Queue()
         self._group = asyncio.TaskGroup()
         self._listening: asyncio.Task[None] | None = None
-        self._asking: asyncio.Timeout | None = None
+        self._asking = Asking(self._group, console, self.tell, self._leaves)
         self._is_at_prompt = False
         self._unshown: set[int] = set()
         self._has_stopped = False
@@ -184,22 +173,11 @@ class Dialogue:
         return ended
 
     def interrupt(self) -> None:
-        """Takes note of Ctrl-C.
-
-        What is evaluated for a person is interrupted, and no more; any other answer of a held
-        rank's is waited for no more.
-        """
+        """Takes note of Ctrl-C."""
         client = self.seat.client
-        if client.is_evaluating and self._console.is_person:
-            self._group.create_task(self._interrupt(client))
-            return
-        if self._asking is not None and self.seat.stop is not None:
-            if not self._asking.expired():
-                self._asking.reschedule(0.0)
-            if self._console.is_person:
-                return
-        self._queue.put_nowait(_Signal())
-        client.abandon()
+        if not self._asking.interrupt(client, is_held=self.seat.stop is not None):
+            self._queue.put_nowait(_Signal())
+            client.abandon()
 
     def tell(self, line: str) -> None:
         """Says what the agent wants the person to know."""
@@ -237,14 +215,7 @@ class Dialogue:
 
     async def place(self, marks: Sequence[Mark] | None = None) -> None:
         """Sets the breakpoints as they are now, and says what became of `marks`."""
-        enabled = self.marks.enabled()
-        for seat in self._seats.values():
-            if seat.end is not None:
-                continue
-            placed = await seat.client.place([mark.breakpoint for mark in enabled])
-            self._take_placed(enabled, placed)
-        for mark in marks or ():
-            await self._say_placed(mark)
+        await self._placing.place(marks or ())
 
     async def switch(self, rank: int) -> None:
         """Makes another rank the one that commands concern."""
@@ -335,13 +306,11 @@ class Dialogue:
                 return None
 
     async def _begin(self) -> None:
-        marks = [self.marks.add(wanted) for wanted in self._plan.breakpoints]
-        for seat in self._seats.values():
-            self._take_placed(marks, await seat.client.attach([m.breakpoint for m in marks]))
-        for mark in marks:
-            await self._say_placed(mark)
-        self._require_one(marks)
-        if not marks and not self._plan.waits_at_start:
+        wanted = self._plan.breakpoints
+        if cause := await self._placing.attach(wanted):
+            hint = "check the file's path in the workspace, and the line"
+            raise DebuggerUnavailable(self._waiting(), cause, hint=hint)
+        if not wanted and not self._plan.waits_at_start:
             for seat in self._seats.values():
                 if seat.rank not in self._plan.waiting and not seat.client.inherits_stop:
                     await seat.client.pause()
@@ -371,8 +340,7 @@ class Dialogue:
             # What is typed once the stop is shown is for the prompt, and does not wait for a stop.
             await self._hear_no_more()
             await self._show_stop(self.seat, self.seat.stop)
-            async with self._attended():
-                await self._ask(self.commands.shown_again())
+            await self._asking.answer(self.seat.client, self.commands.shown_again())
 
     async def _show_stop(self, seat: Seat, stop: Stopped) -> None:
         why = "" if stop.reason in _ORDINARY else f" ({stop.reason})"
@@ -443,8 +411,7 @@ class Dialogue:
             if event.text.strip():  # it ran on while the line was typed
                 self.say(TOO_LATE, Ink.WARNING)
             return True
-        async with self._attended():
-            outcome = await self._ask(self.commands.execute(event.text))
+        outcome = await self._asking.answer(self.seat.client, self.commands.execute(event.text))
         if outcome is Outcome.WAIT:
             running = [s for s in self._seats.values() if s.stop is None and s.end is None]
             self._is_waiting = bool(running)
@@ -452,45 +419,10 @@ class Dialogue:
             self.say(waiting if running else "nothing runs that could stop")
         return outcome is not Outcome.DETACH and not self._is_leaving
 
-    async def _interrupt(self, client: DebugClient) -> None:
-        try:
-            is_over = await client.interrupt(_INTERRUPT_SECONDS)
-        except RdevError:  # so is the session, and that is told
-            return
-        if not is_over:
-            self.say("it is in C code, and is interrupted once that returns; Ctrl-D leaves")
-
-    @contextlib.asynccontextmanager
-    async def _attended(self) -> AsyncIterator[None]:
-        """Whoever waits for long in the block can leave."""
-        watching = self._group.create_task(self._attend())
-        try:
-            yield
-        finally:
-            watching.cancel()
-            await asyncio.wait({watching})
-
-    async def _attend(self) -> None:
-        await asyncio.sleep(_SLOW_SECONDS)
-        client = self.seat.client
-        if client.is_evaluating:
-            can = "; Ctrl-C interrupts it" if self._console.is_person else ""
-            self.say(f"still evaluating{can}")
-        await self._console.left(_EVALUATING)
+    def _leaves(self) -> None:
+        # A command may wait for what is in the queue.
         self._is_leaving = True
         self._queue.put_nowait(_Line(None))
-        client.abandon()
-
-    async def _ask(self, work: Coroutine[None, None, Outcome]) -> Outcome:
-        """Waits for what the job is asked, which may be code of its own that does not return."""
-        try:
-            async with asyncio.timeout(None) as self._asking:  # ended by Ctrl-C
-                return await work
-        except TimeoutError:
-            self.say(_NO_ANSWER, Ink.WARNING)
-            return Outcome.STAY
-        finally:
-            self._asking = None
 
     async def _happened(self, seat: Seat, halt: Halt) -> None:
         self._is_waiting = False
@@ -575,34 +507,6 @@ class Dialogue:
         except (RdevError, TimeoutError):
             return []
         return [word[length:] for word, length in found]
-
-    # Breakpoints.
-
-    @staticmethod
-    def _take_placed(marks: Sequence[Mark], placed: Sequence[Placed]) -> None:
-        for mark, became in zip(marks, placed, strict=False):
-            mark.placed = became
-
-    async def _say_placed(self, mark: Mark) -> None:
-        placed, wanted = mark.placed, mark.breakpoint
-        asked = (await self.view.spot(wanted.path, wanted.line)).name
-        if placed is None or placed.verified:
-            spot = await self.view.spot(wanted.path, mark.line)
-            moved = f", moved from {asked}" if mark.line != wanted.line else ""
-            remark = f" ({spot.remark})" if spot.remark else ""
-            self.say(f"breakpoint {mark.number} at {spot.name}{moved}{remark}")
-        elif placed.message.startswith(_NOT_LOADED):
-            self.say(f"breakpoint {mark.number} at {asked}, which is not loaded yet")
-        else:
-            self.say(f"no breakpoint at {asked}: {placed.message or 'the line has no code'}")
-
-    def _require_one(self, marks: Sequence[Mark]) -> None:
-        placed = [mark.placed for mark in marks if mark.placed is not None]
-        if not placed or any(p.verified or p.message.startswith(_NOT_LOADED) for p in placed):
-            return
-        hint = "check the file's path in the workspace, and the line"
-        cause = placed[0].message or "the line has no code"
-        raise DebuggerUnavailable(self._waiting(), cause, hint=hint)
 
     def _waiting(self) -> str:
         places = ", ".join(
