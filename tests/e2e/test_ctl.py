@@ -133,6 +133,7 @@ def test_a_training_is_held_read_edited_stepped_kept_and_ended(rdev):
     assert rdev.run("logs").stdout == "lr 0.01 left by itself\n"
 
 
+@pytest.mark.slow
 def test_a_condition_holds_it_and_ps_and_why_say_so(rdev):
     started(rdev, NUMBERS, "100000")
     said, _ = ctl(rdev, "pause", "--when", "step % 40 == 0")
@@ -214,6 +215,7 @@ print("whole")
 """
 
 
+@pytest.mark.slow
 def test_what_a_step_does_not_serve_in_time_or_before_ctrl_c_is_taken_back(rdev):
     started(rdev, STUCK)
     place = next((rdev.home / ".rdev" / "workspaces").iterdir())

@@ -187,6 +187,7 @@ def test_what_cannot_be_done_at_a_stop_is_said_and_exit_leaves(job):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_end_of_a_lease_is_said_once_to_whoever_pipes_commands_in(job):
     words = ("debug", "train.py:8", "--lease", "1s")
     with job.started(*words, stdin=subprocess.PIPE, text=True) as session:

@@ -74,6 +74,7 @@ def mounted(user, *options: str):
         subprocess.run(["umount", "--lazy", user.home], check=True)
 
 
+@pytest.mark.slow
 def test_a_healthy_host(user, meet):
     user.venv("venvs/vision")
     with sshd(user.name) as server:

@@ -100,6 +100,7 @@ def test_output_while_the_agent_is_killed_comes_once_and_in_order(rdev, terminal
     assert lines == [b"%d.%05d" % (n, line) for n in (1, 2, 3) for line in range(1, 2001)]
 
 
+@pytest.mark.slow
 def test_a_long_break_is_told_and_what_is_typed_meanwhile_arrives(rdev, terminal, relay):
     with terminal("run", "-t", "-H", relay.host, "--", "cat") as shown:
         shown.type(b"before\r")

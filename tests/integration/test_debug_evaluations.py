@@ -126,6 +126,7 @@ async def test_an_interrupted_evaluation_leaves_the_stop_and_the_training_as_the
                     assert outcome.result().splitlines()[-1] == "Interrupted", outcome.result()
                     assert (await client.evaluate("name", frame)).value == repr(thread)
                 await client.detach()
+        await job.event("debug_resumed", 2)
         assert job.count("debug_paused") == job.count("debug_resumed") == 2
         await end(job)
 

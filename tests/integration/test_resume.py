@@ -205,6 +205,7 @@ def kill_at(pid, output, step):
         os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_outright_is_gone_on_by_the_next(whole, tmp_path):
     killed_and_gone_on(whole, tmp_path, random.randrange(1, STEPS - 2))
 

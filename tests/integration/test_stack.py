@@ -49,7 +49,8 @@ async def under_way(job):
         while True:
             found = await threads(job)
             depth = [len(thread["frames"]) for thread in found]
-            if len(found) == 2 and depth[1] > 100 and "train" in found[0]["frames"][0][2]:
+            is_there = len(found) == 2 and found[1]["frames"][0][2] == "deeper"
+            if is_there and depth[1] > 100 and "train" in found[0]["frames"][0][2]:
                 return found
 
 

@@ -87,6 +87,7 @@ def test_the_name_of_the_release_is_cheap_the_second_time(cache):
     assert known < min(fresh) / 3  # measured: a tenth
 
 
+@pytest.mark.slow
 def test_pip_takes_the_wheel_for_one(tmp_path):
     packed = wheel.pack()
     (tmp_path / packed.file).write_bytes(packed.content)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 TYPE_CHECKING = False  # not from `typing`, see rdev.hook
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # A main thread inside a long call of C code (a collective, a synchronize) runs no pending call;
 # nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
 MAIN_CLEARED = 1.0
+
+# A thread that was parked is out of the debugger's code by then.
+AFTER_PARKING = 0.02
 
 # At an attach it is only asked, so that a busy one is not waited for.
 MAIN_ASKED = 0.25
@@ -131,7 +135,15 @@ def restore() -> bool:
     _is_main_cleared = False
     cleared = _in_main.execute(put_back, MAIN_CLEARED)
     _restore_others(former, tracing)
-    return cleared
+    # One that was parked traces itself once more on its last steps in the debugger's code.
+    time.sleep(AFTER_PARKING)
+    _restore_others(former, tracing)
+    return cleared and _in_main.execute(lambda: _put_back_again(former), MAIN_CLEARED)
+
+
+def _put_back_again(former: Former) -> None:
+    if sys.gettrace() is not None and _own(sys.gettrace()) is None:
+        sys.settrace(former.main)
 
 
 def restore_child() -> None:
