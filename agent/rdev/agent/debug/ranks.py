@@ -144,7 +144,7 @@ class _Armed:
     is_settled: bool = False
     is_held: bool = False
     held_since: float | None = None
-    pending_since: float = 0.0  # The collective that may be in flight began here, at the latest.
+    pending_since: float | None = None  # What may be in flight began then, at the latest.
     keeper: asyncio.Task[None] | None = None
 
 
@@ -212,13 +212,13 @@ class Ranks:
         now = time.time()
         if state.held_since is not None:
             held = max(held, now - state.held_since)
-        pending = None if state.is_settled else now - state.pending_since
+        pending = None if state.is_settled else now - (state.pending_since or now)
         return lease_of(state.members, asked, held=held, pending=pending)
 
     async def _arm(self, job_id: str, state: _Armed, *, unsafe: bool, notice: Notice) -> Arming:
         state.members = await self._arm_all(job_id)
         state.armed_at = time.monotonic()
-        state.goals, state.is_settled = None, False
+        state.goals, state.is_settled, state.pending_since = None, False, None
         found = hindrances(state.members)
         if found and not unsafe:
             raise DebuggerUnavailable(
