@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
 MAIN_CLEARED = 1.0
 
-# A thread that was parked is out of the debugger's code by then.
+# A thread that was parked is out of the debugger's code by then. Part of that is compiled, and has no
+# frame that could be looked for.
 AFTER_PARKING = 0.02
 
 # At an attach it is only asked, so that a busy one is not waited for.
@@ -135,7 +136,7 @@ def restore() -> bool:
     _is_main_cleared = False
     cleared = _in_main.execute(put_back, MAIN_CLEARED)
     _restore_others(former, tracing)
-    # One that was parked traces itself once more on its last steps in the debugger's code.
+    # One that was parked may trace itself once more on its last steps in the debugger's code.
     time.sleep(AFTER_PARKING)
     _restore_others(former, tracing)
     return cleared and _in_main.execute(lambda: _put_back_again(former), MAIN_CLEARED)
