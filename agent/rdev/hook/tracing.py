@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # nobody waits longer for it than this, and it is cleared as soon as it returns to Python.
 MAIN_CLEARED = 1.0
 
-# A thread that was parked is out of the debugger's code by then. Part of that is compiled, and has no
-# frame that could be looked for.
+# A thread that was parked is out of the debugger's code by then. Part of that is compiled, and has
+# no frame that could be looked for.
 AFTER_PARKING = 0.02
 
 # At an attach it is only asked, so that a busy one is not waited for.
